@@ -1,0 +1,118 @@
+//! Append, then show: an event leaves only after the kernel has its line.
+
+use std::borrow::Cow;
+use std::time::{Duration, Instant};
+
+use protocol::{Event, Item};
+use tokio::sync::mpsc;
+
+use crate::StoreError;
+use crate::persist::{Line, SessionFile};
+
+/// Streamed text is put together over this time, so that a line is written per moment, not per token.
+pub(crate) const MERGE: Duration = Duration::from_millis(50);
+
+/// Local time with offset, for lines and headers.
+pub(crate) fn now() -> String {
+    jiff::Zoned::now().strftime("%Y-%m-%dT%H:%M:%S%.3f%:z").to_string()
+}
+
+/// The session's file and the channel to whoever watches.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    file: SessionFile,
+    events: mpsc::Sender<Event>,
+    /// Text that was streamed and not yet written.
+    text: String,
+    since: Option<Instant>,
+}
+
+impl Journal {
+    pub(crate) fn new(file: SessionFile, events: mpsc::Sender<Event>) -> Self {
+        Self { file, events, text: String::new(), since: None }
+    }
+
+    /// Goes on in another file: a new conversation.
+    pub(crate) fn switch(&mut self, file: SessionFile) {
+        self.file = file;
+    }
+
+    pub(crate) fn path(&self) -> String {
+        self.file.path.display().to_string()
+    }
+
+    /// Writes and shows an event, after text that came before it.
+    pub(crate) async fn emit(&mut self, event: Event) -> Result<(), StoreError> {
+        self.flush().await?;
+        self.file.append(&[Line::Event { at: now(), event: Cow::Borrowed(&event) }])?;
+        self.show(event).await;
+        Ok(())
+    }
+
+    /// Writes an item of the transcript, then writes and shows an event about it.
+    pub(crate) async fn item_and_event(&mut self, item: &Item, event: Event) -> Result<(), StoreError> {
+        self.flush().await?;
+        let at = now();
+        self.file.append(&[
+            Line::Item { at: at.clone(), item: Cow::Borrowed(item) },
+            Line::Event { at, event: Cow::Borrowed(&event) },
+        ])?;
+        self.show(event).await;
+        Ok(())
+    }
+
+    /// Writes an item of the transcript.
+    pub(crate) async fn item(&mut self, item: &Item) -> Result<(), StoreError> {
+        self.flush().await?;
+        self.file.append(&[Line::Item { at: now(), item: Cow::Borrowed(item) }])
+    }
+
+    /// Writes the transcript anew.
+    pub(crate) async fn transcript(&mut self, items: &[Item]) -> Result<(), StoreError> {
+        self.flush().await?;
+        self.file.append(&[Line::Transcript { items: Cow::Borrowed(items) }])
+    }
+
+    /// Takes streamed text. It is written and shown by the next event, or when [`Journal::due`] says so.
+    pub(crate) fn text(&mut self, piece: &str) {
+        self.text.push_str(piece);
+        self.since.get_or_insert_with(Instant::now);
+    }
+
+    /// When streamed text has waited long enough.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.since.map(|since| since + MERGE)
+    }
+
+    /// Writes and shows the text that was streamed.
+    pub(crate) async fn flush(&mut self) -> Result<(), StoreError> {
+        self.since = None;
+        if self.text.is_empty() {
+            return Ok(());
+        }
+        let event = Event::AssistantChunk { content: std::mem::take(&mut self.text) };
+        self.file.append(&[Line::Event { at: now(), event: Cow::Borrowed(&event) }])?;
+        self.show(event).await;
+        Ok(())
+    }
+
+    /// Returns when the disk has all lines.
+    pub(crate) async fn sync(&self) -> Result<(), StoreError> {
+        let file = self.file.handle()?;
+        let synced = tokio::task::spawn_blocking(move || file.sync_data()).await;
+        match synced {
+            Ok(Err(source)) => Err(StoreError::Io { path: self.file.path.clone(), source }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Shows an event that could not be written: the file itself is what failed.
+    pub(crate) async fn show_unsaved(&self, event: Event) {
+        self.show(event).await;
+    }
+
+    async fn show(&self, event: Event) {
+        // Nobody watching is no reason to stop: the session is on disk.
+        let _ = self.events.send(event).await;
+    }
+}

@@ -1,0 +1,462 @@
+//! A session on disk: one JSON line for everything that happened, written before it is shown.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use protocol::{Assistant, Event, Item, PlanItem, SessionId, ToolCallId};
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use crate::{notes, transcript};
+
+/// The format this program writes and reads.
+const VERSION: u32 = 1;
+
+/// Bytes of one line that are read back; a line is at most a tool's answer.
+const MAX_LINE_BYTES: u64 = 64 << 20;
+
+const FILE: &str = "session.jsonl";
+
+/// Why a session cannot be saved or continued.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("there is no session `{0}`; `ml-intern sessions` lists them")]
+    Unknown(String),
+    #[error("`{text}` is the beginning of several sessions: {}", ids.join(", "))]
+    Ambiguous { text: String, ids: Vec<String> },
+    #[error("there is no session for {} yet; start one without --continue", .0.display())]
+    NoneYet(PathBuf),
+    #[error("session {0} is in use by another ml-intern; end that one first, or use --fork")]
+    InUse(SessionId),
+    #[error("{}: {reason}", path.display())]
+    Broken { path: PathBuf, reason: String },
+}
+
+/// The first line of a session.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct SavedHeader {
+    pub version: u32,
+    pub session_id: SessionId,
+    /// Local time with offset.
+    pub created: String,
+    pub workspace: PathBuf,
+    pub model: String,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(tag = "line", rename_all = "snake_case")]
+pub(crate) enum Line<'a> {
+    Session(SavedHeader),
+    /// Something that was shown.
+    Event {
+        at: String,
+        event: std::borrow::Cow<'a, Event>,
+    },
+    /// An entry of the transcript.
+    Item {
+        at: String,
+        item: std::borrow::Cow<'a, Item>,
+    },
+    /// The whole transcript from here on: after an undo, a compaction or a fork.
+    Transcript {
+        items: std::borrow::Cow<'a, [Item]>,
+    },
+}
+
+/// A session as it was left.
+#[derive(Debug)]
+pub struct Saved {
+    pub header: SavedHeader,
+    /// The model that was used last.
+    pub model: String,
+    pub items: Vec<Item>,
+    pub plan: Vec<PlanItem>,
+    pub events: usize,
+    /// Calls that were running when the program ended.
+    pub unknown_outcomes: Vec<ToolCallId>,
+    /// Lines that could not be read.
+    pub dropped: usize,
+}
+
+/// Where sessions are kept.
+#[derive(Clone, Debug)]
+pub struct SessionStore {
+    root: PathBuf,
+}
+
+/// A session's file, held by this process alone.
+#[derive(Debug)]
+pub(crate) struct SessionFile {
+    pub(crate) file: File,
+    pub(crate) path: PathBuf,
+}
+
+impl SessionStore {
+    /// Sessions below the program's state folder.
+    #[must_use]
+    pub fn new(state: &Path) -> Self {
+        Self { root: state.join("sessions") }
+    }
+
+    /// The folder of one session: its file, its `/tmp`, what is kept for undo.
+    #[must_use]
+    pub fn dir(&self, id: &SessionId) -> PathBuf {
+        self.root.join(id.as_str())
+    }
+
+    /// The session of a workspace that was used last.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn latest(&self, workspace: &Path) -> Result<SessionId, StoreError> {
+        let none = || StoreError::NoneYet(workspace.to_owned());
+        let id = std::fs::read_to_string(self.pointer(workspace)).map_err(|_| none())?;
+        let id = SessionId::from(id.trim());
+        if self.dir(&id).join(FILE).is_file() { Ok(id) } else { Err(none()) }
+    }
+
+    /// The session with an id, or with an id that begins so.
+    ///
+    /// # Errors
+    /// When there is none or several.
+    pub fn find(&self, text: &str) -> Result<SessionId, StoreError> {
+        let mut ids: Vec<String> = self.ids().filter(|id| id.starts_with(text)).collect();
+        ids.sort();
+        match ids.as_slice() {
+            [id] => Ok(SessionId::from(id.as_str())),
+            [] => Err(StoreError::Unknown(text.to_owned())),
+            _ => Err(StoreError::Ambiguous { text: text.to_owned(), ids }),
+        }
+    }
+
+    /// Headers of all sessions, the last used first.
+    #[must_use]
+    pub fn list(&self) -> Vec<SavedHeader> {
+        let mut found: Vec<_> = self
+            .ids()
+            .filter_map(|id| {
+                let path = self.root.join(id).join(FILE);
+                let modified = path.metadata().ok()?.modified().ok()?;
+                Some((modified, header(&path).ok()?))
+            })
+            .collect();
+        found.sort_by_key(|(modified, _)| std::cmp::Reverse(*modified));
+        found.into_iter().map(|(_, header)| header).collect()
+    }
+
+    fn ids(&self) -> impl Iterator<Item = String> {
+        let entries = std::fs::read_dir(&self.root).into_iter().flatten().filter_map(Result::ok);
+        entries.filter(|e| e.path().join(FILE).is_file()).filter_map(|e| e.file_name().into_string().ok())
+    }
+
+    /// Starts a session's file and makes it the latest of its workspace.
+    pub(crate) fn create(
+        &self,
+        id: &SessionId,
+        workspace: &Path,
+        model: &str,
+    ) -> Result<SessionFile, StoreError> {
+        let dir = self.dir(id);
+        DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(|e| at(&dir, e))?;
+        let path = dir.join(FILE);
+        let file = OpenOptions::new()
+            .append(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|e| at(&path, e))?;
+        let mut file = lock(SessionFile { file, path }, id)?;
+        let header = SavedHeader {
+            version: VERSION,
+            session_id: id.clone(),
+            created: crate::journal::now(),
+            workspace: workspace.to_owned(),
+            model: model.to_owned(),
+        };
+        file.append(&[Line::Session(header)])?;
+        self.point(workspace, id)?;
+        Ok(file)
+    }
+
+    /// Opens a saved session to go on with it.
+    pub(crate) fn open(&self, id: &SessionId) -> Result<(SessionFile, Saved), StoreError> {
+        let path = self.dir(id).join(FILE);
+        let file = OpenOptions::new().read(true).append(true).open(&path).map_err(|e| at(&path, e))?;
+        let mut file = lock(SessionFile { file, path }, id)?;
+        let saved = file.replay()?;
+        self.point(&saved.header.workspace, id)?;
+        Ok((file, saved))
+    }
+
+    /// Reads a saved session without holding it.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn read(&self, id: &SessionId) -> Result<Saved, StoreError> {
+        let path = self.dir(id).join(FILE);
+        let file = File::open(&path).map_err(|e| at(&path, e))?;
+        replay(&path, &file).map(|(saved, _)| saved)
+    }
+
+    fn point(&self, workspace: &Path, id: &SessionId) -> Result<(), StoreError> {
+        let pointer = self.pointer(workspace);
+        let folder = pointer.parent().unwrap_or(&self.root);
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|e| at(folder, e))?;
+        let temporary = pointer.with_extension(format!("{}.tmp", std::process::id()));
+        std::fs::write(&temporary, id.as_str()).map_err(|e| at(&temporary, e))?;
+        std::fs::rename(&temporary, &pointer).map_err(|e| at(&pointer, e))
+    }
+
+    fn pointer(&self, workspace: &Path) -> PathBuf {
+        use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+        let mut hasher = DefaultHasher::new();
+        workspace.hash(&mut hasher);
+        self.root.with_file_name("latest").join(format!("{:016x}", hasher.finish()))
+    }
+}
+
+impl SessionFile {
+    /// Hands lines to the kernel, all or none of them whole.
+    pub(crate) fn append(&mut self, lines: &[Line<'_>]) -> Result<(), StoreError> {
+        let mut text = Vec::with_capacity(256);
+        for line in lines {
+            serde_json::to_writer(&mut text, line).map_err(|e| at(&self.path, e.into()))?;
+            text.push(b'\n');
+        }
+        self.file.write_all(&text).map_err(|e| at(&self.path, e))
+    }
+
+    /// A handle for flushing to the disk on another thread.
+    pub(crate) fn handle(&self) -> Result<File, StoreError> {
+        self.file.try_clone().map_err(|e| at(&self.path, e))
+    }
+
+    fn replay(&mut self) -> Result<Saved, StoreError> {
+        let (saved, torn) = replay(&self.path, &self.file)?;
+        self.file.seek(SeekFrom::End(0)).map_err(|e| at(&self.path, e))?;
+        if torn {
+            // The next line must not be glued to what is left of the last one.
+            self.file.write_all(b"\n").map_err(|e| at(&self.path, e))?;
+        }
+        Ok(saved)
+    }
+}
+
+fn lock(file: SessionFile, id: &SessionId) -> Result<SessionFile, StoreError> {
+    match flock(&file.file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::InUse(id.clone())),
+        // Some network file systems have no locks; a session there is still of use.
+        Err(_) => Ok(file),
+    }
+}
+
+fn header(path: &Path) -> Result<SavedHeader, StoreError> {
+    let file = File::open(path).map_err(|e| at(path, e))?;
+    let mut line = String::new();
+    BufReader::new(file).take(1 << 16).read_line(&mut line).map_err(|e| at(path, e))?;
+    match serde_json::from_str(&line) {
+        Ok(Line::Session(header)) if header.version == VERSION => Ok(header),
+        _ => Err(StoreError::Broken {
+            path: path.to_owned(),
+            reason: "it is not a session of this version".to_owned(),
+        }),
+    }
+}
+
+/// Folds the lines. Returns also whether the last line is incomplete.
+fn replay(path: &Path, file: &File) -> Result<(Saved, bool), StoreError> {
+    let header = header(path)?;
+    let mut fold = Fold { model: header.model.clone(), ..Fold::default() };
+    let mut reader = BufReader::new(file);
+    reader.rewind().map_err(|e| at(path, e))?;
+    let mut line = Vec::new();
+    let mut torn = false;
+    loop {
+        line.clear();
+        let read =
+            reader.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line).map_err(|e| at(path, e))?;
+        if read == 0 {
+            break;
+        }
+        torn = line.last() != Some(&b'\n');
+        match serde_json::from_slice(&line) {
+            Ok(line) => fold.line(line),
+            Err(_) if line.iter().all(u8::is_ascii_whitespace) => {}
+            Err(_) => fold.dropped += 1,
+        }
+    }
+    Ok((fold.end(header), torn))
+}
+
+#[derive(Default)]
+struct Fold {
+    model: String,
+    items: Vec<Item>,
+    plan: Vec<PlanItem>,
+    events: usize,
+    dropped: usize,
+    /// Text that was shown of an answer that did not end.
+    partial: String,
+    /// Calls that were announced and have no result.
+    running: Vec<ToolCallId>,
+}
+
+impl Fold {
+    fn line(&mut self, line: Line<'_>) {
+        match line {
+            Line::Session(_) => {}
+            Line::Transcript { items } => self.items = items.into_owned(),
+            Line::Item { item, .. } => self.item(item.into_owned()),
+            Line::Event { event, .. } => {
+                self.events += 1;
+                self.event(event.into_owned());
+            }
+        }
+    }
+
+    fn item(&mut self, item: Item) {
+        match &item {
+            Item::Assistant(_) => self.partial.clear(),
+            Item::Tool { tool_call_id, .. } => self.running.retain(|id| id != tool_call_id),
+            Item::User { .. } => self.keep_partial(),
+        }
+        self.items.push(item);
+    }
+
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::AssistantChunk { content } => self.partial.push_str(&content),
+            Event::ToolCall { tool_call_id, .. } => self.running.push(tool_call_id),
+            Event::ToolStateChange { tool_call_id, state, .. } if state == "running" => {
+                self.running.push(tool_call_id);
+            }
+            Event::PlanUpdate { plan } => self.plan = plan,
+            Event::ModelChanged { model, .. } => self.model = model,
+            Event::Error { .. } | Event::Interrupted {} => self.keep_partial(),
+            _ => {}
+        }
+    }
+
+    /// What was shown counts as said.
+    fn keep_partial(&mut self) {
+        if !self.partial.is_empty() {
+            let content = Some(std::mem::take(&mut self.partial));
+            self.items.push(Item::Assistant(Assistant { content, ..Assistant::default() }));
+        }
+    }
+
+    fn end(mut self, header: SavedHeader) -> Saved {
+        self.keep_partial();
+        let running = std::mem::take(&mut self.running);
+        let outcome = |id: &ToolCallId| {
+            if running.contains(id) { notes::OUTCOME_UNKNOWN } else { notes::NOT_RUN }
+        };
+        transcript::repair(&mut self.items, outcome);
+        Saved {
+            header,
+            model: self.model,
+            items: self.items,
+            plan: self.plan,
+            events: self.events,
+            unknown_outcomes: running,
+            dropped: self.dropped,
+        }
+    }
+}
+
+fn at(path: &Path, source: io::Error) -> StoreError {
+    StoreError::Io { path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::*;
+    use crate::transcript::tests::{calls, result, user};
+
+    fn store() -> (tempfile::TempDir, SessionStore, SessionId) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SessionStore::new(dir.path());
+        (dir, store, SessionId::from("0a0b"))
+    }
+
+    fn item(item: Item) -> Line<'static> {
+        Line::Item { at: String::new(), item: Cow::Owned(item) }
+    }
+
+    fn event(event: Event) -> Line<'static> {
+        Line::Event { at: String::new(), event: Cow::Owned(event) }
+    }
+
+    fn chunk(text: &str) -> Line<'static> {
+        event(Event::AssistantChunk { content: text.to_owned() })
+    }
+
+    #[test]
+    fn a_session_is_there_again_up_to_its_last_whole_line() {
+        let (_dir, store, id) = store();
+        let workspace = Path::new("/w");
+        let mut file = store.create(&id, workspace, "m").unwrap();
+        file.append(&[item(user("hi")), chunk("Hel"), chunk("lo")]).unwrap();
+        let path = file.path.clone();
+        drop(file);
+        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"line\":\"item\",\"ite").unwrap();
+        let (mut file, saved) = store.open(&store.latest(workspace).unwrap()).unwrap();
+        let said = Item::Assistant(Assistant { content: Some("Hello".to_owned()), ..Assistant::default() });
+        assert_eq!((saved.items, saved.dropped, saved.events), (vec![user("hi"), said.clone()], 1, 2));
+        file.append(&[item(user("again"))]).unwrap();
+        drop(file);
+        assert_eq!(store.read(&id).unwrap().items, [user("hi"), said, user("again")]);
+    }
+
+    #[test]
+    fn calls_that_were_running_have_an_unknown_outcome() {
+        let (_dir, store, id) = store();
+        let mut file = store.create(&id, Path::new("/w"), "m").unwrap();
+        let announced = |id: &str| {
+            event(Event::ToolCall {
+                tool: "t".to_owned(),
+                arguments: serde_json::json!({}),
+                tool_call_id: id.into(),
+            })
+        };
+        file.append(&[
+            item(user("go")),
+            item(calls(&[("1", "t", "{}"), ("2", "t", "{}"), ("3", "t", "{}")])),
+        ])
+        .unwrap();
+        file.append(&[announced("1"), announced("2"), item(result("1", "done"))]).unwrap();
+        drop(file);
+        let saved = store.read(&id).unwrap();
+        assert_eq!(saved.unknown_outcomes, [ToolCallId::from("2")]);
+        let contents: Vec<&str> = saved
+            .items
+            .iter()
+            .filter_map(|i| match i {
+                Item::Tool { content, .. } => Some(content.as_str()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(contents, ["done", notes::OUTCOME_UNKNOWN, notes::NOT_RUN]);
+    }
+
+    #[test]
+    fn sessions_are_found_by_prefix_and_held_once() {
+        let (_dir, store, id) = store();
+        let held = store.create(&id, Path::new("/w"), "m").unwrap();
+        assert!(matches!(store.open(&id), Err(StoreError::InUse(_))));
+        drop(held);
+        store.create(&SessionId::from("0a1c"), Path::new("/v"), "m").unwrap();
+        assert_eq!(store.find("0a0").unwrap(), id);
+        assert!(matches!(store.find("0a"), Err(StoreError::Ambiguous { .. })));
+        assert!(matches!(store.find("ff"), Err(StoreError::Unknown(_))));
+        assert!(matches!(store.latest(Path::new("/none")), Err(StoreError::NoneYet(_))));
+        assert_eq!(store.list().len(), 2);
+    }
+}

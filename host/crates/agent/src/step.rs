@@ -1,0 +1,231 @@
+//! One completion: sent, streamed, retried and healed.
+
+use std::time::{Duration, Instant};
+
+use protocol::{Assistant, Event, Item};
+use provider::{Completion, CompletionOptions, Delta, Effort, ProviderError, retry_wait};
+use tokio_util::sync::CancellationToken;
+
+use crate::StoreError;
+use crate::session::Session;
+use crate::turn::Fault;
+
+/// Times an answer is healed by changing the request, in one step.
+const HEALS: u32 = 6;
+
+/// A prompt that the provider counted as less than this part of our estimate was cut off by the server.
+const CUT_OFF: u64 = 3;
+
+/// How an attempt failed.
+struct Failed {
+    error: ProviderError,
+    /// Text of the answer was already shown, so that trying again would say it twice.
+    shown: bool,
+}
+
+impl Session {
+    /// Gets one answer of the model to the transcript as it is.
+    pub(crate) async fn complete(&mut self, cancel: &CancellationToken) -> Result<Completion, Fault> {
+        let mut attempts = 0;
+        let mut heals = 0;
+        loop {
+            let started = Instant::now();
+            let failed = match self.attempt(cancel).await? {
+                Ok(completion) => {
+                    self.record(&completion, started.elapsed(), "main").await?;
+                    return Ok(completion);
+                }
+                Err(failed) => failed,
+            };
+            if failed.shown {
+                return Err(Fault::Provider(failed.error));
+            }
+            if heals < HEALS && self.heal(&failed.error).await? {
+                heals += 1;
+                continue;
+            }
+            attempts += 1;
+            let Some(wait) = retry_wait(&failed.error, attempts) else {
+                return Err(Fault::Provider(failed.error));
+            };
+            self.notice(format!(
+                "LLM connection error, retrying in {}s... ({})",
+                wait.as_secs(),
+                failed.error
+            ))
+            .await?;
+            tokio::select! {
+                () = cancel.cancelled() => return Err(Fault::Interrupted),
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    async fn attempt(&mut self, cancel: &CancellationToken) -> Result<Result<Completion, Failed>, Fault> {
+        let options = self.options();
+        let sent = tokio::select! {
+            biased;
+            () = cancel.cancelled() => return Err(Fault::Interrupted),
+            sent = self.model.complete(&self.prompt, &options) => sent,
+        };
+        let mut stream = match sent {
+            Ok(stream) => stream,
+            Err(error) => return Ok(Err(Failed { error, shown: false })),
+        };
+        let mut shown = false;
+        loop {
+            let due = self.journal.due();
+            let next = tokio::select! {
+                biased;
+                () = cancel.cancelled() => {
+                    self.keep_partial(stream.partial_text()).await?;
+                    return Err(Fault::Interrupted);
+                }
+                () = until(due) => {
+                    self.journal.flush().await?;
+                    continue;
+                }
+                next = stream.next() => next,
+            };
+            match next {
+                Ok(Some(Delta::Text(text))) => {
+                    if options.stream {
+                        shown = true;
+                        self.journal.text(&text);
+                    }
+                }
+                Ok(Some(Delta::Reasoning(_))) => {}
+                Ok(None) => return Ok(Ok(stream.finish())),
+                Err(error) => {
+                    if shown {
+                        self.keep_partial(stream.partial_text()).await?;
+                    }
+                    return Ok(Err(Failed { error, shown }));
+                }
+            }
+        }
+    }
+
+    fn options(&self) -> CompletionOptions {
+        CompletionOptions {
+            stream: self.settings.stream,
+            effort: self.settings.effort,
+            max_output_tokens: None,
+            tools: true,
+        }
+    }
+
+    /// Text of an answer that did not end is kept: it was said.
+    async fn keep_partial(&mut self, text: &str) -> Result<(), StoreError> {
+        if self.settings.stream && !text.is_empty() {
+            self.say(Some(text.to_owned()), Vec::new(), None).await?;
+            self.journal.emit(Event::AssistantStreamEnd {}).await?;
+        }
+        Ok(())
+    }
+
+    /// Keeps the books and shows what is left to show.
+    pub(crate) async fn record(
+        &mut self,
+        completion: &Completion,
+        took: Duration,
+        kind: &str,
+    ) -> Result<(), StoreError> {
+        let usage = completion.usage;
+        let main = kind == "main";
+        if main
+            && !self.settings.stream
+            && let Some(text) = &completion.text
+        {
+            self.journal.emit(Event::AssistantMessage { content: text.clone() }).await?;
+        }
+        let event = Event::LlmCall {
+            model: self.model.id().to_owned(),
+            latency_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            finish_reason: Some(completion.finish.as_str().to_owned()),
+            cost_usd: self.model.cost_usd(&usage).unwrap_or(0.0),
+            kind: kind.to_owned(),
+            usage,
+        };
+        self.journal.emit(event).await?;
+        if main && self.settings.stream {
+            self.journal.emit(Event::AssistantStreamEnd {}).await?;
+        }
+        if main && usage.total_tokens > 0 {
+            self.compare_with_estimate(usage.prompt_tokens).await?;
+            self.counted = Some((usage.total_tokens, self.prompt.estimated_tokens()));
+        }
+        Ok(())
+    }
+
+    /// Some local servers drop the beginning of what they cannot hold, without a word.
+    async fn compare_with_estimate(&mut self, counted: u64) -> Result<(), StoreError> {
+        let estimated = self.prompt.estimated_tokens();
+        if self.model.is_local() && self.counted.is_none() && counted > 0 && counted < estimated / CUT_OFF {
+            let log = format!(
+                "the server counted {counted} tokens where about {estimated} were sent: it probably drops what it cannot hold; \
+                 give the model a larger window"
+            );
+            self.notice(log).await?;
+        }
+        Ok(())
+    }
+
+    /// Changes the request so that the next try can work; says what was changed.
+    async fn heal(&mut self, error: &ProviderError) -> Result<bool, StoreError> {
+        let log = match error {
+            ProviderError::EffortRejected { .. } => {
+                let Some(effort) = self.settings.effort else {
+                    return Ok(false);
+                };
+                self.settings.effort = lower(effort);
+                match self.settings.effort {
+                    Some(lower) => format!("the model does not take effort {effort}; using {lower}"),
+                    None => format!("the model does not take effort {effort}; using none"),
+                }
+            }
+            ProviderError::ThinkingUnsupported { .. } if self.settings.effort.is_some() => {
+                self.settings.effort = None;
+                "the model does not reason; effort is off".to_owned()
+            }
+            ProviderError::BadThinkingSignature { .. } => {
+                if !strip_reasoning(&mut self.items) {
+                    return Ok(false);
+                }
+                self.journal.transcript(&self.items).await?;
+                self.encode();
+                "earlier reasoning was not accepted back; going on without it".to_owned()
+            }
+            _ => return Ok(false),
+        };
+        self.notice(log).await?;
+        Ok(true)
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn lower(effort: Effort) -> Option<Effort> {
+    match effort {
+        Effort::Max => Some(Effort::Xhigh),
+        Effort::Xhigh => Some(Effort::High),
+        Effort::High => Some(Effort::Medium),
+        Effort::Medium => Some(Effort::Low),
+        Effort::Low | Effort::Minimal => None,
+    }
+}
+
+fn strip_reasoning(items: &mut [Item]) -> bool {
+    let mut stripped = false;
+    for item in items {
+        if let Item::Assistant(Assistant { reasoning, .. }) = item {
+            stripped |= reasoning.take().is_some();
+        }
+    }
+    stripped
+}

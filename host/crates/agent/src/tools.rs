@@ -1,0 +1,438 @@
+//! The calls of one answer: decided one by one, run together, recorded in their order.
+
+use std::collections::BTreeSet;
+
+use protocol::{
+    ApprovalAnswer, ApprovalRequest, Event, HostReply, HostRequest, Invocation, Item, Need, Operation,
+    PermissionDenial, PlanItem, Tier, ToolCall, ToolCallId, ToolResult,
+};
+use provider::Completion;
+use runtime::Pending;
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::approval::{Decision, Denied, Facts, decide};
+use crate::session::Session;
+use crate::turn::Fault;
+use crate::{Mode, StoreError, notes};
+
+/// Needs of running calls that wait at most.
+const NEEDS: usize = 32;
+
+/// A call of the answer, on its way.
+struct Planned {
+    call: ToolCall,
+    arguments: Value,
+    fate: Fate,
+}
+
+enum Fate {
+    Run,
+    Ask(ApprovalRequest),
+    /// The result is known without running it.
+    Known(ToolResult),
+    /// The same, and it was so wrong that it is not even announced.
+    Misshapen(ToolResult),
+}
+
+impl Session {
+    /// Runs the calls of an answer and records their results.
+    pub(crate) async fn run_calls(
+        &mut self,
+        completion: Completion,
+        cancel: &CancellationToken,
+    ) -> Result<(), Fault> {
+        let Completion { text, tool_calls, reasoning, .. } = completion;
+        let planned: Vec<Planned> = tool_calls.into_iter().map(|call| self.plan_call(call)).collect();
+        let calls = planned.iter().map(|p| p.call.clone()).collect();
+        self.say(text, calls, reasoning).await?;
+        let (asked, free): (Vec<Planned>, Vec<Planned>) =
+            planned.into_iter().partition(|p| matches!(p.fate, Fate::Ask(_)));
+        if cancel.is_cancelled() {
+            self.give_up(free.into_iter().chain(asked).map(|p| p.call), notes::NOT_RUN).await?;
+            return Err(Fault::Interrupted);
+        }
+        for p in &free {
+            if !matches!(p.fate, Fate::Misshapen(_)) {
+                self.announce(p).await?;
+            }
+        }
+        let interrupted = self.run_batch(free, cancel).await?;
+        if interrupted {
+            self.give_up(asked.into_iter().map(|p| p.call), notes::NOT_RUN).await?;
+            return Err(Fault::Interrupted);
+        }
+        if asked.is_empty() { Ok(()) } else { self.run_asked(asked, cancel).await }
+    }
+
+    /// Parses a call's arguments and decides what becomes of it.
+    fn plan_call(&self, mut call: ToolCall) -> Planned {
+        let arguments = match serde_json::from_str::<Value>(&call.arguments) {
+            Ok(arguments @ Value::Object(_)) => arguments,
+            Ok(Value::Null) => Value::Object(serde_json::Map::new()),
+            _ if call.arguments.trim().is_empty() => Value::Object(serde_json::Map::new()),
+            other => {
+                let reason = other.map_or_else(|e| e.to_string(), |_| "they are not an object".to_owned());
+                let result = ToolResult::failed(notes::malformed(&call.name, &reason));
+                call.arguments = "{}".to_owned();
+                return Planned {
+                    call,
+                    arguments: Value::Object(serde_json::Map::new()),
+                    fate: Fate::Known(result),
+                };
+            }
+        };
+        if call.arguments.trim().is_empty() {
+            call.arguments = "{}".to_owned();
+        }
+        let fate = match arguments.get("args") {
+            Some(args) if !args.is_object() && !args.is_null() => {
+                Fate::Misshapen(ToolResult::failed(notes::wrong_args(&args.to_string())))
+            }
+            _ => self.decide_call(&call, &arguments),
+        };
+        Planned { call, arguments, fate }
+    }
+
+    fn decide_call(&self, call: &ToolCall, arguments: &Value) -> Fate {
+        let Some(policy) =
+            self.runtime.policy(&call.name).filter(|_| self.tools.iter().any(|t| t.name == call.name))
+        else {
+            let names: Vec<&str> = self.tools.iter().map(|t| t.name.as_str()).collect();
+            let text = format!("there is no tool `{}`; the tools are {}", call.name, names.join(", "));
+            return Fate::Known(ToolResult::failed(text));
+        };
+        let mut tiers = BTreeSet::from([policy.tier]);
+        if self.runtime.can_exec(&call.name) {
+            tiers.insert(Tier::Execute);
+        }
+        let target = target(&call.name, arguments);
+        let facts = Facts {
+            mode: self.settings.mode,
+            tiers: &tiers,
+            walled: self.settings.walled,
+            allowed_before: self.allowed.contains(&(call.name.clone(), target.clone())),
+            interactive: self.settings.interactive,
+        };
+        match decide(&facts) {
+            Decision::Allow => Fate::Run,
+            Decision::Ask(reason) => Fate::Ask(ApprovalRequest {
+                tool: call.name.clone(),
+                arguments: arguments.clone(),
+                tool_call_id: call.id.clone(),
+                tiers,
+                reason,
+                need: None,
+                target,
+            }),
+            Decision::Deny(denied) => Fate::Known(refused(denied, &call.name, &call.id, tiers, target)),
+        }
+    }
+
+    async fn announce(&mut self, planned: &Planned) -> Result<(), StoreError> {
+        let event = Event::ToolCall {
+            tool: planned.call.name.clone(),
+            arguments: planned.arguments.clone(),
+            tool_call_id: planned.call.id.clone(),
+        };
+        self.journal.emit(event).await
+    }
+
+    /// Runs calls together. Returns whether the person interrupted them.
+    async fn run_batch(&mut self, batch: Vec<Planned>, cancel: &CancellationToken) -> Result<bool, Fault> {
+        let (sender, mut needs) = mpsc::channel::<Pending>(NEEDS);
+        let mut running = JoinSet::new();
+        let mut results: Vec<Option<ToolResult>> = Vec::with_capacity(batch.len());
+        let mut calls = Vec::with_capacity(batch.len());
+        for (k, Planned { call, arguments, fate }) in batch.into_iter().enumerate() {
+            results.push(match fate {
+                Fate::Known(result) | Fate::Misshapen(result) => Some(result),
+                Fate::Run | Fate::Ask(_) => {
+                    let (runtime, context, needs, cancel) =
+                        (self.runtime.clone(), self.context.clone(), sender.clone(), cancel.clone());
+                    let invocation = Invocation { id: call.id.clone(), tool: call.name.clone(), arguments };
+                    running
+                        .spawn(async move { (k, runtime.invoke(&context, invocation, needs, cancel).await) });
+                    None
+                }
+            });
+            calls.push(call);
+        }
+        drop(sender);
+        while !running.is_empty() {
+            tokio::select! {
+                Some(need) = needs.recv() => self.answer(need, cancel).await?,
+                Some(done) = running.join_next() => {
+                    if let Ok((k, result)) = done {
+                        results[k] = Some(result);
+                    }
+                }
+            }
+        }
+        // A call that ended because of the interrupt has no result of its own.
+        let interrupted = cancel.is_cancelled();
+        for (call, result) in calls.into_iter().zip(results) {
+            match result {
+                Some(result) if !result.cancelled => self.record_result(call, result).await?,
+                _ => self.give_up([call], notes::INTERRUPTED).await?,
+            }
+        }
+        Ok(interrupted)
+    }
+
+    async fn record_result(&mut self, call: ToolCall, result: ToolResult) -> Result<(), StoreError> {
+        if let Some(plan) = self.new_plan(&call.name, &result) {
+            self.plan.clone_from(&plan);
+            self.journal.emit(Event::PlanUpdate { plan }).await?;
+        }
+        let ToolResult { text, success, changes, denial, .. } = result;
+        let item = Item::Tool {
+            tool_call_id: call.id.clone(),
+            tool: call.name.clone(),
+            content: text.clone(),
+            success,
+        };
+        let event = Event::ToolOutput {
+            tool: call.name,
+            tool_call_id: call.id,
+            output: text,
+            success,
+            changes,
+            denial,
+        };
+        self.journal.item_and_event(&item, event).await?;
+        self.remember(item);
+        Ok(())
+    }
+
+    /// The plan that the bundled plan tool keeps.
+    fn new_plan(&self, tool: &str, result: &ToolResult) -> Option<Vec<PlanItem>> {
+        if tool != "plan_tool" || !result.success || !self.runtime.is_bundled(tool) {
+            return None;
+        }
+        serde_json::from_value(result.structured.as_ref()?.get("plan")?.clone()).ok()
+    }
+
+    /// Records calls that have no result.
+    async fn give_up(
+        &mut self,
+        calls: impl IntoIterator<Item = ToolCall>,
+        why: &str,
+    ) -> Result<(), StoreError> {
+        for call in calls {
+            let item = Item::Tool {
+                tool_call_id: call.id.clone(),
+                tool: call.name.clone(),
+                content: why.to_owned(),
+                success: false,
+            };
+            let event = Event::ToolStateChange {
+                tool_call_id: call.id,
+                tool: call.name,
+                state: "cancelled".to_owned(),
+            };
+            self.journal.item_and_event(&item, event).await?;
+            self.remember(item);
+        }
+        Ok(())
+    }
+
+    /// Asks for the calls that need a person, runs those that were approved, records all.
+    async fn run_asked(&mut self, asked: Vec<Planned>, cancel: &CancellationToken) -> Result<(), Fault> {
+        let requests: Vec<ApprovalRequest> = asked
+            .iter()
+            .filter_map(|p| match &p.fate {
+                Fate::Ask(request) => Some(request.clone()),
+                _ => None,
+            })
+            .collect();
+        let answers = match self.ask(requests.clone(), cancel).await {
+            Ok(answers) => answers,
+            Err(fault) => {
+                self.give_up(asked.into_iter().map(|p| p.call), notes::NOT_RUN).await?;
+                return Err(fault);
+            }
+        };
+        let mut batch = Vec::with_capacity(asked.len());
+        for ((mut planned, request), answer) in asked.into_iter().zip(requests).zip(answers) {
+            let states: &[&str] = match &answer {
+                Answer::Approved { for_session } => {
+                    if *for_session {
+                        self.allowed.insert((request.tool.clone(), request.target.clone()));
+                    }
+                    &["approved", "running"]
+                }
+                Answer::Rejected { feedback } => {
+                    planned.fate = Fate::Known(rejected(request, feedback.as_deref()));
+                    &["rejected"]
+                }
+                Answer::Abandoned => {
+                    planned.fate = Fate::Known(ToolResult::failed(notes::ABANDONED));
+                    &["abandoned"]
+                }
+            };
+            for state in states {
+                let (tool_call_id, tool) = (planned.call.id.clone(), planned.call.name.clone());
+                self.journal
+                    .emit(Event::ToolStateChange { tool_call_id, tool, state: (*state).to_owned() })
+                    .await?;
+            }
+            batch.push(planned);
+        }
+        if self.run_batch(batch, cancel).await? { Err(Fault::Interrupted) } else { Ok(()) }
+    }
+
+    /// Answers what a running call needs.
+    async fn answer(&mut self, need: Pending, cancel: &CancellationToken) -> Result<(), Fault> {
+        let Pending { call, tool, request, reply } = need;
+        let answer = match request {
+            HostRequest::Log { message, .. } => {
+                self.journal.emit(Event::ToolLog { tool, log: message, agent_id: None, label: None }).await?;
+                HostReply::Noted
+            }
+            HostRequest::Decide(need) => self.decide_need(call, tool, need, cancel).await?,
+        };
+        // A call that was cancelled meanwhile does not listen any more.
+        let _ = reply.send(answer);
+        Ok(())
+    }
+
+    async fn decide_need(
+        &mut self,
+        call: ToolCallId,
+        tool: String,
+        need: Need,
+        cancel: &CancellationToken,
+    ) -> Result<HostReply, Fault> {
+        let Need::SealedPath { path } = &need;
+        let path = path.clone();
+        let sealed = format!("{path} is sealed: other programs take instructions or settings from it");
+        if self.settings.mode == Mode::Yolo || self.allowed.contains(&(tool.clone(), path.clone())) {
+            return Ok(HostReply::Allowed);
+        }
+        let asks = self.settings.interactive && matches!(self.settings.mode, Mode::Default | Mode::Ask);
+        if !asks {
+            return Ok(HostReply::Refused {
+                message: format!("{sealed}; changing it needs a person's approval and nobody can answer"),
+                rule: "sealed-path".to_owned(),
+                remedy: "a run at a terminal, or --yolo".to_owned(),
+            });
+        }
+        let request = ApprovalRequest {
+            tool: tool.clone(),
+            arguments: Value::Object(serde_json::Map::new()),
+            tool_call_id: call,
+            tiers: [Tier::Write].into(),
+            reason: sealed.clone(),
+            need: Some(need),
+            target: path.clone(),
+        };
+        let answers = match self.ask(vec![request], cancel).await {
+            Err(Fault::Interrupted) => Vec::new(),
+            other => other?,
+        };
+        Ok(match answers.into_iter().next() {
+            Some(Answer::Approved { for_session }) => {
+                if for_session {
+                    self.allowed.insert((tool, path));
+                }
+                HostReply::Allowed
+            }
+            Some(Answer::Rejected { feedback }) => HostReply::Refused {
+                message: with_feedback(&format!("{sealed}; the user refused"), feedback.as_deref()),
+                rule: "person".to_owned(),
+                remedy: "approve it".to_owned(),
+            },
+            Some(Answer::Abandoned) | None => HostReply::Refused {
+                message: notes::ABANDONED.to_owned(),
+                rule: "unanswered".to_owned(),
+                remedy: "approve it".to_owned(),
+            },
+        })
+    }
+
+    /// Asks the person and waits. Other operations wait meanwhile; a new message answers with "go on
+    /// without".
+    async fn ask(
+        &mut self,
+        requests: Vec<ApprovalRequest>,
+        cancel: &CancellationToken,
+    ) -> Result<Vec<Answer>, Fault> {
+        let ids: Vec<ToolCallId> = requests.iter().map(|r| r.tool_call_id.clone()).collect();
+        let count = requests.len();
+        self.journal.emit(Event::ApprovalRequired { tools: requests, count }).await?;
+        loop {
+            let submission = tokio::select! {
+                biased;
+                () = cancel.cancelled() => return Err(Fault::Interrupted),
+                submission = self.operations.recv() => submission,
+            };
+            match submission {
+                Some(submission) => match submission.operation {
+                    Operation::ExecApproval { approvals } => return Ok(answers(&ids, &approvals)),
+                    Operation::UserInput { .. } | Operation::Shutdown => {
+                        self.queue.push_back(submission);
+                        return Ok(ids.iter().map(|_| Answer::Abandoned).collect());
+                    }
+                    _ => self.queue.push_back(submission),
+                },
+                None => {
+                    self.ended = true;
+                    return Ok(ids.iter().map(|_| Answer::Abandoned).collect());
+                }
+            }
+        }
+    }
+}
+
+/// What a person said about one call.
+enum Answer {
+    Approved { for_session: bool },
+    Rejected { feedback: Option<String> },
+    Abandoned,
+}
+
+/// A call without an answer is refused.
+fn answers(ids: &[ToolCallId], given: &[ApprovalAnswer]) -> Vec<Answer> {
+    let one = |id: &ToolCallId| match given.iter().find(|a| a.tool_call_id == *id) {
+        Some(ApprovalAnswer { approved: true, for_session, .. }) => {
+            Answer::Approved { for_session: *for_session }
+        }
+        Some(ApprovalAnswer { feedback, .. }) => Answer::Rejected { feedback: feedback.clone() },
+        None => Answer::Rejected { feedback: None },
+    };
+    ids.iter().map(one).collect()
+}
+
+fn rejected(request: ApprovalRequest, feedback: Option<&str>) -> ToolResult {
+    let denied = Denied {
+        rule: "person".to_owned(),
+        message: with_feedback("refused by the user", feedback),
+        remedy: "approve it".to_owned(),
+    };
+    refused(denied, &request.tool, &request.tool_call_id, request.tiers, request.target)
+}
+
+fn with_feedback(text: &str, feedback: Option<&str>) -> String {
+    let plain =
+        |text: &str| text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect::<String>();
+    match feedback.map(plain).filter(|f| !f.trim().is_empty()) {
+        Some(feedback) => format!("{text}. User feedback: {feedback}"),
+        None => text.to_owned(),
+    }
+}
+
+fn refused(denied: Denied, tool: &str, id: &ToolCallId, tiers: BTreeSet<Tier>, target: String) -> ToolResult {
+    let Denied { rule, message, remedy } = denied;
+    let denial =
+        PermissionDenial { tool: tool.to_owned(), tool_call_id: id.clone(), tiers, rule, target, remedy };
+    ToolResult::denied(message, denial)
+}
+
+/// What a call is about, for cards and denials.
+fn target(tool: &str, arguments: &Value) -> String {
+    let text = ["command", "path"].iter().find_map(|name| arguments.get(name)?.as_str());
+    text.unwrap_or(tool).to_owned()
+}

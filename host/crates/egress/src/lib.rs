@@ -1,0 +1,22 @@
+//! The one way out: every connection of the host and of plugins is decided and made here.
+//!
+//! A request names who makes it ([`Caller`]) and under which [`Policy`]. The URL is parsed once; what was
+//! parsed is what is matched and what is connected to. Redirects are decided anew at every hop, with the
+//! caller's headers dropped across origins. Nothing is taken from the environment: no proxy, no cookie,
+//! no referer; answers are not decoded.
+
+mod address;
+mod body;
+mod client;
+mod error;
+mod grant;
+mod origin;
+mod request;
+mod response;
+
+pub use client::{Egress, EgressConfig};
+pub use error::EgressError;
+pub use grant::{GrantError, NetworkGrant};
+pub use origin::Origin;
+pub use request::{Body, Caller, Limits, Outgoing, Policy};
+pub use response::Incoming;

@@ -1,0 +1,68 @@
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+use url::Url;
+
+use crate::NetworkGrant;
+
+/// Who makes a request.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Caller {
+    /// The host itself, for a purpose such as `provider`.
+    Host(&'static str),
+    /// A plugin, by its id.
+    Plugin(String),
+}
+
+/// What a request may reach.
+#[derive(Clone, Debug)]
+pub enum Policy {
+    /// The model's origin, which the user named: any address, and the only one left with `--offline`.
+    Model,
+    /// These grants of a plugin, and public addresses unless a grant names another literally.
+    Granted(Vec<NetworkGrant>),
+}
+
+/// What an answer may cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Time until the head of the answer.
+    pub head: Duration,
+    /// Time between two pieces of the body.
+    pub idle: Duration,
+    /// Bytes of the body.
+    pub max_bytes: u64,
+    /// Redirects that are followed.
+    pub redirects: u8,
+}
+
+/// A request on its way out.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    pub caller: Caller,
+    pub policy: Policy,
+    pub method: Method,
+    pub url: Url,
+    pub headers: HeaderMap,
+    pub body: Body,
+    pub limits: Limits,
+}
+
+/// A request's body, in pieces that are sent without being joined.
+#[derive(Clone, Debug, Default)]
+pub struct Body {
+    pub(crate) pieces: Vec<Bytes>,
+}
+
+impl From<Vec<Bytes>> for Body {
+    fn from(pieces: Vec<Bytes>) -> Self {
+        Self { pieces }
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        Self { pieces: vec![bytes] }
+    }
+}

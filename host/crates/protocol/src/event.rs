@@ -1,0 +1,195 @@
+use std::collections::BTreeSet;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{FileChange, Need, PermissionDenial, Tier, ToolCallId, Usage};
+
+/// What happened, for whoever watches: renderers, scripts, the session's file.
+///
+/// `type` and the fields are the names that users of the Python original know.
+#[derive(JsonSchema, Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Event {
+    /// The tools are known; input is welcome.
+    Ready {
+        message: String,
+        tool_count: usize,
+    },
+    /// A turn starts, or goes on after an approval.
+    Processing {
+        message: String,
+    },
+    /// A piece of streamed text.
+    AssistantChunk {
+        content: String,
+    },
+    /// The end of a streamed completion, also of a truncated one.
+    AssistantStreamEnd {},
+    /// A whole text, when not streaming.
+    AssistantMessage {
+        content: String,
+    },
+    /// A call is about to run. All calls of an answer are announced before the first result.
+    ToolCall {
+        tool: String,
+        arguments: Value,
+        tool_call_id: ToolCallId,
+    },
+    /// What came of a call, in the order of the calls.
+    ToolOutput {
+        tool: String,
+        tool_call_id: ToolCallId,
+        output: String,
+        success: bool,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        changes: Vec<FileChange>,
+        /// Set when this program refused the call or a part of it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        denial: Option<PermissionDenial>,
+    },
+    /// Progress of a tool, or a notice of the host (`tool` is `system`).
+    ToolLog {
+        tool: String,
+        log: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        agent_id: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        label: Option<String>,
+    },
+    /// A call was approved, rejected, is running, was cancelled or abandoned.
+    ToolStateChange {
+        tool_call_id: ToolCallId,
+        tool: String,
+        state: String,
+    },
+    /// A person has to answer with an `exec_approval`.
+    ApprovalRequired {
+        tools: Vec<ApprovalRequest>,
+        count: usize,
+    },
+    /// The plan as the model keeps it.
+    PlanUpdate {
+        plan: Vec<PlanItem>,
+    },
+    /// Older items were summarised.
+    Compacted {
+        old_tokens: u64,
+        new_tokens: u64,
+    },
+    /// The conversation cannot go on.
+    SessionTerminated {
+        reason: String,
+        context_usage: u64,
+        context_threshold: u64,
+        error: String,
+        user_message: String,
+    },
+    /// The turn ended by itself.
+    TurnComplete {
+        history_size: usize,
+        final_response: Option<String>,
+        reason: StopReason,
+    },
+    /// The turn was stopped by the person.
+    Interrupted {},
+    /// The turn failed.
+    Error {
+        error: String,
+        kind: ErrorKind,
+    },
+    UndoComplete {},
+    NewComplete {
+        session_id: String,
+        previous_session_id: String,
+        previous_turn_count: usize,
+        previous_message_count: usize,
+        saved_path: Option<String>,
+        clear_screen: bool,
+    },
+    ResumeComplete {
+        path: String,
+        restored_count: usize,
+        dropped_count: usize,
+        model_name: String,
+        invalid_saved_model: Option<String>,
+        forked: bool,
+        had_redacted_content: bool,
+    },
+    /// The session is over.
+    Shutdown {},
+    /// One completion, for the books.
+    LlmCall {
+        model: String,
+        latency_ms: u64,
+        finish_reason: Option<String>,
+        cost_usd: f64,
+        /// `main`, `compaction`, `research` or `effort_probe`.
+        kind: String,
+        #[serde(flatten)]
+        usage: Usage,
+    },
+    /// In the session's file only: where a forked session came from.
+    ResumedFrom {
+        path: String,
+        original_session_id: String,
+        original_event_count: usize,
+        forked: bool,
+    },
+    /// The model was changed.
+    ModelChanged {
+        model: String,
+        route: String,
+        payer: String,
+    },
+}
+
+/// A call that waits for a person.
+#[derive(JsonSchema, Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ApprovalRequest {
+    pub tool: String,
+    pub arguments: Value,
+    pub tool_call_id: ToolCallId,
+    pub tiers: BTreeSet<Tier>,
+    /// Why it is asked, in one line.
+    pub reason: String,
+    /// Set when the call is already running and asks for something its tiers do not cover.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub need: Option<Need>,
+    /// What the approval would be about: a path, a command, an origin.
+    pub target: String,
+}
+
+/// One line of the plan.
+#[derive(JsonSchema, Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct PlanItem {
+    pub id: String,
+    pub content: String,
+    /// `pending`, `in_progress` or `completed`.
+    pub status: String,
+}
+
+/// Why a turn ended by itself.
+#[derive(JsonSchema, Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopReason {
+    /// The model had nothing more to do.
+    Done,
+    /// The limit of steps was met.
+    MaxIterations,
+}
+
+/// What kind of failure ended a turn; decides the exit code.
+#[derive(JsonSchema, Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorKind {
+    /// No credential, or one that was not accepted.
+    Credentials,
+    /// The provider failed after retries.
+    Provider,
+    /// The conversation does not fit the model any more.
+    Context,
+    /// Anything else.
+    Internal,
+}

@@ -1,0 +1,43 @@
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What a running call needs from above. The turn that made the call answers it, nothing else does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostRequest {
+    /// A message to be shown beside the call. Answered by [`HostReply::Noted`].
+    Log { level: LogLevel, message: String },
+    /// May it go on? Answered by [`HostReply::Allowed`] or [`HostReply::Refused`].
+    Decide(Need),
+}
+
+/// The answer to a [`HostRequest`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostReply {
+    Noted,
+    Allowed,
+    /// With the words for the model, the rule that refused and what would have allowed it.
+    Refused {
+        message: String,
+        rule: String,
+        remedy: String,
+    },
+}
+
+/// What a call wants to do that its tiers do not cover.
+#[derive(JsonSchema, Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(tag = "need", rename_all = "snake_case")]
+pub enum Need {
+    /// Change a file that other programs take instructions or settings from.
+    SealedPath { path: String },
+}
+
+/// How much a message matters.
+#[derive(JsonSchema, Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    Trace,
+    Debug,
+    Info,
+    Warn,
+    Error,
+}

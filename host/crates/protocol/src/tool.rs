@@ -1,0 +1,82 @@
+use std::collections::BTreeSet;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::{Tier, ToolCallId};
+
+/// A tool as it is offered to the model.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct ToolSpec {
+    /// The name the model uses.
+    pub name: String,
+    pub description: String,
+    /// JSON Schema of the arguments, copied into requests as it is.
+    pub parameters: Box<RawValue>,
+}
+
+/// A call on its way to its tool: approved, arguments parsed.
+#[derive(Clone, Debug)]
+pub struct Invocation {
+    pub id: ToolCallId,
+    pub tool: String,
+    pub arguments: Value,
+}
+
+/// What came of a call: the one thing the transcript gets for it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ToolResult {
+    /// What the model reads.
+    pub text: String,
+    pub success: bool,
+    /// The person stopped the call before it was done.
+    pub cancelled: bool,
+    /// The answer for programs.
+    pub structured: Option<Value>,
+    /// Files that were changed, in order.
+    pub changes: Vec<FileChange>,
+    /// Set when a grant, a mode, a rule, a sealed path or an unanswered question stopped the call.
+    pub denial: Option<PermissionDenial>,
+}
+
+impl ToolResult {
+    /// A failed result.
+    pub fn failed(text: impl Into<String>) -> Self {
+        Self { text: text.into(), ..Self::default() }
+    }
+
+    /// A failed result because something was refused.
+    #[must_use]
+    pub fn denied(text: impl Into<String>, denial: PermissionDenial) -> Self {
+        Self { text: text.into(), denial: Some(denial), ..Self::default() }
+    }
+}
+
+/// A file that a call changed.
+#[derive(JsonSchema, Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct FileChange {
+    /// Absolute path.
+    pub path: String,
+    /// Lines added and removed.
+    pub added: u32,
+    pub removed: u32,
+    /// Unified diff; none for files that are not text or very large.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diff: Option<String>,
+}
+
+/// A refusal by this program, as the result line lists it.
+#[derive(JsonSchema, Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct PermissionDenial {
+    pub tool: String,
+    pub tool_call_id: ToolCallId,
+    pub tiers: BTreeSet<Tier>,
+    /// What refused: `mode:plan`, `grant`, `sealed-path`, `unanswered`, `person`.
+    pub rule: String,
+    /// The file, host or command it was about.
+    pub target: String,
+    /// What would have allowed it: a flag or a command to type.
+    pub remedy: String,
+}

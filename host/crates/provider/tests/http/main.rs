@@ -1,0 +1,8 @@
+//! Real HTTP on loopback against the scripted model server.
+
+mod answers;
+mod failures;
+mod rough;
+#[cfg(test)]
+mod support;
+mod windows;

@@ -1,0 +1,143 @@
+//! Machine code of plugins that are not bundled. Losing it costs time only; changing it is noticed: each
+//! file ends with a MAC under a key that lies elsewhere.
+
+use std::fs::{File, OpenOptions};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::io::{Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+use wasmtime::component::Component;
+
+use crate::engine::Shared;
+use crate::inspect::hex;
+
+/// Bytes of the MAC at the end of a file.
+const MAC_BYTES: usize = 32;
+
+#[derive(Clone, Debug)]
+pub(crate) struct CodeCache {
+    folder: PathBuf,
+    key: PathBuf,
+}
+
+impl CodeCache {
+    pub(crate) fn new(folder: PathBuf, key: PathBuf) -> Self {
+        Self { folder, key }
+    }
+
+    /// The code of a component, if it is there and authentic. Anything else is told and ignored.
+    pub(crate) fn load(&self, shared: &Shared, digest: &str) -> Option<Component> {
+        let path = self.path(shared, digest);
+        match self.try_load(shared, &path) {
+            Ok(component) => component,
+            Err(reason) => {
+                tracing::warn!("compiled code {} is not used: {reason}", path.display());
+                None
+            }
+        }
+    }
+
+    fn try_load(&self, shared: &Shared, path: &Path) -> Result<Option<Component>, String> {
+        let flags = OFlags::NOFOLLOW.bits().cast_signed();
+        let mut file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.to_string()),
+        };
+        let metadata = file.metadata().map_err(|e| e.to_string())?;
+        if !metadata.is_file()
+            || metadata.uid() != rustix::process::geteuid().as_raw()
+            || metadata.mode() & 0o022 != 0
+        {
+            return Err("its owner or mode is not right".to_owned());
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
+        file.read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+        let (code, mac) = bytes.split_last_chunk::<MAC_BYTES>().ok_or("it is too short")?;
+        let key = self.existing_key()?.ok_or("its key is gone")?;
+        // Hashes are compared in constant time.
+        if blake3::keyed_hash(&key, code) != *mac {
+            return Err("it was changed".to_owned());
+        }
+        map(shared, &file).map(Some).map_err(|e| format!("{e:#}"))
+    }
+
+    /// Keeps code for the next start.
+    pub(crate) fn store(&self, shared: &Shared, digest: &str, code: &[u8]) -> Result<(), String> {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.folder)
+            .map_err(|e| e.to_string())?;
+        let mac = blake3::keyed_hash(&self.key()?, code);
+        let path = self.path(shared, digest);
+        let temporary = self.folder.join(format!(".{}.tmp", hex(&random::<8>()?)));
+        let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).and_then(
+            |mut file| {
+                file.write_all(code)?;
+                file.write_all(mac.as_bytes())?;
+                std::fs::rename(&temporary, &path)
+            },
+        );
+        if written.is_err() {
+            // What is left behind is only the unfinished copy.
+            let _ = std::fs::remove_file(&temporary);
+        }
+        written.map_err(|e| format!("{}: {e}", path.display()))
+    }
+
+    /// Code for another engine or another build of the host is another file.
+    fn path(&self, shared: &Shared, digest: &str) -> PathBuf {
+        let mut hasher = DefaultHasher::new();
+        shared.engine.precompile_compatibility_hash().hash(&mut hasher);
+        env!("CARGO_PKG_VERSION").hash(&mut hasher);
+        self.folder.join(format!("{digest}-{:016x}.cwasm", hasher.finish()))
+    }
+
+    fn key(&self) -> Result<[u8; 32], String> {
+        if let Some(key) = self.existing_key()? {
+            return Ok(key);
+        }
+        let fresh = random::<32>()?;
+        if let Some(folder) = self.key.parent() {
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(folder)
+                .map_err(|e| e.to_string())?;
+        }
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.key) {
+            Ok(mut file) => file.write_all(&fresh).map_err(|e| e.to_string())?,
+            // Another process was faster; its key counts.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(format!("{}: {error}", self.key.display())),
+        }
+        self.existing_key()?.ok_or_else(|| format!("{} cannot be used", self.key.display()))
+    }
+
+    fn existing_key(&self) -> Result<Option<[u8; 32]>, String> {
+        match std::fs::read(&self.key) {
+            Ok(bytes) => Ok(bytes.try_into().ok()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(format!("{}: {error}", self.key.display())),
+        }
+    }
+}
+
+/// Maps the very file whose bytes were checked, whatever its name leads to now.
+#[expect(unsafe_code, reason = "machine code cannot be checked; the MAC vouches for where it came from")]
+fn map(shared: &Shared, file: &File) -> wasmtime::Result<Component> {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    // SAFETY: the MAC says that this user's host wrote these bytes; the folder and the file are ours
+    // alone, and the file is only ever replaced, never written in place.
+    unsafe { Component::deserialize_file(&shared.engine, path) }
+}
+
+fn random<const N: usize>() -> Result<[u8; N], String> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|e| e.to_string())?;
+    Ok(bytes)
+}

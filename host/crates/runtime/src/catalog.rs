@@ -1,0 +1,255 @@
+//! Which plugins there are and which names their tools have.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use manifest::ToolPolicy;
+use protocol::ToolSpec;
+use tokio::sync::Semaphore;
+
+use crate::cache::CodeCache;
+use crate::compile::compile;
+use crate::describe::Described;
+use crate::engine::{Shared, Target};
+use crate::grants::Effective;
+use crate::index::{Index, Stamp};
+use crate::limits::MAX_CALLS_OF_PLUGIN;
+use crate::open::{Opened, read_component};
+use crate::{Grants, PluginError};
+
+/// A plugin that the build compiled, described and embedded.
+#[derive(Debug)]
+pub struct Bundled {
+    pub id: &'static str,
+    /// The component, as zlib compressed it.
+    pub component: &'static [u8],
+    /// Machine code for the baseline processor of the host's target.
+    pub code: &'static [u8],
+    /// A [`Described`], as JSON.
+    pub described: &'static str,
+}
+
+/// Where a plugin comes from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    Bundled(&'static Bundled),
+    File(PathBuf),
+}
+
+impl Source {
+    fn path(&self) -> PathBuf {
+        match self {
+            Self::Bundled(bundled) => PathBuf::from(format!("(bundled) {}", bundled.id)),
+            Self::File(path) => path.clone(),
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.path().display())
+    }
+}
+
+/// Where plugins and what belongs to them lie.
+#[derive(Clone, Debug)]
+pub struct PluginDirs {
+    /// Folders with components, first to last.
+    pub folders: Vec<PathBuf>,
+    /// Folders that were named for this run: one that cannot be read is an error, not an absence.
+    pub named: Vec<PathBuf>,
+    /// The lock index.
+    pub index: PathBuf,
+    /// Compiled code.
+    pub cache: PathBuf,
+    /// The key of the compiled code.
+    pub key: PathBuf,
+}
+
+/// A plugin that can be called, opened or not.
+pub struct Plugin {
+    pub source: Source,
+    pub described: Described,
+    pub(crate) granted: Effective,
+    pub(crate) opened: Mutex<Option<Arc<Opened>>>,
+    pub(crate) slots: Semaphore,
+}
+
+impl fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plugin")
+            .field("source", &self.source)
+            .field("granted", &self.granted)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Plugin {
+    /// What it declares and was granted.
+    #[must_use]
+    pub fn granted(&self) -> &manifest::Capabilities {
+        &self.granted.capabilities
+    }
+
+    /// The name the model uses for one of its tools.
+    #[must_use]
+    pub fn tool_name(&self, tool: &str) -> String {
+        match self.source {
+            Source::Bundled(_) => tool.to_owned(),
+            Source::File(_) => format!("{}__{tool}", self.described.manifest.id),
+        }
+    }
+
+    pub(crate) fn policy(&self, tool: &str) -> Option<&ToolPolicy> {
+        self.described.manifest.tools.get(tool)
+    }
+}
+
+/// All plugins, and their tools by the names the model uses.
+#[derive(Debug, Default)]
+pub(crate) struct Catalog {
+    pub(crate) plugins: Vec<Arc<Plugin>>,
+    pub(crate) specs: Vec<ToolSpec>,
+    /// Plugin and bare tool name.
+    pub(crate) tools: HashMap<String, (Arc<Plugin>, String)>,
+}
+
+impl Catalog {
+    /// Adds a plugin, or says which other one has its id or a tool of its.
+    pub(crate) fn add(
+        &mut self,
+        source: Source,
+        described: Described,
+        grants: &Grants,
+    ) -> Result<(), PluginError> {
+        let id = described.manifest.id.clone();
+        if let Some(other) = self.plugins.iter().find(|p| p.described.manifest.id == id) {
+            return Err(PluginError::DuplicateId { id, path: source.path(), other: other.source.path() });
+        }
+        let granted = grants.effective(&described.manifest);
+        let plugin = Arc::new(Plugin {
+            source,
+            described,
+            granted,
+            opened: Mutex::new(None),
+            slots: Semaphore::new(MAX_CALLS_OF_PLUGIN),
+        });
+        for tool in &plugin.described.tools {
+            let name = plugin.tool_name(&tool.name);
+            if let Some((other, _)) = self.tools.get(&name) {
+                return Err(PluginError::DuplicateTool {
+                    tool: name,
+                    path: plugin.source.path(),
+                    other: other.source.path(),
+                });
+            }
+        }
+        for tool in &plugin.described.tools {
+            let name = plugin.tool_name(&tool.name);
+            self.specs.push(ToolSpec { name: name.clone(), ..tool.clone() });
+            self.tools.insert(name, (plugin.clone(), tool.name.clone()));
+        }
+        self.plugins.push(plugin);
+        Ok(())
+    }
+}
+
+/// Finds the components of the plugin folders. What is new is compiled and described, with a line that
+/// says so; what is wrong with one plugin does not keep the others out.
+pub(crate) async fn discover(
+    dirs: &PluginDirs,
+    notice: &mut (dyn FnMut(String) + Send),
+) -> (Vec<(PathBuf, Described)>, Vec<PluginError>) {
+    let mut problems = Vec::new();
+    let files = component_files(dirs, &mut problems);
+    if files.is_empty() {
+        return (Vec::new(), problems);
+    }
+    let mut index = Index::read(&dirs.index).unwrap_or_else(|error| {
+        problems.push(error);
+        Index::default()
+    });
+    let mut found = Vec::new();
+    for path in files {
+        match describe_file(&path, dirs, &mut index, notice).await {
+            Ok(described) => found.push((path, described)),
+            Err(error) => problems.push(error),
+        }
+    }
+    problems.extend(index.save().err());
+    (found, problems)
+}
+
+fn component_files(dirs: &PluginDirs, problems: &mut Vec<PluginError>) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let named = dirs.named.iter().map(|folder| (folder, true));
+    for (folder, is_named) in dirs.folders.iter().map(|folder| (folder, false)).chain(named) {
+        let entries = match std::fs::read_dir(folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !is_named => continue,
+            Err(error) => {
+                problems.push(PluginError::unreadable(folder, error));
+                continue;
+            }
+        };
+        let mut here: Vec<PathBuf> = entries
+            .filter_map(Result::ok)
+            .map(|e| e.path())
+            .filter(|p| p.extension().is_some_and(|e| e == "wasm"))
+            .collect();
+        here.sort();
+        files.extend(here);
+    }
+    files
+}
+
+async fn describe_file(
+    path: &Path,
+    dirs: &PluginDirs,
+    index: &mut Index,
+    notice: &mut (dyn FnMut(String) + Send),
+) -> Result<Described, PluginError> {
+    let path = &path.canonicalize().map_err(|e| PluginError::unreadable(path, e))?;
+    let metadata = std::fs::metadata(path).map_err(|e| PluginError::unreadable(path, e))?;
+    let stamp = Stamp::of(&metadata);
+    if let Some(described) = index.unchanged(path, &stamp) {
+        return Ok(described.clone());
+    }
+    let bytes = read_component(path)?;
+    if let Some(entry) = index.entry(path).filter(|e| e.described.digest == crate::inspect::digest(&bytes)) {
+        let described = entry.described.clone();
+        index.put(path, stamp, described.clone());
+        return Ok(described);
+    }
+    notice(format!("{}: new or changed, compiling it once", path.display()));
+    let described = compile_and_keep(path, &bytes, dirs).await?;
+    if index.entry(path).is_some_and(|entry| entry.approval != described.approval()) {
+        return Err(PluginError::Changed { id: described.manifest.id, path: path.clone() });
+    }
+    index.put(path, stamp, described.clone());
+    Ok(described)
+}
+
+async fn compile_and_keep(path: &Path, bytes: &[u8], dirs: &PluginDirs) -> Result<Described, PluginError> {
+    let shared = Shared::new(Target::Host)?;
+    let (compiled, _) = compile(&shared, &path.display().to_string(), bytes).await?;
+    let cache = CodeCache::new(dirs.cache.clone(), dirs.key.clone());
+    if let Err(reason) = cache.store(&shared, &compiled.described.digest, &compiled.code) {
+        tracing::warn!("compiled code is not kept: {reason}");
+    }
+    Ok(compiled.described)
+}
+
+/// Compiles a component, describes it and approves it as it is now.
+pub(crate) async fn approve(path: &Path, dirs: &PluginDirs) -> Result<Described, PluginError> {
+    let path = &path.canonicalize().map_err(|e| PluginError::unreadable(path, e))?;
+    let bytes = read_component(path)?;
+    let described = compile_and_keep(path, &bytes, dirs).await?;
+    let metadata = std::fs::metadata(path).map_err(|e| PluginError::unreadable(path, e))?;
+    let mut index = Index::read(&dirs.index)?;
+    index.put(path, Stamp::of(&metadata), described.clone());
+    index.save()?;
+    Ok(described)
+}

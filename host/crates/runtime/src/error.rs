@@ -1,0 +1,72 @@
+use std::path::{Path, PathBuf};
+
+use manifest::ManifestError;
+
+/// The interface versions this host can load, for messages.
+pub(crate) const ABI: &str = "0.1";
+
+/// Why a plugin cannot be used. Each says what, where and what to do; the other plugins still work.
+#[derive(Debug, thiserror::Error)]
+pub enum PluginError {
+    #[error("{}: cannot be read: {source}", path.display())]
+    Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("{what}: {size} bytes are more than a plugin may have ({} MiB)", crate::limits::MAX_COMPONENT_BYTES >> 20)]
+    TooLarge { what: String, size: u64 },
+    #[error(
+        "{what}: not a WebAssembly component ({reason}); build it with `cargo build --release --target wasm32-wasip2`"
+    )]
+    NotComponent { what: String, reason: String },
+    #[error(
+        "{what}: it has no manifest (custom section `{}`); export its tools with the SDK's `export!` macro",
+        manifest::SECTION
+    )]
+    NoManifest { what: String },
+    #[error("{what}: its manifest is not valid: {source}")]
+    Manifest { what: String, source: ManifestError },
+    #[error("{what}: it was built for plugin interface {found}, this host has {ABI}; {remedy}")]
+    Abi { what: String, found: String, remedy: String },
+    #[error(
+        "{what}: it does not export `ml-intern:plugin/tools`; export its tools with the SDK's `export!` macro"
+    )]
+    NoTools { what: String },
+    #[error(
+        "{what}: it imports `{import}`, which its manifest does not declare; add {declare} to plugin.toml"
+    )]
+    Undeclared { what: String, import: String, declare: String },
+    #[error("{what}: it imports `{import}`, which this host does not offer to plugins")]
+    ForeignImport { what: String, import: String },
+    #[error("{what}: {reason}")]
+    Description { what: String, reason: String },
+    #[error("{}: its id `{id}` is also that of {}; remove one of the two files", path.display(), other.display())]
+    DuplicateId { id: String, path: PathBuf, other: PathBuf },
+    #[error("{}: its tool `{tool}` is also a tool of {}; remove one of the two", path.display(), other.display())]
+    DuplicateTool { tool: String, path: PathBuf, other: PathBuf },
+    #[error("{}: plugin `{id}` describes itself differently than when it was approved; look at it with `ml-intern plugin info {}` and approve it with `ml-intern plugin install {}`", path.display(), path.display(), path.display())]
+    Changed { id: String, path: PathBuf },
+    #[error("{}: the file was changed while the session ran; start a new session", path.display())]
+    ChangedWhileRunning { path: PathBuf },
+    #[error("{what}: it cannot be compiled: {reason}")]
+    Compile { what: String, reason: String },
+    #[error("{}: the plugin index cannot be {action}: {reason}", path.display())]
+    Index { path: PathBuf, action: &'static str, reason: String },
+    #[error("{}: {reason}", path.display())]
+    Grants { path: PathBuf, reason: String },
+    #[error("the plugin engine cannot start: {0}")]
+    Engine(String),
+}
+
+impl PluginError {
+    pub(crate) fn unreadable(path: &Path, source: std::io::Error) -> Self {
+        Self::Unreadable { path: path.to_owned(), source }
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "the shape `map_err` wants")]
+    pub(crate) fn engine(error: wasmtime::Error) -> Self {
+        Self::Engine(format!("{error:#}"))
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "the shape `map_err` wants")]
+    pub(crate) fn thread(error: std::io::Error) -> Self {
+        Self::Engine(error.to_string())
+    }
+}

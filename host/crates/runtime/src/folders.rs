@@ -1,0 +1,310 @@
+//! The folders a session works in, and which paths in them are sealed.
+
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat, readlinkat};
+use rustix::io::Errno;
+
+/// Links followed before a path is given up as a loop; the kernel's own figure.
+const MAX_LINKS: usize = 40;
+
+/// Folders of agents and editors that take instructions or run code from files in them.
+const SEALED_FOLDERS: [&str; 14] = [
+    ".ml-intern",
+    ".agents",
+    ".aider",
+    ".claude",
+    ".codex",
+    ".continue",
+    ".cursor",
+    ".devcontainer",
+    ".gemini",
+    ".idea",
+    ".vscode",
+    ".windsurf",
+    ".zed",
+    ".git",
+];
+
+/// Files that a program takes instructions, settings or secrets from.
+const SEALED_FILES: [&str; 9] = [
+    "agents.md",
+    "agents.override.md",
+    "claude.md",
+    "claude.local.md",
+    "gemini.md",
+    ".mcp.json",
+    ".envrc",
+    ".cursorrules",
+    ".gitmodules",
+];
+
+/// Whether a path (relative to its folder) is one that later runs or other programs obey.
+///
+/// Names are compared without case, because some file systems do so.
+#[must_use]
+pub fn is_sealed(relative: &Path) -> bool {
+    let names: Vec<String> =
+        relative.components().map(|c| c.as_os_str().to_string_lossy().to_lowercase()).collect();
+    let Some((last, _)) = names.split_last() else {
+        return false;
+    };
+    names.iter().any(|name| SEALED_FOLDERS.contains(&name.as_str()))
+        || SEALED_FILES.contains(&last.as_str())
+        || last.starts_with(".env")
+}
+
+/// The folders of a session. All paths are absolute and free of links.
+#[derive(Clone, Debug)]
+pub struct Folders {
+    /// Where the work is done.
+    pub workspace: PathBuf,
+    /// Whether the workspace may be changed.
+    pub workspace_writable: bool,
+    /// Folders added for reading.
+    pub read: Vec<PathBuf>,
+    /// Folders added for reading and writing.
+    pub write: Vec<PathBuf>,
+    /// The session's own `/tmp`.
+    pub tmp: PathBuf,
+    /// Mode bits that new files do not get.
+    pub umask: u32,
+}
+
+/// Why a path cannot be changed.
+#[derive(Debug)]
+pub(crate) enum PathError {
+    Outside,
+    NotAFolder(PathBuf),
+    TooManyLinks,
+    Io(std::io::Error),
+}
+
+impl From<Errno> for PathError {
+    fn from(error: Errno) -> Self {
+        Self::Io(error.into())
+    }
+}
+
+/// A place for a file: its folder is open, so that nothing can move it elsewhere.
+pub(crate) struct Place {
+    pub(crate) folder: OwnedFd,
+    pub(crate) name: OsString,
+    /// The whole path, free of links.
+    pub(crate) path: PathBuf,
+    /// The part below the writable folder it lies in.
+    pub(crate) relative: PathBuf,
+}
+
+impl Folders {
+    /// Where guests see each folder: guest path, real path.
+    pub(crate) fn readable(&self) -> Vec<(String, &Path)> {
+        let mut mounts = vec![("/workspace".to_owned(), self.workspace.as_path())];
+        for folder in std::iter::once(&self.workspace).chain(&self.read).chain(&self.write) {
+            mounts.push((folder.to_string_lossy().into_owned(), folder));
+        }
+        mounts
+    }
+
+    /// Finds the place that a path names, following links as long as they stay in writable folders.
+    pub(crate) fn place(&self, path: &Path, make_folders: bool) -> Result<Place, PathError> {
+        let mut path = normal(path);
+        for _ in 0..MAX_LINKS {
+            match self.walk(&path, make_folders)? {
+                Walk::Arrived(place) => return Ok(place),
+                Walk::Link(target) => path = normal(&target),
+            }
+        }
+        Err(PathError::TooManyLinks)
+    }
+
+    fn walk(&self, path: &Path, make_folders: bool) -> Result<Walk, PathError> {
+        let (root, relative) = self.writable_root(path).ok_or(PathError::Outside)?;
+        let Some(name) = relative.file_name().map(ToOwned::to_owned) else {
+            return Err(PathError::NotAFolder(path.to_owned()));
+        };
+        let mut at = root.to_owned();
+        let mut folder = open_folder(CWD, root)?;
+        let above: Vec<_> = relative.parent().into_iter().flat_map(Path::components).collect();
+        for (k, part) in above.iter().enumerate() {
+            let part = part.as_os_str();
+            let opened = match open_folder(&folder, part) {
+                Err(Errno::NOENT) if make_folders => {
+                    match mkdirat(&folder, part, Mode::from_raw_mode(0o777 & !self.umask)) {
+                        Ok(()) | Err(Errno::EXIST) => open_folder(&folder, part),
+                        Err(error) => Err(error),
+                    }
+                }
+                opened => opened,
+            };
+            match opened {
+                Ok(inner) => folder = inner,
+                Err(Errno::LOOP | Errno::NOTDIR) => {
+                    let Some(target) = link_target(&folder, part) else {
+                        return Err(PathError::NotAFolder(at.join(part)));
+                    };
+                    let rest: PathBuf = above[k + 1..].iter().map(|part| part.as_os_str()).collect();
+                    return Ok(Walk::Link(at.join(target).join(rest).join(name)));
+                }
+                Err(error) => return Err(error.into()),
+            }
+            at.push(part);
+        }
+        if let Some(target) = link_target(&folder, &name) {
+            return Ok(Walk::Link(at.join(target)));
+        }
+        let path = at.join(&name);
+        Ok(Walk::Arrived(Place { folder, name, path, relative: relative.to_owned() }))
+    }
+
+    /// The writable folder a path lies in, and the rest of the path. The innermost folder counts.
+    fn writable_root<'a>(&'a self, path: &'a Path) -> Option<(&'a Path, &'a Path)> {
+        let workspace =
+            [Path::new("/workspace"), &self.workspace].map(|seen| (seen, self.workspace.as_path()));
+        let tmp = [Path::new("/tmp"), &self.tmp].map(|seen| (seen, self.tmp.as_path()));
+        let added = self.write.iter().map(|folder| (folder.as_path(), folder.as_path()));
+        let workspace = workspace.into_iter().filter(|_| self.workspace_writable);
+        let read_only =
+            std::iter::once(&self.workspace).filter(|_| !self.workspace_writable).chain(&self.read);
+        let deepest = workspace
+            .chain(tmp)
+            .chain(added)
+            .filter_map(|(seen, real)| Some((seen, real, path.strip_prefix(seen).ok()?)))
+            .max_by_key(|(seen, ..)| seen.components().count())?;
+        let depth = deepest.0.components().count();
+        let shadowed = read_only.into_iter().any(|f| path.starts_with(f) && f.components().count() > depth);
+        (!shadowed).then_some((deepest.1, deepest.2))
+    }
+}
+
+enum Walk {
+    Arrived(Place),
+    Link(PathBuf),
+}
+
+fn open_folder(at: impl std::os::fd::AsFd, name: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
+    openat(at, name, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY, Mode::empty())
+}
+
+fn link_target(folder: &OwnedFd, name: &std::ffi::OsStr) -> Option<PathBuf> {
+    use std::os::unix::ffi::OsStringExt as _;
+    let target = readlinkat(folder, name, Vec::new()).ok()?;
+    Some(OsString::from_vec(target.into_bytes()).into())
+}
+
+/// The path without `.` and `..`, resolved by name.
+fn normal(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => {
+                out.pop();
+            }
+            Component::CurDir => {}
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn folders(root: &Path) -> Folders {
+        let root = root.canonicalize().unwrap();
+        for name in ["work", "tmp", "shared", "outside"] {
+            std::fs::create_dir(root.join(name)).unwrap();
+        }
+        Folders {
+            workspace: root.join("work"),
+            workspace_writable: true,
+            read: vec![root.join("work/vendor")],
+            write: vec![root.join("shared")],
+            tmp: root.join("tmp"),
+            umask: 0o022,
+        }
+    }
+
+    fn placed(folders: &Folders, path: impl AsRef<Path>) -> Option<PathBuf> {
+        folders.place(path.as_ref(), true).ok().map(|place| place.path)
+    }
+
+    #[test]
+    fn paths_are_placed_in_writable_folders_only() {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let folders = folders(dir.path());
+        let work = folders.workspace.clone();
+        let base = work.parent().unwrap();
+        assert_eq!(placed(&folders, work.join("a/b.txt")), Some(work.join("a/b.txt")));
+        assert_eq!(placed(&folders, "/workspace/c.txt"), Some(work.join("c.txt")));
+        assert_eq!(placed(&folders, "/tmp/d.txt"), Some(folders.tmp.join("d.txt")));
+        assert_eq!(placed(&folders, base.join("shared/e")), Some(base.join("shared/e")));
+        for outside in [
+            base.join("outside/x"),
+            work.join("../outside/x"),
+            work.join("vendor/x"),
+            "/etc/x".into(),
+            "/workspace/../etc/x".into(),
+        ] {
+            assert_eq!(placed(&folders, &outside), None, "{}", outside.display());
+        }
+        assert_eq!(placed(&folders, &work), None);
+    }
+
+    #[test]
+    fn links_are_followed_inside_and_refused_outside() {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let folders = folders(dir.path());
+        let work = folders.workspace.clone();
+        let base = work.parent().unwrap();
+        std::fs::create_dir(work.join("real")).unwrap();
+        symlink("real", work.join("inside")).unwrap();
+        symlink(base.join("shared"), work.join("added")).unwrap();
+        symlink("../outside", work.join("escape")).unwrap();
+        symlink(base.join("outside/secret"), work.join("file")).unwrap();
+        symlink("loop", work.join("loop")).unwrap();
+        assert_eq!(placed(&folders, work.join("inside/x")), Some(work.join("real/x")));
+        assert_eq!(placed(&folders, work.join("added/x")), Some(base.join("shared/x")));
+        for refused in ["escape/x", "file", "loop", "escape"] {
+            assert_eq!(placed(&folders, work.join(refused)), None, "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_read_only_workspace_takes_no_changes() {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let folders = Folders { workspace_writable: false, ..folders(dir.path()) };
+        assert_eq!(placed(&folders, folders.workspace.join("a")), None);
+        assert_eq!(placed(&folders, "/workspace/a"), None);
+        assert!(placed(&folders, "/tmp/a").is_some());
+    }
+
+    #[test]
+    fn sealed_names() {
+        for path in [
+            ".git/config",
+            "sub/.git/hooks/pre-commit",
+            ".git",
+            ".ml-intern/x",
+            "AGENTS.md",
+            "a/claude.MD",
+            ".mcp.json",
+            ".envrc",
+            ".env",
+            ".env.local",
+            "b/.vscode/settings.json",
+        ] {
+            assert!(is_sealed(Path::new(path)), "{path}");
+        }
+        for path in
+            ["agents.py", "env.py", ".gitignore", ".github/workflows/ci.yml", "src/git/config", "README.md"]
+        {
+            assert!(!is_sealed(Path::new(path)), "{path}");
+        }
+    }
+}

@@ -1,0 +1,160 @@
+use std::path::Path;
+
+use protocol::{FileChange, HostReply, HostRequest, Need, PermissionDenial, Tier};
+
+use crate::bindings::ml_intern::plugin::files::{Expectation, Host, Written};
+use crate::bindings::ml_intern::plugin::types::{Error, ErrorKind};
+use crate::changes::{self, ChangeError};
+use crate::folders::{PathError, Place, is_sealed};
+use crate::host::error;
+use crate::limits::MAX_FILE_BYTES;
+use crate::state::{Call, CallState};
+
+impl CallState {
+    fn files_call(&mut self) -> Result<&mut Call, Error> {
+        self.granted("files", |call| call.capabilities.files)
+    }
+}
+
+impl Call {
+    /// Finds the place for a change, and asks the person first if it is sealed.
+    async fn changeable(&mut self, path: &str, make_folders: bool) -> Result<Place, Error> {
+        let place = self
+            .session
+            .folders
+            .place(Path::new(path), make_folders)
+            .map_err(|e| self.refused_path(path, e))?;
+        if is_sealed(&place.relative) {
+            self.allow_sealed(&place).await?;
+        }
+        Ok(place)
+    }
+
+    fn refused_path(&mut self, path: &str, reason: PathError) -> Error {
+        match reason {
+            PathError::Outside => {
+                let remedy = format!("--add-dir {}:rw", folder_of(path));
+                let message = format!(
+                    "{path} is outside the folders that may be changed; the user can add one with {remedy}"
+                );
+                self.deny("path-outside", path, &remedy);
+                error(ErrorKind::Denied, "path-outside", message)
+            }
+            PathError::NotAFolder(at) => error(
+                ErrorKind::InvalidArgs,
+                "not-a-folder",
+                format!("{}: {} is not a folder", path, at.display()),
+            ),
+            PathError::TooManyLinks => {
+                error(ErrorKind::InvalidArgs, "too-many-links", format!("{path}: too many links"))
+            }
+            PathError::Io(reason) => error(io_kind(&reason), "io", format!("{path}: {reason}")),
+        }
+    }
+
+    async fn allow_sealed(&mut self, place: &Place) -> Result<(), Error> {
+        let path = place.path.display().to_string();
+        let need = Need::SealedPath { path: path.clone() };
+        match self.ask(HostRequest::Decide(need)).await {
+            Some(HostReply::Allowed) => Ok(()),
+            Some(HostReply::Refused { message, rule, remedy }) => {
+                self.deny(&rule, &path, &remedy);
+                Err(error(ErrorKind::Denied, "path-sealed", message))
+            }
+            Some(HostReply::Noted) | None => {
+                Err(error(ErrorKind::Cancelled, "cancelled", "cancelled by the user"))
+            }
+        }
+    }
+
+    fn deny(&mut self, rule: &str, target: &str, remedy: &str) {
+        self.denial = Some(PermissionDenial {
+            tool: self.tool.clone(),
+            tool_call_id: self.id.clone(),
+            tiers: [Tier::Write].into(),
+            rule: rule.to_owned(),
+            target: target.to_owned(),
+            remedy: remedy.to_owned(),
+        });
+    }
+}
+
+fn folder_of(path: &str) -> String {
+    Path::new(path).parent().unwrap_or(Path::new("/")).display().to_string()
+}
+
+fn io_kind(reason: &std::io::Error) -> ErrorKind {
+    match reason.kind() {
+        std::io::ErrorKind::NotFound => ErrorKind::NotFound,
+        _ => ErrorKind::Unavailable,
+    }
+}
+
+fn refused(path: &str, reason: ChangeError) -> Error {
+    match reason {
+        ChangeError::Conflict(why) => error(ErrorKind::Conflict, "conflict", format!("{path}: {why}")),
+        ChangeError::NotAFile => {
+            error(ErrorKind::InvalidArgs, "not-a-file", format!("{path} is not a regular file"))
+        }
+        ChangeError::NotFound => error(ErrorKind::NotFound, "not-found", format!("{path} does not exist")),
+        ChangeError::TooLarge => {
+            let message =
+                format!("{path}: files above {} MiB cannot be changed with this tool", MAX_FILE_BYTES >> 20);
+            error(ErrorKind::TooLarge, "too-large", message)
+        }
+        ChangeError::Io(reason) => error(io_kind(&reason), "io", format!("{path}: {reason}")),
+    }
+}
+
+impl Host for CallState {
+    async fn write(
+        &mut self,
+        path: String,
+        content: Vec<u8>,
+        expects: Expectation,
+    ) -> Result<Written, Error> {
+        let call = self.files_call()?;
+        let place = call.changeable(&path, true).await?;
+        let expects = match expects {
+            Expectation::Any => changes::Expectation::Any,
+            Expectation::Absent => changes::Expectation::Absent,
+            Expectation::Sha256(digest) => changes::Expectation::Sha256(digest),
+        };
+        let session = &call.session;
+        let written = changes::write(
+            &place,
+            &content,
+            &expects,
+            session.folders.umask,
+            &session.undo,
+            call.id.as_str(),
+        )
+        .map_err(|e| refused(&path, e))?;
+        call.changes.push(written.change);
+        Ok(Written {
+            bytes: content.len() as u64,
+            sha256: written.sha256,
+            created: written.created,
+            extra: None,
+        })
+    }
+
+    async fn rename(&mut self, source: String, target: String) -> Result<(), Error> {
+        let call = self.files_call()?;
+        let from = call.changeable(&source, false).await?;
+        let to = call.changeable(&target, true).await?;
+        let changed: Vec<FileChange> = changes::rename(&from, &to, &call.session.undo, call.id.as_str())
+            .map_err(|e| refused(&source, e))?;
+        call.changes.extend(changed);
+        Ok(())
+    }
+
+    async fn remove(&mut self, path: String) -> Result<(), Error> {
+        let call = self.files_call()?;
+        let place = call.changeable(&path, false).await?;
+        let changed =
+            changes::remove(&place, &call.session.undo, call.id.as_str()).map_err(|e| refused(&path, e))?;
+        call.changes.push(changed);
+        Ok(())
+    }
+}

@@ -1,0 +1,37 @@
+//! The plugin runtime: finds plugins, opens them at their first call, and runs each call in a store of
+//! its own, with what was granted and no more. wasmtime lives here and nowhere else.
+
+mod arguments;
+mod bindings;
+mod cache;
+mod call;
+mod catalog;
+mod changes;
+mod compile;
+mod describe;
+mod engine;
+mod error;
+mod folders;
+mod grants;
+mod host;
+mod index;
+mod inspect;
+mod kv;
+mod limits;
+mod open;
+mod runtime;
+mod session;
+mod state;
+mod stop;
+
+pub use catalog::{Bundled, Plugin, PluginDirs, Source};
+pub use compile::{Compiled, compile_for};
+pub use describe::Described;
+pub use engine::Target;
+pub use error::PluginError;
+pub use folders::{Folders, is_sealed};
+pub use grants::Grants;
+pub use inspect::{Inspection, inspect};
+pub use limits::Limits;
+pub use runtime::{Pending, PluginRuntime, RuntimeConfig};
+pub use session::{SessionContext, Workplace};

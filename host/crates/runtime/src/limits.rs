@@ -1,0 +1,137 @@
+//! What a guest may use. Each figure is a default and a ceiling: settings can lower it, never raise it.
+
+use serde::Deserialize;
+use wasmtime::ResourceLimiter;
+
+/// Bytes of a component file. Larger ones take minutes to compile.
+pub(crate) const MAX_COMPONENT_BYTES: u64 = 32 << 20;
+
+/// Bytes of a manifest or of one tool's description and schema.
+pub(crate) const MAX_DESCRIPTION_BYTES: usize = 64 << 10;
+
+/// Tools of one plugin.
+pub(crate) const MAX_TOOLS: usize = 64;
+
+/// Milliseconds between two epochs: the grain of CPU time and of cancelling a guest that computes.
+pub(crate) const EPOCH_MS: u64 = 10;
+
+/// Bytes a guest can make the host allocate in one host call.
+pub(crate) const HOSTCALL_BYTES: usize = 16 << 20;
+
+/// Handles (open files, streams, errors) a call may hold.
+pub(crate) const MAX_HANDLES: usize = 10_000;
+
+/// Elements of all tables of a call.
+const MAX_TABLE_ELEMENTS: usize = 100_000;
+
+/// Core instances, tables and memories of a call; a plugin of the SDK has a handful.
+const MAX_INSTANCES: usize = 100;
+
+/// Bytes of stack a guest may use.
+pub(crate) const MAX_STACK_BYTES: usize = 512 << 10;
+
+/// Bytes of a guest's stdout and of its stderr that are kept for the diagnostics file.
+pub(crate) const MAX_STDIO_BYTES: usize = 64 << 10;
+
+/// Bytes of one log message and messages of one call.
+pub(crate) const MAX_LOG_BYTES: usize = 4 << 10;
+pub(crate) const MAX_LOG_MESSAGES: usize = 1_000;
+
+/// Bytes of a file that `files.write` takes or keeps for undo.
+pub(crate) const MAX_FILE_BYTES: u64 = 64 << 20;
+
+/// Requests of one call, and bytes of an answer.
+pub(crate) const MAX_HTTP_REQUESTS: usize = 64;
+pub(crate) const MAX_HTTP_BYTES: u64 = 8 << 20;
+
+/// Calls at a time: of one plugin, and in all. Others wait for their turn.
+pub(crate) const MAX_CALLS_OF_PLUGIN: usize = 8;
+pub(crate) const MAX_CALLS: usize = 32;
+
+/// The limits that settings can lower.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Milliseconds a guest may compute in one call; waiting is not counted.
+    pub cpu_ms: u64,
+    /// Bytes of all memories of a call.
+    pub memory_bytes: usize,
+    /// Seconds a call may take, whatever its tool says.
+    pub wall_time_s: u32,
+    /// Bytes of text a call may answer.
+    pub output_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            cpu_ms: 30_000,
+            memory_bytes: 256 << 20,
+            wall_time_s: manifest::MAX_WALL_TIME_S,
+            output_bytes: 1 << 20,
+        }
+    }
+}
+
+impl Limits {
+    /// The lower of two limits, one by one.
+    #[must_use]
+    pub fn lowered_by(self, other: Self) -> Self {
+        Self {
+            cpu_ms: self.cpu_ms.min(other.cpu_ms),
+            memory_bytes: self.memory_bytes.min(other.memory_bytes),
+            wall_time_s: self.wall_time_s.min(other.wall_time_s),
+            output_bytes: self.output_bytes.min(other.output_bytes),
+        }
+    }
+}
+
+/// Counts what all memories and tables of a store hold together.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    memory: usize,
+    memory_limit: usize,
+    table_elements: usize,
+    /// Which limit refused growth, for the message if the guest gives up.
+    pub(crate) refused: Option<&'static str>,
+}
+
+impl Meter {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self { memory: 0, memory_limit: limits.memory_bytes, table_elements: 0, refused: None }
+    }
+}
+
+impl ResourceLimiter for Meter {
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let total = self.memory.saturating_add(desired.saturating_sub(current));
+        if total > self.memory_limit {
+            self.refused = Some("memory");
+            return Ok(false);
+        }
+        self.memory = total;
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let total = self.table_elements.saturating_add(desired.saturating_sub(current));
+        if total > MAX_TABLE_ELEMENTS {
+            self.refused = Some("table");
+            return Ok(false);
+        }
+        self.table_elements = total;
+        Ok(true)
+    }
+
+    fn instances(&self) -> usize {
+        MAX_INSTANCES
+    }
+
+    fn tables(&self) -> usize {
+        MAX_INSTANCES
+    }
+
+    fn memories(&self) -> usize {
+        MAX_INSTANCES
+    }
+}

@@ -1,0 +1,274 @@
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use egress::Egress;
+use manifest::ToolPolicy;
+use protocol::{HostReply, HostRequest, Invocation, ToolCallId, ToolResult, ToolSpec};
+use serde_json::Value;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::cache::CodeCache;
+use crate::call::{Clock, Task, run};
+use crate::catalog::{Bundled, Catalog, Plugin, PluginDirs, Source, approve, discover};
+use crate::engine::{Shared, Target};
+use crate::limits::MAX_CALLS;
+use crate::open::{Opened, open};
+use crate::state::Call;
+use crate::stop::Stop;
+use crate::{Described, Grants, Limits, PluginError, SessionContext, arguments};
+
+/// Seconds that a tool with a `timeout` argument has on top of it, to tell what happened.
+const TIMEOUT_MARGIN_S: u32 = 60;
+
+/// What a runtime is made from.
+#[derive(Debug)]
+pub struct RuntimeConfig {
+    pub bundled: &'static [Bundled],
+    pub dirs: PluginDirs,
+    pub bundled_grants: Grants,
+    pub user_grants: Grants,
+    pub limits: Limits,
+    pub egress: Egress,
+}
+
+/// A running call's need, on its way to the turn that made the call.
+#[derive(Debug)]
+pub struct Pending {
+    pub call: ToolCallId,
+    pub tool: String,
+    pub request: HostRequest,
+    pub reply: oneshot::Sender<HostReply>,
+}
+
+/// All plugins of a process. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct PluginRuntime {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    catalog: Catalog,
+    shared: OnceLock<Shared>,
+    starting: Mutex<()>,
+    cache: CodeCache,
+    limits: Limits,
+    egress: Egress,
+    slots: Semaphore,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PluginRuntime").field("catalog", &self.catalog).finish_non_exhaustive()
+    }
+}
+
+impl PluginRuntime {
+    /// Finds the plugins. Nothing of them is opened. `notice` is told what takes time; the problems are of
+    /// plugins that were left out.
+    pub async fn load(
+        config: RuntimeConfig,
+        notice: &mut (dyn FnMut(String) + Send),
+    ) -> (Self, Vec<PluginError>) {
+        let mut catalog = Catalog::default();
+        let (found, mut problems) = discover(&config.dirs, notice).await;
+        for bundled in config.bundled {
+            let added = bundled_description(bundled).and_then(|described| {
+                catalog.add(Source::Bundled(bundled), described, &config.bundled_grants)
+            });
+            problems.extend(added.err());
+        }
+        for (path, described) in found {
+            problems.extend(catalog.add(Source::File(path), described, &config.user_grants).err());
+        }
+        let inner = Inner {
+            catalog,
+            shared: OnceLock::new(),
+            starting: Mutex::new(()),
+            cache: CodeCache::new(config.dirs.cache, config.dirs.key),
+            limits: config.limits,
+            egress: config.egress,
+            slots: Semaphore::new(MAX_CALLS),
+        };
+        (Self { inner: Arc::new(inner) }, problems)
+    }
+
+    /// Lets a plugin file in as it is now: compiles it, describes it, writes it into the index.
+    ///
+    /// # Errors
+    /// When it cannot be read, compiled or described.
+    pub async fn approve(path: &std::path::Path, dirs: &PluginDirs) -> Result<Described, PluginError> {
+        approve(path, dirs).await
+    }
+
+    /// All tools, in the order they are offered.
+    #[must_use]
+    pub fn specs(&self) -> &[ToolSpec] {
+        &self.inner.catalog.specs
+    }
+
+    /// All plugins.
+    #[must_use]
+    pub fn plugins(&self) -> &[Arc<Plugin>] {
+        &self.inner.catalog.plugins
+    }
+
+    /// What the manifest says of a tool, under the name the model uses.
+    #[must_use]
+    pub fn policy(&self, tool: &str) -> Option<&ToolPolicy> {
+        let (plugin, bare) = self.inner.catalog.tools.get(tool)?;
+        plugin.policy(bare)
+    }
+
+    /// Whether a tool can start native commands.
+    #[must_use]
+    pub fn can_exec(&self, tool: &str) -> bool {
+        self.inner.catalog.tools.get(tool).is_some_and(|(plugin, _)| plugin.granted().exec)
+    }
+
+    /// Whether a tool is a bundled one, whose structured answers the host knows.
+    #[must_use]
+    pub fn is_bundled(&self, tool: &str) -> bool {
+        self.inner
+            .catalog
+            .tools
+            .get(tool)
+            .is_some_and(|(plugin, _)| matches!(plugin.source, Source::Bundled(_)))
+    }
+
+    /// Runs a call to its end. Whatever the guest does, this is one result. Needs go to `needs`; cancelling
+    /// ends the call wherever it is.
+    pub async fn invoke(
+        &self,
+        session: &Arc<SessionContext>,
+        invocation: Invocation,
+        needs: mpsc::Sender<Pending>,
+        cancel: CancellationToken,
+    ) -> ToolResult {
+        let Invocation { id, tool, mut arguments } = invocation;
+        let Some((plugin, bare)) = self.inner.catalog.tools.get(&tool) else {
+            return ToolResult::failed(self.unknown_tool(&tool));
+        };
+        let (plugin, bare) = (plugin.clone(), bare.clone());
+        let inner = self.inner.clone();
+        let session = session.clone();
+        let stop = cancel.clone();
+        let work = async move {
+            let Ok(_all) = inner.slots.acquire().await else {
+                return ToolResult::failed("the runtime is closing");
+            };
+            let Ok(_own) = plugin.slots.acquire().await else {
+                return ToolResult::failed("the runtime is closing");
+            };
+            let shared = match inner.shared() {
+                Ok(shared) => shared,
+                Err(error) => return ToolResult::failed(error.to_string()),
+            };
+            let opened = match inner.opened(shared, &plugin).await {
+                Ok(opened) => opened,
+                Err(error) => return ToolResult::failed(error.to_string()),
+            };
+            let Some(checked) = opened.tools.get(&bare) else {
+                return ToolResult::failed(format!("`{tool}` is not described"));
+            };
+            arguments::drop_nulls(&mut arguments, &checked.schema);
+            if let Some(refusal) = arguments::refusal(&checked.validator, &checked.schema, &arguments) {
+                return ToolResult::failed(refusal);
+            }
+            let wall_time = wall_time(plugin.policy(&bare), &arguments, inner.limits.wall_time_s);
+            let call = Call {
+                id,
+                tool,
+                plugin: plugin.described.manifest.id.as_str().into(),
+                capabilities: plugin.granted.capabilities.clone(),
+                network: plugin.granted.network.clone(),
+                session,
+                egress: inner.egress.clone(),
+                needs,
+                cancel: stop,
+                clock: Arc::new(Clock::new()),
+                changes: Vec::new(),
+                denial: None,
+                log_messages: 0,
+                http_requests: 0,
+            };
+            let task =
+                Task { call, tool: bare, arguments: arguments.to_string(), limits: inner.limits, wall_time };
+            run(shared, &opened.pre, task).await
+        };
+        // A thread of its own: file operations of the guest may block it.
+        let handle = tokio::runtime::Handle::current();
+        let done = tokio::task::spawn_blocking(move || {
+            handle.block_on(async {
+                tokio::select! {
+                    biased;
+                    result = work => result,
+                    // The call ends itself when it is cancelled; this is for the time before it starts.
+                    () = long_cancelled(&cancel) => {
+                        ToolResult { cancelled: true, ..ToolResult::failed(Stop::Cancelled.to_string()) }
+                    }
+                }
+            })
+        });
+        done.await.unwrap_or_else(|error| {
+            ToolResult::failed(format!("the host failed while it ran the call: {error}"))
+        })
+    }
+
+    fn unknown_tool(&self, tool: &str) -> String {
+        let names: Vec<&str> = self.specs().iter().map(|spec| spec.name.as_str()).collect();
+        format!("there is no tool `{tool}`; the tools are {}", names.join(", "))
+    }
+}
+
+async fn long_cancelled(cancel: &CancellationToken) {
+    cancel.cancelled().await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+}
+
+impl Inner {
+    fn shared(&self) -> Result<&Shared, PluginError> {
+        if let Some(shared) = self.shared.get() {
+            return Ok(shared);
+        }
+        let _one_at_a_time = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shared) = self.shared.get() {
+            return Ok(shared);
+        }
+        let shared = Shared::new(Target::Host)?;
+        Ok(self.shared.get_or_init(|| shared))
+    }
+
+    async fn opened(&self, shared: &Shared, plugin: &Plugin) -> Result<Arc<Opened>, PluginError> {
+        let known = || plugin.opened.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(opened) = known() {
+            return Ok(opened);
+        }
+        let opened = Arc::new(open(shared, plugin, &self.cache).await?);
+        *plugin.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(opened.clone());
+        Ok(opened)
+    }
+}
+
+fn bundled_description(bundled: &'static Bundled) -> Result<Described, PluginError> {
+    serde_json::from_str(bundled.described).map_err(|e| PluginError::Description {
+        what: format!("(bundled) {}", bundled.id),
+        reason: e.to_string(),
+    })
+}
+
+/// The tool's own wall time, or its `timeout` argument and a margin.
+fn wall_time(policy: Option<&ToolPolicy>, arguments: &Value, limit_s: u32) -> Duration {
+    let declared = policy.map_or(manifest::DEFAULT_WALL_TIME_S, |p| p.wall_time_s);
+    let asked = policy
+        .and_then(|p| p.timeout_argument.as_deref())
+        .and_then(|name| arguments.get(name))
+        .and_then(Value::as_u64)
+        .map(|seconds| u32::try_from(seconds).unwrap_or(u32::MAX));
+    let seconds = match (asked, policy.is_some_and(|p| p.timeout_argument.is_some())) {
+        (Some(asked), _) => asked.max(1).saturating_add(TIMEOUT_MARGIN_S),
+        (None, true) => declared.saturating_add(TIMEOUT_MARGIN_S),
+        (None, false) => declared,
+    };
+    Duration::from_secs(seconds.min(limit_s).into())
+}

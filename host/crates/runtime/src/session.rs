@@ -1,0 +1,110 @@
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use protocol::SessionId;
+use wall::{Wall, WallConfig};
+
+use crate::Folders;
+use crate::changes::Undo;
+use crate::kv::Kv;
+
+/// Where sessions work: what they have in common before any of them is opened.
+#[derive(Clone, Debug)]
+pub struct Workplace {
+    /// The folder to work in; none: an empty one of the session.
+    pub workspace: Option<PathBuf>,
+    /// Folders added for reading.
+    pub read: Vec<PathBuf>,
+    /// Folders added for reading and writing.
+    pub write: Vec<PathBuf>,
+    /// Mode bits that new files do not get.
+    pub umask: u32,
+    /// Plugins' own folders, one below another by id.
+    pub plugin_data: PathBuf,
+    /// The wall of each session; its folders are filled in for each.
+    pub wall: WallConfig,
+}
+
+impl Workplace {
+    /// What a session is filed under.
+    #[must_use]
+    pub fn workspace(&self) -> &Path {
+        self.workspace.as_deref().unwrap_or(Path::new("(none)"))
+    }
+
+    /// Makes the folders of a session below its own folder, which must exist. Nothing is started.
+    ///
+    /// # Errors
+    /// When a folder cannot be made.
+    pub fn open(&self, id: SessionId, dir: &Path) -> std::io::Result<SessionContext> {
+        let private = |name: &str| {
+            let folder = dir.join(name);
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+            folder.canonicalize()
+        };
+        let tmp = private("tmp")?;
+        let workspace = match &self.workspace {
+            Some(folder) => folder.clone(),
+            None => private("workspace")?,
+        };
+        let wall = WallConfig {
+            workspace: workspace.clone(),
+            read_dirs: self.read.clone(),
+            write_dirs: self.write.clone(),
+            tmp: tmp.clone(),
+            ..self.wall.clone()
+        };
+        let folders = Folders {
+            workspace,
+            workspace_writable: wall.mode != wall::Mode::ReadOnly,
+            read: self.read.clone(),
+            write: if wall.mode == wall::Mode::ReadOnly { Vec::new() } else { self.write.clone() },
+            tmp,
+            umask: self.umask,
+        };
+        Ok(SessionContext {
+            id,
+            folders,
+            wall: Wall::new(wall),
+            undo: Undo::new(dir.join("undo")),
+            plugin_data: self.plugin_data.clone(),
+            kv: Mutex::new(Kv::new(dir.join("kv.jsonl"))),
+        })
+    }
+}
+
+/// What the calls of one session share.
+#[derive(Debug)]
+pub struct SessionContext {
+    pub(crate) id: SessionId,
+    pub(crate) folders: Folders,
+    pub(crate) wall: Wall,
+    pub(crate) undo: Undo,
+    pub(crate) plugin_data: PathBuf,
+    kv: Mutex<Kv>,
+}
+
+impl SessionContext {
+    /// The wall that the session's commands run behind.
+    #[must_use]
+    pub fn wall(&self) -> &Wall {
+        &self.wall
+    }
+
+    /// The folders it works in.
+    #[must_use]
+    pub fn folders(&self) -> &Folders {
+        &self.folders
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> &SessionId {
+        &self.id
+    }
+
+    pub(crate) fn kv(&self) -> std::sync::MutexGuard<'_, Kv> {
+        self.kv.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,220 @@
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use egress::{Egress, NetworkGrant};
+use manifest::{Capabilities, Mount};
+use protocol::{FileChange, HostReply, HostRequest, PermissionDenial, ToolCallId};
+use tokio::io::AsyncWrite;
+use tokio::sync::{mpsc, oneshot};
+use wasmtime::component::{HasData, ResourceTable};
+use wasmtime::{Engine, Store, UpdateDeadline};
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+
+use crate::call::Clock;
+use crate::limits::{EPOCH_MS, HOSTCALL_BYTES, Limits, MAX_HANDLES, MAX_STDIO_BYTES, Meter};
+use crate::runtime::Pending;
+use crate::session::SessionContext;
+
+/// What a store of one call holds.
+pub(crate) struct CallState {
+    wasi: WasiCtx,
+    table: ResourceTable,
+    pub(crate) meter: Meter,
+    pub(crate) limits: Limits,
+    pub(crate) cpu: Cpu,
+    pub(crate) output: Scrap,
+    /// None while a plugin describes itself: every import refuses.
+    pub(crate) call: Option<Call>,
+}
+
+/// The call a store was made for, and what came of it so far.
+pub(crate) struct Call {
+    pub(crate) id: ToolCallId,
+    pub(crate) tool: String,
+    pub(crate) plugin: Arc<str>,
+    /// Declared and granted.
+    pub(crate) capabilities: Capabilities,
+    pub(crate) network: Vec<NetworkGrant>,
+    pub(crate) session: Arc<SessionContext>,
+    pub(crate) egress: Egress,
+    pub(crate) needs: mpsc::Sender<Pending>,
+    pub(crate) cancel: tokio_util::sync::CancellationToken,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) changes: Vec<FileChange>,
+    pub(crate) denial: Option<PermissionDenial>,
+    pub(crate) log_messages: usize,
+    pub(crate) http_requests: usize,
+}
+
+/// CPU time of a guest, counted in epochs that passed while it ran.
+#[derive(Debug)]
+pub(crate) struct Cpu {
+    left: u64,
+    pub(crate) limit_ms: u64,
+    pub(crate) exceeded: bool,
+}
+
+/// The type parameter that ties the generated bindings to [`CallState`].
+pub(crate) struct HostCalls;
+
+impl HasData for HostCalls {
+    type Data<'a> = &'a mut CallState;
+}
+
+impl WasiView for CallState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl CallState {
+    /// A state in which nothing is granted.
+    pub(crate) fn refusing(limits: &Limits) -> Self {
+        let output = Scrap::default();
+        Self::with(
+            limits,
+            WasiCtxBuilder::new().stdout(output.clone()).stderr(output.clone()).build(),
+            output,
+            None,
+        )
+    }
+
+    /// A state for a call, with the folders it was granted.
+    pub(crate) fn for_call(limits: &Limits, call: Call) -> Result<Self, String> {
+        let output = Scrap::default();
+        let mut wasi = WasiCtxBuilder::new();
+        wasi.allow_blocking_current_thread(true).stdout(output.clone()).stderr(output.clone());
+        wasi.env("ML_INTERN_PLUGIN", &call.plugin).env("HOME", "/data").env("TMPDIR", "/tmp");
+        let folders = &call.session.folders;
+        let mut mount = |guest: &str, host: &std::path::Path, perms: FsPerms| {
+            let opened = wasi.preopened_dir(host, guest, perms);
+            opened.map(|_| ()).map_err(|e| format!("{} cannot be opened: {e:#}", host.display()))
+        };
+        for granted in &call.capabilities.paths {
+            match granted {
+                Mount::Workspace => {
+                    for (guest, host) in folders.readable() {
+                        mount(&guest, host, FsPerms::ReadOnly)?;
+                    }
+                }
+                Mount::Tmp => {
+                    mount("/tmp", &folders.tmp, FsPerms::ReadWrite)?;
+                    mount(&folders.tmp.to_string_lossy(), &folders.tmp, FsPerms::ReadWrite)?;
+                }
+                Mount::Data => {
+                    let data = call.session.plugin_data.join(&*call.plugin);
+                    std::fs::create_dir_all(&data).map_err(|e| format!("{}: {e}", data.display()))?;
+                    mount("/data", &data, FsPerms::ReadWrite)?;
+                }
+            }
+        }
+        Ok(Self::with(limits, wasi.build(), output, Some(call)))
+    }
+
+    fn with(limits: &Limits, wasi: WasiCtx, output: Scrap, call: Option<Call>) -> Self {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(MAX_HANDLES);
+        let cpu = Cpu { left: 0, limit_ms: limits.cpu_ms, exceeded: false };
+        Self { wasi, table, meter: Meter::new(limits), limits: *limits, cpu, output, call }
+    }
+
+    /// A store whose every resource is limited before any code runs in it.
+    pub(crate) fn into_store(mut self, engine: &Engine, cpu_ms: u64) -> Store<Self> {
+        self.cpu.left = cpu_ms.div_ceil(EPOCH_MS);
+        let mut store = Store::new(engine, self);
+        store.limiter(|state| &mut state.meter);
+        store.set_hostcall_fuel(HOSTCALL_BYTES);
+        store.set_max_component_handles(MAX_HANDLES);
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_callback(|mut store| {
+            let cpu = &mut store.data_mut().cpu;
+            // A long wait in the host lets many epochs pass but is charged as one at most.
+            let Some(left) = cpu.left.checked_sub(1) else {
+                cpu.exceeded = true;
+                return Ok(UpdateDeadline::Interrupt);
+            };
+            cpu.left = left;
+            Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+        });
+        store
+    }
+}
+
+impl Call {
+    /// Asks the turn that made this call, and waits for its answer. The wait is not charged.
+    pub(crate) async fn ask(&self, request: HostRequest) -> Option<HostReply> {
+        let _pause = self.clock.pause();
+        let (reply, answer) = oneshot::channel();
+        let pending = Pending { call: self.id.clone(), tool: self.tool.clone(), request, reply };
+        tokio::select! {
+            () = self.cancel.cancelled() => None,
+            answered = async { self.needs.send(pending).await.ok()?; answer.await.ok() } => answered,
+        }
+    }
+}
+
+/// What a guest wrote to its stdout and stderr: the first of it, for the diagnostics file.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Scrap(Arc<Mutex<Kept>>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    bytes: Vec<u8>,
+    dropped: u64,
+}
+
+impl Scrap {
+    fn keep(&self, bytes: &[u8]) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = MAX_STDIO_BYTES.saturating_sub(kept.bytes.len()).min(bytes.len());
+        kept.bytes.extend_from_slice(&bytes[..room]);
+        kept.dropped += (bytes.len() - room) as u64;
+    }
+
+    /// The text, and how many bytes of it were dropped.
+    pub(crate) fn take(&self) -> Option<(String, u64)> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.bytes.is_empty() {
+            return None;
+        }
+        let bytes = std::mem::take(&mut kept.bytes);
+        Some((String::from_utf8_lossy(&bytes).into_owned(), kept.dropped))
+    }
+}
+
+impl IsTerminal for Scrap {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for Scrap {
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        Box::new(tokio::io::sink())
+    }
+
+    fn p2_stream(&self) -> Box<dyn wasmtime_wasi::p2::OutputStream> {
+        Box::new(self.clone())
+    }
+}
+
+impl wasmtime_wasi::p2::OutputStream for Scrap {
+    fn write(&mut self, bytes: Bytes) -> wasmtime_wasi::p2::StreamResult<()> {
+        self.keep(&bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> wasmtime_wasi::p2::StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> wasmtime_wasi::p2::StreamResult<usize> {
+        Ok(MAX_STDIO_BYTES)
+    }
+}
+
+#[wasmtime_wasi::async_trait]
+impl wasmtime_wasi::p2::Pollable for Scrap {
+    async fn ready(&mut self) {}
+}

@@ -1,0 +1,95 @@
+//! How a guest's run ended when it did not end well.
+
+use std::fmt;
+
+use wasmtime::Trap;
+
+use crate::limits::{HOSTCALL_BYTES, MAX_STACK_BYTES};
+use crate::state::CallState;
+
+/// Why a guest gave no answer. Each is one failed tool result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// It answered with an error of its own.
+    Guest(String),
+    Trapped(String),
+    Cpu {
+        milliseconds: u64,
+    },
+    Wall {
+        seconds: u32,
+    },
+    Memory {
+        bytes: usize,
+    },
+    Table,
+    StackOverflow,
+    HostAllocation,
+    Cancelled,
+}
+
+impl Stop {
+    /// What an error of wasmtime means, with what the store knows of its limits.
+    pub(crate) fn of(error: &wasmtime::Error, state: &CallState) -> Self {
+        if state.cpu.exceeded {
+            return Self::Cpu { milliseconds: state.cpu.limit_ms };
+        }
+        let trap = error.downcast_ref::<Trap>();
+        match (trap, state.meter.refused) {
+            (Some(Trap::StackOverflow), _) => Self::StackOverflow,
+            (_, Some("memory")) => Self::Memory { bytes: state.limits.memory_bytes },
+            (_, Some(_)) => Self::Table,
+            (Some(Trap::UnreachableCodeReached), _) => Self::Trapped("it panicked or aborted".to_owned()),
+            (Some(trap), _) => Self::Trapped(trap.to_string()),
+            (None, _) => Self::without_trap(&format!("{error:#}")),
+        }
+    }
+
+    fn without_trap(message: &str) -> Self {
+        if message.contains("fuel") || message.contains("too large") {
+            return Self::HostAllocation;
+        }
+        if message.contains("exit") {
+            return Self::Trapped("it called exit".to_owned());
+        }
+        Self::Trapped(message.lines().next().unwrap_or("it stopped").to_owned())
+    }
+}
+
+impl fmt::Display for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Guest(message) => f.write_str(message),
+            Self::Trapped(reason) => write!(f, "the plugin crashed: {reason}"),
+            Self::Cpu { milliseconds } => {
+                write!(
+                    f,
+                    "the plugin was stopped: it computed for more than {} s",
+                    *milliseconds as f64 / 1_000.0
+                )
+            }
+            Self::Wall { seconds } => {
+                write!(f, "the plugin was stopped: the call took more than {seconds} s")
+            }
+            Self::Memory { bytes } => {
+                write!(f, "the plugin was stopped: it wanted more than {} MiB of memory", bytes >> 20)
+            }
+            Self::Table => f.write_str("the plugin was stopped: it wanted more table entries than allowed"),
+            Self::StackOverflow => {
+                write!(
+                    f,
+                    "the plugin crashed: it recursed deeper than {} KiB of stack",
+                    MAX_STACK_BYTES >> 10
+                )
+            }
+            Self::HostAllocation => {
+                write!(
+                    f,
+                    "the plugin was stopped: it handed more than {} MiB to the host at once",
+                    HOSTCALL_BYTES >> 20
+                )
+            }
+            Self::Cancelled => f.write_str("cancelled by the user"),
+        }
+    }
+}

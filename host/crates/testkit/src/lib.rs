@@ -1,0 +1,5 @@
+//! For tests and benchmarks; no part of the program.
+
+mod model_server;
+
+pub use model_server::{Gate, ModelServer, Request, Step};

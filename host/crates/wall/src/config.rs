@@ -1,0 +1,135 @@
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// What a wall is built from.
+#[derive(Clone)]
+pub struct WallConfig {
+    pub supervisor: SupervisorCommand,
+    pub mode: Mode,
+    pub network: Network,
+    /// The folder the session works in; writable unless the mode is [`Mode::ReadOnly`].
+    pub workspace: PathBuf,
+    /// Folders that commands may also read.
+    pub read_dirs: Vec<PathBuf>,
+    /// Folders that commands may also write to, unless the mode is [`Mode::ReadOnly`].
+    pub write_dirs: Vec<PathBuf>,
+    /// The commands' `HOME`, made here with mode 0700.
+    pub home: PathBuf,
+    /// The session's `/tmp`, made here with mode 0700. Files of long outputs go here too.
+    pub tmp: PathBuf,
+    /// Caches of the workspace (pip, Hub downloads, compiled kernels), made here with mode 0700.
+    pub caches: PathBuf,
+    /// Folders of our settings and state. No rule ever covers one of them, whatever `PATH` or a link
+    /// says, and a workspace or added folder that contains one is an error.
+    pub private_dirs: Vec<PathBuf>,
+    /// The user's environment, from which the commands' is taken.
+    pub user_env: Vec<(OsString, OsString)>,
+    /// Further names to take from `user_env`. Names that look like credentials, sockets or loader tricks
+    /// are refused even then.
+    pub extra_env_names: Vec<String>,
+    /// Whether private mounts of `/tmp`, `/run`, `/dev/shm` and the terminals are made where the machine
+    /// allows it. Without them the wall is still closed, with more residuals.
+    pub namespaces: bool,
+}
+
+/// Without the values of the user's environment, which holds credentials.
+impl fmt::Debug for WallConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WallConfig")
+            .field("mode", &self.mode)
+            .field("network", &self.network)
+            .field("workspace", &self.workspace)
+            .field("read_dirs", &self.read_dirs)
+            .field("write_dirs", &self.write_dirs)
+            .field("home", &self.home)
+            .field("tmp", &self.tmp)
+            .field("caches", &self.caches)
+            .field("namespaces", &self.namespaces)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How the supervisor is started: this program again, with the argument that makes it call
+/// [`supervisor_main`](crate::supervisor_main) first.
+#[derive(Clone, Debug)]
+pub struct SupervisorCommand {
+    /// Normally `/proc/self/exe`.
+    pub program: PathBuf,
+    pub args: Vec<OsString>,
+}
+
+/// What the wall encloses.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Mode {
+    /// Commands write to the workspace and to folders added for writing.
+    Workspace,
+    /// Commands write nowhere but to their private home, `/tmp` and caches.
+    ReadOnly,
+    /// The operator says that the container or machine is the wall: nothing is confined here, the
+    /// environment still comes from the list.
+    External,
+    /// No wall: the user's environment without names that look like credentials, nothing else.
+    Off,
+}
+
+impl Mode {
+    #[cfg(target_os = "linux")]
+    pub(crate) fn is_confined(self) -> bool {
+        matches!(self, Self::Workspace | Self::ReadOnly)
+    }
+}
+
+/// What commands may connect to.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Network {
+    /// Nothing, not even this machine's loopback.
+    Off,
+    /// Everything.
+    Open,
+}
+
+/// How strong the wall is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Grade {
+    /// Landlock with every right required, seccomp, no capabilities.
+    Partial,
+    /// The operator vouches for the container or machine.
+    External,
+    /// There is none.
+    None,
+}
+
+/// One thing that must not be possible behind the wall, and what happened when it was tried.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Act {
+    /// What was tried, such as `attach to the host with ptrace`.
+    pub name: String,
+    pub outcome: Outcome,
+}
+
+/// What came of a forbidden act.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Outcome {
+    /// The system refused it, with this error.
+    Refused(String),
+    /// It was possible: the wall has a hole.
+    Possible,
+    /// It could not be tried here, and why.
+    Untried(String),
+}
+
+/// What a running wall is worth.
+#[derive(Clone, Debug)]
+pub struct Report {
+    pub grade: Grade,
+    /// The forbidden acts. Empty where nothing is confined.
+    pub acts: Vec<Act>,
+    /// What this grade leaves open, a sentence each.
+    pub residuals: Vec<String>,
+    /// How long the supervisor took from its start until it was ready.
+    pub start: Duration,
+}

@@ -1,0 +1,60 @@
+//! Systems for which no wall has been built yet.
+
+use std::io;
+use std::process::ExitCode;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{Command, Exit, Grade, Mode, Report, WallConfig, WallError};
+
+/// A wall that cannot be built here: it runs nothing.
+pub struct Wall {
+    config: WallConfig,
+}
+
+impl Wall {
+    pub fn new(config: WallConfig) -> Self {
+        Self { config }
+    }
+
+    pub fn grade(&self) -> Grade {
+        if self.config.mode == Mode::External { Grade::External } else { Grade::None }
+    }
+
+    pub async fn run(&self, _command: Command, _cancel: CancellationToken) -> Result<Exit, WallError> {
+        Err(unavailable())
+    }
+
+    pub async fn probe(&self) -> Result<Report, WallError> {
+        Err(unavailable())
+    }
+
+    pub async fn shutdown(&self) {}
+}
+
+/// Does nothing here.
+pub fn harden_host() -> io::Result<()> {
+    Ok(())
+}
+
+/// Does nothing here.
+pub fn scrub_environment(_is_secret: impl Fn(&str) -> bool) -> io::Result<()> {
+    Ok(())
+}
+
+/// The usual mask; nothing here changes it.
+pub fn user_umask() -> u32 {
+    0o022
+}
+
+/// Never started here.
+pub fn supervisor_main() -> ExitCode {
+    ExitCode::FAILURE
+}
+
+fn unavailable() -> WallError {
+    WallError::Unavailable {
+        reason: "native commands are confined on Linux only so far".into(),
+        remedies: vec!["use a Hugging Face sandbox with `--sandbox-tools`".into()],
+    }
+}

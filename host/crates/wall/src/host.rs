@@ -1,0 +1,69 @@
+//! What the host does to itself before anything else, so that nothing of the same user can look into it.
+
+use std::fs;
+use std::io;
+use std::sync::OnceLock;
+
+use rustix::fs::Mode;
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+
+/// The mask the user started the host with; commands get it back.
+static USER_UMASK: OnceLock<u32> = OnceLock::new();
+
+/// The mask where the host never changed its own.
+const USUAL_UMASK: u32 = 0o022;
+
+/// Makes this process unreadable to others of the same user: not dumpable (no ptrace, no
+/// `/proc/PID/environ`), no core files, and new files for the user alone.
+///
+/// To be called first in `main`.
+pub fn harden_host() -> io::Result<()> {
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    let before = rustix::process::umask(Mode::from_raw_mode(0o077));
+    // Called twice, the second time would report our own mask as the user's.
+    USER_UMASK.get_or_init(|| before.as_raw_mode());
+    Ok(())
+}
+
+/// Overwrites the values of the variables that `is_secret` names in the block of memory that
+/// `/proc/PID/environ` shows. The variables are empty afterwards, so read them before.
+///
+/// To be called in `main` before the first thread is started; with more than one it changes nothing and
+/// is an error.
+pub fn scrub_environment(is_secret: impl Fn(&str) -> bool) -> io::Result<()> {
+    if fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::other(
+            "the environment can only be cleared before the first thread is started",
+        ));
+    }
+    let (start, end) = environment_block(&fs::read_to_string("/proc/self/stat")?)
+        .ok_or_else(|| io::Error::other("`/proc/self/stat` does not say where the environment lies"))?;
+    crate::sys::blank_environment(start, end, |name| is_secret(&String::from_utf8_lossy(name)));
+    Ok(())
+}
+
+/// The mask the user started the host with: what commands and new files of the workspace get.
+pub fn user_umask() -> u32 {
+    *USER_UMASK.get().unwrap_or(&USUAL_UMASK)
+}
+
+/// `env_start` and `env_end` of a line of `/proc/PID/stat`, its fields 50 and 51.
+fn environment_block(stat: &str) -> Option<(usize, usize)> {
+    // The second field is the program's name in brackets and may hold anything; the third follows it.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_ascii_whitespace().skip(47);
+    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_block_is_found_behind_any_program_name() {
+        let numbers: Vec<String> = (3..=52).map(|field| field.to_string()).collect();
+        let stat = format!("7 (a ) b 1 2) {}", numbers.join(" "));
+        assert_eq!(environment_block(&stat), Some((50, 51)));
+    }
+}

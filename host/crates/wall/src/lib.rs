@@ -1,0 +1,57 @@
+//! The wall: the OS confinement of native commands.
+//!
+//! A [`Wall`] belongs to one session. Its first command starts a supervisor, which is this binary
+//! started anew; the supervisor confines itself with Landlock and seccomp, gives up every capability,
+//! tries what it must not be able to do, and only then starts commands. Whatever a command starts lives
+//! behind the same wall and ends with the session.
+//!
+//! Not here: who may run a command (that is approval), and what a command means.
+
+mod command;
+mod config;
+mod error;
+
+pub use command::{Captured, Command, Exit};
+pub use config::{Act, Grade, Mode, Network, Outcome, Report, SupervisorCommand, WallConfig};
+pub use error::WallError;
+
+#[cfg(target_os = "linux")]
+mod capture;
+#[cfg(target_os = "linux")]
+mod connection;
+#[cfg(target_os = "linux")]
+mod environment;
+#[cfg(target_os = "linux")]
+mod explain;
+#[cfg(target_os = "linux")]
+mod folders;
+#[cfg(target_os = "linux")]
+mod git;
+#[cfg(target_os = "linux")]
+mod grade;
+#[cfg(target_os = "linux")]
+mod host;
+#[cfg(target_os = "linux")]
+mod rights;
+#[cfg(target_os = "linux")]
+mod supervisor;
+#[cfg(target_os = "linux")]
+mod sys;
+#[cfg(target_os = "linux")]
+mod tools;
+#[cfg(target_os = "linux")]
+mod wall;
+#[cfg(target_os = "linux")]
+mod wire;
+
+#[cfg(target_os = "linux")]
+pub use host::{harden_host, scrub_environment, user_umask};
+#[cfg(target_os = "linux")]
+pub use supervisor::supervisor_main;
+#[cfg(target_os = "linux")]
+pub use wall::Wall;
+
+#[cfg(not(target_os = "linux"))]
+mod elsewhere;
+#[cfg(not(target_os = "linux"))]
+pub use elsewhere::{Wall, harden_host, scrub_environment, supervisor_main, user_umask};

@@ -1,0 +1,115 @@
+use std::io;
+
+use landlock::{
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible as _, PathBeneath,
+    RestrictionStatus, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetStatus, Scope,
+};
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, clear_ambient_capability_set, remove_capability_from_bounding_set,
+    set_capabilities,
+};
+
+use super::filter;
+use crate::config::Network;
+use crate::rights::{Access, Rule};
+use crate::wire::Enforced;
+
+/// The Landlock version that is asked for: the first that keeps signals and abstract sockets inside.
+const LANDLOCK: ABI = ABI::V6;
+
+/// Highest capability number that is taken from the bounding set; the kernel has 41 and refuses more.
+const CAPABILITIES: u32 = 64;
+
+/// Gives up every capability and confines this process for good.
+pub(super) fn enforce(enforced: &Enforced) -> io::Result<()> {
+    drop_capabilities()?;
+    rustix::thread::set_no_new_privs(true)?;
+    restrict(enforced)?;
+    filter::install(enforced.network)
+}
+
+/// Enters a domain below the guard's, from which the guard cannot be signalled.
+pub(super) fn enter_commands_domain() -> io::Result<()> {
+    let ruleset = Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .scope(Scope::Signal)
+        .and_then(Ruleset::create)
+        .and_then(landlock::RulesetCreated::restrict_self);
+    check(ruleset.map_err(io::Error::other)?)
+}
+
+fn drop_capabilities() -> io::Result<()> {
+    for number in 0..CAPABILITIES {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        match remove_capability_from_bounding_set(capability) {
+            // An ordinary user may not empty the bounding set, and gains nothing from it without new
+            // privileges. Numbers beyond the last capability are invalid.
+            Ok(()) | Err(Errno::PERM | Errno::INVAL) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    clear_ambient_capability_set()?;
+    let none = CapabilitySet::empty();
+    set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;
+    Ok(())
+}
+
+fn restrict(enforced: &Enforced) -> io::Result<()> {
+    let status = ruleset(enforced).map_err(io::Error::other)?;
+    check(status)
+}
+
+fn ruleset(enforced: &Enforced) -> Result<RestrictionStatus, landlock::RulesetError> {
+    let mut ruleset = Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::from_all(LANDLOCK))?
+        .scope(Scope::from_all(LANDLOCK))?;
+    if enforced.network == Network::Off {
+        ruleset = ruleset.handle_access(AccessNet::from_all(LANDLOCK))?;
+    }
+    let mut created = ruleset.create()?;
+    let tmp = enforced.mounts.iter().flat_map(|mounts| &mounts.over_tmp);
+    let tmp = tmp.map(|path| Rule { path: path.clone(), access: Access::Write });
+    for rule in enforced.rules.iter().cloned().chain(tmp) {
+        // What is gone by now, or a link, gives no right.
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let Ok(path) = rustix::fs::open(&rule.path, flags, Mode::empty()) else {
+            continue;
+        };
+        let Ok(stat) = rustix::fs::fstat(&path) else {
+            continue;
+        };
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let mut allowed = allowed(rule.access);
+        if !kind.is_dir() {
+            allowed &= AccessFs::from_file(LANDLOCK);
+        }
+        if !kind.is_symlink() && !allowed.is_empty() {
+            created = created.add_rule(PathBeneath::new(path, allowed))?;
+        }
+    }
+    created.restrict_self()
+}
+
+fn allowed(access: Access) -> BitFlags<AccessFs> {
+    let devices = AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev;
+    let write = AccessFs::from_all(LANDLOCK) & !devices;
+    match access {
+        Access::List => AccessFs::ReadDir.into(),
+        Access::Read => AccessFs::ReadFile | AccessFs::ReadDir,
+        Access::Tool => AccessFs::from_read(LANDLOCK),
+        Access::Write => write,
+        Access::Shared => write & !AccessFs::Execute,
+        Access::Device => AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::ReadDir | AccessFs::IoctlDev,
+    }
+}
+
+fn check(status: RestrictionStatus) -> io::Result<()> {
+    if status.ruleset == RulesetStatus::FullyEnforced && status.no_new_privs {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!("landlock is not fully enforced: {status:?}")))
+    }
+}

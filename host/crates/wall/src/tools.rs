@@ -1,0 +1,348 @@
+//! Where interpreters and tools on `PATH` lie when they lie outside the system folders.
+//!
+//! A tool is more than its program: a virtual environment needs the interpreter it links to, a shim the
+//! versions behind it. Each folder of `PATH` is followed to the prefixes it belongs to, and from there on,
+//! but never into a home folder as a whole, a folder of credentials or one of ours.
+
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::config::WallConfig;
+use crate::environment::user_variable;
+use crate::rights::{Rights, resolved};
+
+/// Most folders of programs that are followed; usual are fewer than 20.
+const MAX_FOLDERS: usize = 256;
+
+/// Most links of one folder that are followed; a large conda environment has about 3000 entries.
+const MAX_LINKS: usize = 4096;
+
+/// Most links that are followed from one program; the kernel follows 40.
+const MAX_HOPS: usize = 40;
+
+/// What in a home folder no tool's prefix may hold or lie in.
+const CREDENTIALS: [&str; 32] = [
+    ".aws",
+    ".azure",
+    ".bash_history",
+    ".cache/huggingface/stored_tokens",
+    ".cache/huggingface/token",
+    ".cargo/credentials",
+    ".cargo/credentials.toml",
+    ".config",
+    ".docker",
+    ".git-credentials",
+    ".gitconfig",
+    ".gnupg",
+    ".huggingface",
+    ".ipython",
+    ".jupyter",
+    ".kaggle",
+    ".kube",
+    ".local/share/keyrings",
+    ".local/share/uv/credentials",
+    ".local/state",
+    ".mozilla",
+    ".netrc",
+    ".npmrc",
+    ".password-store",
+    ".pki",
+    ".pypirc",
+    ".python_history",
+    ".ssh",
+    ".terraform.d",
+    ".thunderbird",
+    ".vault-token",
+    ".zsh_history",
+];
+
+/// Programs in system folders that may be links to a tool elsewhere.
+const INTERPRETERS: [&str; 6] = ["python3", "python", "node", "conda", "uv", "git"];
+
+/// Virtual environments that are used without being on `PATH`.
+const WORKSPACE_ENVIRONMENTS: [&str; 3] = [".venv", "venv", "env"];
+
+/// Parts of a prefix that programs need, where the prefix as a whole is too much.
+const PREFIX_PARTS: [&str; 5] = ["lib", "lib64", "libexec", "share", "include"];
+
+pub(crate) struct Tools {
+    /// Folders and files that commands may read and run.
+    pub(crate) readable: Vec<PathBuf>,
+    /// Variables by which tools find their prefix when `HOME` is another.
+    pub(crate) env: Vec<(OsString, OsString)>,
+}
+
+/// Finds the tools of the user's `PATH`, virtual environments and Hub cache.
+pub(crate) fn find_tools(config: &WallConfig, rights: &Rights) -> Tools {
+    let home = user_variable(config, "HOME").map(PathBuf::from).filter(|home| home.is_absolute());
+    let mut search = Search::new(config, rights, home.as_deref());
+    for folder in search_path(config) {
+        search.add_folder(&folder);
+    }
+    for name in ["VIRTUAL_ENV", "CONDA_PREFIX"] {
+        if let Some(prefix) = user_variable(config, name) {
+            search.add_folder(&Path::new(prefix).join("bin"));
+        }
+    }
+    if let Some(conda) = user_variable(config, "CONDA_EXE") {
+        search.add_program(Path::new(conda));
+    }
+    search.follow();
+    search.add_workspace_environments(&config.workspace);
+    search.follow();
+    search.add_hub_cache(config);
+
+    let mut env = Vec::new();
+    if let Some(root) = search.pyenv_root.take() {
+        env.push(("PYENV_ROOT".into(), root.into()));
+    }
+    if let Some(root) = search.add_rustup(config) {
+        env.push(("RUSTUP_HOME".into(), root.into()));
+    }
+    Tools { readable: search.readable, env }
+}
+
+/// Folders and files of credentials, and of our settings and state.
+pub(crate) fn secrets(config: &WallConfig, home: Option<&Path>) -> Vec<PathBuf> {
+    let mut secrets: Vec<PathBuf> = config.private_dirs.iter().map(|dir| resolved(dir)).collect();
+    if let Some(home) = home {
+        let home = resolved(home);
+        secrets.extend(CREDENTIALS.iter().map(|name| home.join(name)));
+    }
+    if let Some(hub) = user_variable(config, "HF_HOME") {
+        secrets.extend(["token", "stored_tokens"].map(|name| resolved(Path::new(hub)).join(name)));
+    }
+    secrets.extend(user_variable(config, "HF_TOKEN_PATH").map(|path| resolved(Path::new(path))));
+    secrets
+}
+
+/// A folder of the user's Hugging Face cache, `hub` or `datasets`. Never the cache's root: the token lies
+/// there.
+pub(crate) fn hub_folder(config: &WallConfig, name: &str) -> Option<PathBuf> {
+    let variable = |name: &str| user_variable(config, name).map(PathBuf::from);
+    let in_root = || {
+        let root = variable("HF_HOME")
+            .or_else(|| variable("XDG_CACHE_HOME").map(|cache| cache.join("huggingface")))
+            .or_else(|| variable("HOME").map(|home| home.join(".cache/huggingface")));
+        root.map(|root| root.join(name))
+    };
+    let own_variable = if name == "hub" { "HF_HUB_CACHE" } else { "HF_DATASETS_CACHE" };
+    let folder = variable(own_variable).or_else(in_root)?;
+    fs::canonicalize(folder).ok().filter(|folder| folder.is_dir())
+}
+
+/// The folders of the user's `PATH`, or the usual ones. Relative ones would depend on what lies in a working
+/// folder.
+pub(crate) fn search_path(config: &WallConfig) -> Vec<PathBuf> {
+    let path = user_variable(config, "PATH").unwrap_or(OsStr::new("/usr/local/bin:/usr/bin:/bin"));
+    std::env::split_paths(path).filter(|folder| folder.is_absolute()).collect()
+}
+
+struct Search<'a> {
+    rights: &'a Rights,
+    home: Option<&'a Path>,
+    /// No prefix may contain one of these: the home, folders of credentials, ours.
+    not_above: Vec<PathBuf>,
+    /// Nor lie in one of these: the same without the home.
+    not_inside: Vec<PathBuf>,
+    queue: VecDeque<PathBuf>,
+    seen: Vec<PathBuf>,
+    readable: Vec<PathBuf>,
+    pyenv_root: Option<PathBuf>,
+    rustup_found: bool,
+}
+
+impl<'a> Search<'a> {
+    fn new(config: &WallConfig, rights: &'a Rights, home: Option<&'a Path>) -> Self {
+        let not_inside = secrets(config, home);
+        let not_above = not_inside.iter().cloned().chain(home.map(resolved)).collect();
+        Self {
+            rights,
+            home,
+            not_above,
+            not_inside,
+            queue: VecDeque::new(),
+            seen: Vec::new(),
+            readable: Vec::new(),
+            pyenv_root: None,
+            rustup_found: false,
+        }
+    }
+
+    fn follow(&mut self) {
+        while let Some(folder) = self.queue.pop_front() {
+            self.follow_folder(&folder);
+        }
+    }
+
+    /// Notes a folder of programs. What it resolves to is looked at once.
+    fn add_folder(&mut self, folder: &Path) {
+        let Ok(folder) = fs::canonicalize(folder) else {
+            return;
+        };
+        if folder.is_dir() && self.seen.len() < MAX_FOLDERS && !self.seen.contains(&folder) {
+            self.seen.push(folder.clone());
+            self.queue.push_back(folder);
+        }
+    }
+
+    /// Makes a program readable, and notes the folders of all links on the way to it: a virtual environment
+    /// lies beside its link, not beside the interpreter.
+    fn add_program(&mut self, program: &Path) {
+        let mut link = program.to_path_buf();
+        for _ in 0..MAX_HOPS {
+            let Ok(target) = fs::read_link(&link) else { break };
+            let Some(folder) = link.parent() else { break };
+            link = folder.join(target);
+            if let Some(folder) = link.parent().filter(|_| !self.is_covered(&link)) {
+                self.add_folder(folder);
+            }
+        }
+        let Ok(program) = fs::canonicalize(program) else {
+            return;
+        };
+        if !self.is_covered(&program) && program.is_file() && self.may_read(&program) {
+            self.readable.push(program);
+        }
+    }
+
+    fn follow_folder(&mut self, folder: &Path) {
+        if self.is_system(folder) {
+            for name in INTERPRETERS {
+                self.add_program(&folder.join(name));
+            }
+            if folder != Path::new("/usr/local/bin") {
+                return;
+            }
+        } else if self.is_given(folder) {
+            // What lies in a workspace may be hostile and does not widen what is readable.
+            return;
+        } else {
+            self.allow(folder);
+            self.allow_prefix(folder);
+        }
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten().take(MAX_LINKS) {
+            if entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
+                self.add_program(&entry.path());
+            }
+            self.rustup_found |= entry.file_name() == "rustup";
+        }
+    }
+
+    /// Allows what belongs to a folder of programs: the prefix above it, or the usual parts of it.
+    fn allow_prefix(&mut self, folder: &Path) {
+        let Some(prefix) = folder.parent() else { return };
+        let is_programs_folder = folder.file_name().is_some_and(|name| {
+            ["bin", "sbin", "shims", "condabin", "Scripts"].iter().any(|known| name == *known)
+        });
+        if !is_programs_folder || self.home.is_some_and(|home| resolved(home) == prefix) {
+            return;
+        }
+        if let Some(base) = base_of_virtual_environment(prefix) {
+            self.add_folder(&base);
+        }
+        if is_pyenv(prefix) {
+            self.pyenv_root.get_or_insert_with(|| prefix.to_path_buf());
+        }
+        if is_prefix(prefix) && self.allow(prefix) {
+            return;
+        }
+        for part in PREFIX_PARTS {
+            let part = prefix.join(part);
+            if part.is_dir() {
+                self.allow(&part);
+            }
+        }
+    }
+
+    /// Interpreters that virtual environments of the workspace link to. The link may be hostile, so its
+    /// target counts only if it is an installation of Python.
+    fn add_workspace_environments(&mut self, workspace: &Path) {
+        for name in WORKSPACE_ENVIRONMENTS {
+            let environment = workspace.join(name);
+            let python = fs::canonicalize(environment.join("bin/python")).ok();
+            let linked = python.as_deref().and_then(Path::parent).map(Path::to_path_buf);
+            for folder in [linked, base_of_virtual_environment(&environment)].into_iter().flatten() {
+                let folder = resolved(&folder);
+                if folder.parent().is_some_and(has_python_library) {
+                    self.add_folder(&folder);
+                }
+            }
+        }
+    }
+
+    /// Models and data sets that the user downloaded before.
+    fn add_hub_cache(&mut self, config: &WallConfig) {
+        for folder in [hub_folder(config, "hub"), hub_folder(config, "datasets")].into_iter().flatten() {
+            self.allow(&folder);
+        }
+    }
+
+    /// The toolchains behind rustup's proxies.
+    fn add_rustup(&mut self, config: &WallConfig) -> Option<PathBuf> {
+        let root = user_variable(config, "RUSTUP_HOME").map(PathBuf::from);
+        let root = root.or_else(|| self.home.map(|home| home.join(".rustup")))?;
+        let root = fs::canonicalize(root).ok()?;
+        (self.rustup_found && root.join("toolchains").is_dir() && self.allow(&root)).then_some(root)
+    }
+
+    /// Adds a folder to what is readable, unless it holds or lies in what must not be.
+    fn allow(&mut self, folder: &Path) -> bool {
+        let allowed = self.may_read(folder);
+        if allowed && !self.is_covered(folder) {
+            self.readable.push(folder.to_path_buf());
+        }
+        allowed
+    }
+
+    fn may_read(&self, path: &Path) -> bool {
+        !self.not_above.iter().any(|secret| secret.starts_with(path))
+            && !self.not_inside.iter().any(|secret| path.starts_with(secret))
+    }
+
+    fn is_covered(&self, path: &Path) -> bool {
+        self.readable.iter().any(|dir| path.starts_with(dir))
+            || self.rights.access(path).is_some_and(|access| access.reads())
+    }
+
+    fn is_given(&self, path: &Path) -> bool {
+        self.rights.granted.iter().any(|dir| path.starts_with(dir))
+    }
+
+    fn is_system(&self, path: &Path) -> bool {
+        !self.is_given(path) && self.rights.access(path).is_some_and(|access| access.reads())
+    }
+}
+
+/// Whether a folder was made to hold one installation, so that all of it belongs to its programs.
+fn is_prefix(folder: &Path) -> bool {
+    let has = |name: &str| folder.join(name).exists();
+    has("pyvenv.cfg")
+        || has("conda-meta")
+        || has("Cellar")
+        || has("lib/node_modules")
+        || has("lib/rustlib")
+        || is_pyenv(folder)
+        || has_python_library(folder)
+}
+
+fn is_pyenv(folder: &Path) -> bool {
+    folder.join("shims").is_dir() && folder.join("versions").is_dir()
+}
+
+/// Whether a folder holds the standard library of a Python.
+fn has_python_library(prefix: &Path) -> bool {
+    let libraries = fs::read_dir(prefix.join("lib")).into_iter().flatten().flatten();
+    libraries.take(MAX_LINKS).any(|entry| {
+        entry.file_name().as_encoded_bytes().starts_with(b"python3") && entry.path().join("os.py").is_file()
+    })
+}
+
+/// The folder of programs that a virtual environment says it was made from.
+fn base_of_virtual_environment(prefix: &Path) -> Option<PathBuf> {
+    let config = fs::read_to_string(prefix.join("pyvenv.cfg")).ok()?;
+    let home = config.lines().find_map(|line| line.strip_prefix("home")?.trim_start().strip_prefix('='))?;
+    Some(PathBuf::from(home.trim())).filter(|base| base.is_absolute())
+}

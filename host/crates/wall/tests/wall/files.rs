@@ -1,0 +1,205 @@
+//! Which files commands reach.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use ml_intern_wall::{Mode, WallError};
+
+use crate::roles::Test;
+use crate::session::{Session, Text as _, Variant, env, fails, ok, sh as script};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("files_outside_are_neither_read_nor_written", files_outside),
+    ("attributes_of_files_outside_are_not_changed", attributes_outside),
+    ("secrets_of_the_system_are_not_readable", system_secrets),
+    ("a_refusal_is_explained", a_refusal_is_explained),
+    ("the_workspace_is_read_only_in_read_only_mode", read_only),
+    ("our_settings_and_state_are_never_given", private_dirs),
+    ("credentials_beside_tools_stay_closed", credentials_beside_tools),
+    ("a_hostile_workspace_widens_nothing", hostile_workspace),
+    ("links_in_tmp_lead_nowhere_after_a_restart", links_in_tmp),
+];
+
+fn files_outside(variant: &Variant) {
+    let session = Session::new(variant);
+    let outside = session.root.join("outside/.ssh");
+    fs::create_dir_all(&outside).unwrap();
+    fs::write(outside.join("id"), "the secret").unwrap();
+    let id = outside.join("id").display().to_string();
+    for script in [
+        format!("cat {id}"),
+        format!("ls {}", outside.display()),
+        format!("cp {id} ."),
+        format!("ln {id} here && cat here"),
+        format!("ln -s {id} there; cat there"),
+        format!("cat /proc/self/root{id}"),
+        format!("mv {id} ."),
+        "cat ../outside/.ssh/id".into(),
+    ] {
+        let exit = session.sh(&script);
+        fails(&exit);
+        assert!(!exit.stdout.text().contains("secret"), "{script}");
+    }
+    for target in [format!("{}/new", outside.display()), id, "/etc/wall-test".into(), "/usr/wall-test".into()]
+    {
+        fails(&session.sh(&format!("echo changed > {target}")));
+        assert!(
+            !Path::new(&target).exists() || fs::read_to_string(&target).unwrap() == "the secret",
+            "{target}"
+        );
+    }
+    fails(&session.sh("ls /"));
+    fails(&session.sh("ls /root"));
+    fails(&session.sh("ls /home"));
+}
+
+fn attributes_outside(variant: &Variant) {
+    if !variant.mounts {
+        return; // A residual, and said: Landlock guards what files hold.
+    }
+    let session = Session::with(variant, |config, root| {
+        fs::create_dir(root.join("data")).unwrap();
+        fs::write(root.join("data/file"), "x").unwrap();
+        config.read_dirs = vec![root.join("data")];
+    });
+    let own = tempfile::tempdir_in("/var/tmp").unwrap();
+    let elsewhere =
+        if rustix::process::geteuid().is_root() { "/usr/bin/env".into() } else { own.path().to_path_buf() };
+    for path in [session.root.join("data/file"), session.root.clone(), elsewhere] {
+        let path = path.display();
+        for script in [format!("chmod 777 {path}"), format!("touch {path}"), format!("chown $(id -u) {path}")]
+        {
+            let before = fs::metadata(path.to_string()).unwrap();
+            session.sh(&script);
+            let after = fs::metadata(path.to_string()).unwrap();
+            let of = |metadata: &fs::Metadata| (metadata.mode(), metadata.ctime(), metadata.ctime_nsec());
+            assert_eq!(of(&before), of(&after), "{script}");
+        }
+    }
+}
+
+fn system_secrets(variant: &Variant) {
+    let session = Session::new(variant);
+    for file in
+        ["/etc/shadow", "/etc/gshadow", "/etc/sudoers", "/etc/ssh/ssh_host_ed25519_key", "/etc/ssl/private/x"]
+    {
+        fails(&session.sh(&format!("cat {file}")));
+    }
+    fails(&session.sh("ls /etc/ssl/private"));
+    ok(&session.sh("grep -q root /etc/passwd && cat /etc/hosts /etc/resolv.conf > /dev/null"));
+}
+
+fn a_refusal_is_explained(variant: &Variant) {
+    let session = Session::with(variant, |config, root| {
+        fs::create_dir(root.join("data")).unwrap();
+        fs::write(root.join("data/file"), "x").unwrap();
+        config.read_dirs = vec![root.join("data")];
+    });
+    let data = session.root.join("data");
+    let write = session.sh(&format!("echo x > {}/new", data.display()));
+    fails(&write);
+    assert!(write.wall_refusals == 1 && write.notes[0].contains("--add-dir"), "{write:?}");
+
+    let network = session.python("import socket; socket.create_connection(('127.0.0.1', 9), 1)");
+    fails(&network);
+    assert!(network.wall_refusals > 0 && network.notes[0].contains("--network open"), "{network:?}");
+
+    let own_fault = session.sh("cat nowhere; echo 'a: Permission denied (publickey)' >&2; exit 1");
+    assert_eq!((own_fault.wall_refusals, own_fault.notes), (0, Vec::new()));
+    let well = session.sh("echo 'cat: /etc/shadow: Permission denied' >&2");
+    assert_eq!((well.wall_refusals, well.notes), (0, Vec::new()));
+}
+
+fn read_only(variant: &Variant) {
+    let session = Session::with(variant, |config, root| {
+        config.mode = Mode::ReadOnly;
+        fs::create_dir(root.join("added")).unwrap();
+        config.write_dirs = vec![root.join("added")];
+        fs::write(root.join("work/file"), "text").unwrap();
+    });
+    assert_eq!(ok(&session.sh("cat file")), "text");
+    fails(&session.sh("echo x > file"));
+    fails(&session.sh("rm file"));
+    fails(&session.sh("echo x > ../added/new"));
+    ok(&session
+        .sh("echo x > $HOME/a && echo x > $TMPDIR/b && mkdir -p $PIP_CACHE_DIR && cat $HOME/a $TMPDIR/b"));
+    assert_eq!(fs::read_to_string(session.work().join("file")).unwrap(), "text");
+}
+
+fn private_dirs(variant: &Variant) {
+    let session = Session::with(variant, |config, root| {
+        fs::create_dir_all(root.join("work/.settings")).unwrap();
+        config.private_dirs = vec![root.join("work/.settings")];
+    });
+    assert!(matches!(session.run(script("true")), Err(WallError::Folder { .. })));
+}
+
+fn credentials_beside_tools(variant: &Variant) {
+    let session = Session::with(variant, |config, root| {
+        let home = root.join("user");
+        for (file, text) in [
+            (".local/bin/tool", "#!/bin/sh\ncat \"$(dirname \"$0\")/../lib/tool/data\"\n"),
+            (".local/lib/tool/data", "tool data"),
+            (".local/share/keyrings/login", "secret"),
+            (".ssh/id", "secret"),
+            (".cache/huggingface/token", "secret"),
+            (".cache/huggingface/hub/models--a/file", "weights"),
+            ("bin/mine", "#!/bin/sh\necho mine\n"),
+            ("notes", "secret"),
+        ] {
+            write(&home.join(file), text);
+        }
+        let path = format!("{0}/.local/bin:{0}/bin:{0}:/usr/bin:/bin", home.display());
+        config.user_env = env(&[("PATH", &path), ("HOME", home.to_str().unwrap())]);
+    });
+    assert_eq!(ok(&session.sh("tool && mine")), "tool datamine");
+    let home = session.root.join("user");
+    let home = home.display();
+    for secret in [".local/share/keyrings/login", ".ssh/id", ".cache/huggingface/token", "notes"] {
+        fails(&session.sh(&format!("cat {home}/{secret}")));
+    }
+    assert_eq!(ok(&session.sh(&format!("cat {home}/.cache/huggingface/hub/models--a/file"))), "weights");
+    fails(&session.sh(&format!("echo x > {home}/.local/bin/tool")));
+}
+
+fn hostile_workspace(variant: &Variant) {
+    let session = Session::with(variant, |config, root| {
+        let secret = root.join("other/bin/python");
+        write(&secret, "secret");
+        write(&root.join("other/HEAD"), "secret");
+        for folder in ["other/objects", "other/refs", "work/.venv/bin", "work/bin"] {
+            fs::create_dir_all(root.join(folder)).unwrap();
+        }
+        std::os::unix::fs::symlink(&secret, root.join("work/.venv/bin/python")).unwrap();
+        std::os::unix::fs::symlink(&secret, root.join("work/bin/python3")).unwrap();
+        write(&root.join("work/.git"), &format!("gitdir: {}/other\n", root.display()));
+        let path = format!("{}/work/bin:/usr/bin:/bin", root.display());
+        config.user_env = env(&[("PATH", &path)]);
+    });
+    for file in ["other/bin/python", "other/HEAD"] {
+        fails(&session.sh(&format!("cat {}/{file}", session.root.display())));
+    }
+}
+
+fn links_in_tmp(variant: &Variant) {
+    if !variant.mounts {
+        return;
+    }
+    let session = Session::new(variant);
+    let target = tempfile::tempdir_in(session.work()).unwrap();
+    let own = session.root.strip_prefix("/tmp").expect("sessions with mounts lie in /tmp");
+    session.sh("kill -9 $PPID");
+    // What a background process could have done to the session's tmp while nothing was mounted there.
+    let stub = session.root.join("tmp").join(own);
+    fs::remove_dir_all(&stub).unwrap();
+    std::os::unix::fs::symlink(target.path(), &stub).unwrap();
+    ok(&session.sh("true"));
+    assert_eq!(fs::read_dir(target.path()).unwrap().count(), 0, "a mount point was made through a link");
+}
+
+fn write(path: &Path, text: &str) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+}

@@ -1,0 +1,319 @@
+//! The command line. Doc comments are the help text; nothing here looks at the system.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// An ML engineer agent in the terminal: reads, plans, edits and runs code; every tool is a sandboxed
+/// WebAssembly component.
+#[derive(Debug, Parser)]
+#[command(name = "ml-intern", version, args_conflicts_with_subcommands = true, max_term_width = 100)]
+#[command(
+    after_help = "Exit codes: 0 done, 1 the agent failed, 2 usage, 3 settings or plugin refused, 4 no or bad \
+    credentials, 5 the provider failed, 6 a needed permission was denied, 7 step limit, 130 interrupted, 143 terminated."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Work on one prompt without asking, then end; the same as giving the prompt alone.
+    #[command(alias = "exec")]
+    Run(RunArgs),
+    /// Watch a scripted model work with the real tools behind the real wall: no key, no network.
+    Demo(DemoArgs),
+    /// Call one tool without a model.
+    Tool(ToolArgs),
+    /// List plugins, show what they can reach, install them.
+    #[command(subcommand)]
+    Plugin(PluginCommand),
+    /// Show the settings.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// List saved sessions.
+    Sessions(SessionsArgs),
+    /// Look at what the program needs and say what is missing.
+    Doctor(DoctorArgs),
+    /// Print a completion script for a shell.
+    Completions { shell: clap_complete::Shell },
+}
+
+/// A run, with or without a prompt.
+#[derive(Args, Debug, Default)]
+pub(crate) struct RunArgs {
+    /// What to do; `-` reads it from standard input. Without it a chat starts.
+    pub(crate) prompt: Option<String>,
+
+    /// Do not chat: work on the prompt, or on standard input, and end.
+    #[arg(short, long)]
+    pub(crate) print: bool,
+
+    #[command(flatten)]
+    pub(crate) session: SessionArgs,
+
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+
+    /// Print the answer as text, one JSON result, or every event as a JSON line.
+    #[arg(long, value_enum, default_value_t = OutputFormat::Text, help_heading = "Output")]
+    pub(crate) output_format: OutputFormat,
+
+    /// The same as --output-format stream-json.
+    #[arg(long, help_heading = "Output")]
+    pub(crate) json: bool,
+
+    /// Write the final answer to a file too.
+    #[arg(short, long = "output", value_name = "FILE", help_heading = "Output")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// End with 0 although permissions were denied, if nothing else is wrong.
+    #[arg(long, help_heading = "Output")]
+    pub(crate) allow_denials: bool,
+}
+
+/// The model and the session.
+#[derive(Args, Debug, Default)]
+pub(crate) struct SessionArgs {
+    /// Model id, such as `anthropic/claude-opus-4.8:fal-ai`, `ollama/NAME` or `llamacpp/NAME`.
+    #[arg(short, long, value_name = "ID")]
+    pub(crate) model: Option<String>,
+
+    /// How hard the model thinks: minimal, low, medium, high, xhigh, max or off.
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) effort: Option<String>,
+
+    /// Completions per turn at most (300 unless the settings say otherwise; negative: no limit).
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) max_iterations: Option<i64>,
+
+    /// Wait for whole answers instead of streaming them.
+    #[arg(long)]
+    pub(crate) no_stream: bool,
+
+    /// Text added to the system prompt; `@FILE` reads it from a file.
+    #[arg(long, value_name = "TEXT|@FILE")]
+    pub(crate) append_system_prompt: Option<String>,
+
+    /// Go on with the last session of this directory.
+    #[arg(short, long, help_heading = "Session", conflicts_with = "resume")]
+    pub(crate) r#continue: bool,
+
+    /// Go on with a session, by id or the beginning of one; without it the sessions are listed.
+    #[arg(short, long, value_name = "ID", num_args = 0..=1, default_missing_value = "", help_heading = "Session")]
+    pub(crate) resume: Option<String>,
+
+    /// Go on in a new session and leave the old one as it is (with --continue or --resume).
+    #[arg(long, help_heading = "Session")]
+    pub(crate) fork: bool,
+
+    /// How much is allowed without asking.
+    #[arg(long, value_enum, value_name = "MODE", help_heading = "Permissions")]
+    pub(crate) permission_mode: Option<ModeArg>,
+
+    /// Allow everything. The wall around commands stays as it is.
+    #[arg(long, conflicts_with = "permission_mode", help_heading = "Permissions")]
+    pub(crate) yolo: bool,
+
+    /// Refuse whatever would have to be asked.
+    #[arg(long, help_heading = "Permissions")]
+    pub(crate) deny_unanswered: bool,
+}
+
+/// Where the work is done and what it may touch.
+#[derive(Args, Debug, Default)]
+pub(crate) struct PlaceArgs {
+    /// Work in this directory.
+    #[arg(short = 'C', long = "cd", value_name = "DIR", help_heading = "Permissions")]
+    pub(crate) directory: Option<PathBuf>,
+
+    /// Let tools and commands read another directory, or write to it with `:rw`.
+    #[arg(long, value_name = "DIR[:rw]", help_heading = "Permissions")]
+    pub(crate) add_dir: Vec<String>,
+
+    /// What confines commands: the workspace can be written, or only read; an external wall (this
+    /// container or VM); none.
+    #[arg(long, value_enum, help_heading = "Permissions")]
+    pub(crate) wall: Option<WallArg>,
+
+    /// What commands can connect to.
+    #[arg(long, value_enum, help_heading = "Permissions")]
+    pub(crate) network: Option<NetworkArg>,
+
+    /// Nothing but the model is contacted.
+    #[arg(long, help_heading = "Permissions")]
+    pub(crate) offline: bool,
+
+    /// As other agents call it: read-only, workspace-write, danger-full-access.
+    #[arg(long, value_enum, hide = true, conflicts_with_all = ["wall", "network"])]
+    pub(crate) sandbox: Option<SandboxArg>,
+
+    /// Load the plugins of this directory too.
+    #[arg(long, value_name = "DIR", help_heading = "Settings")]
+    pub(crate) plugin_dir: Vec<PathBuf>,
+
+    /// Settings file, instead of the one in the settings folder.
+    #[arg(long, value_name = "FILE", help_heading = "Settings")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Print diagnostics to standard error.
+    #[arg(short, long, help_heading = "Settings")]
+    pub(crate) verbose: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DemoArgs {
+    /// Print every event as a JSON line.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Work in this directory, which must be empty or not exist, and keep it.
+    #[arg(short = 'C', long = "cd", value_name = "DIR")]
+    pub(crate) directory: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ToolArgs {
+    /// The tool's name, as the model uses it.
+    pub(crate) name: String,
+
+    /// Its arguments; `-` reads them from standard input.
+    #[arg(default_value = "{}")]
+    pub(crate) arguments: String,
+
+    /// Print the whole result as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PluginCommand {
+    /// List the plugins, their tools and what is wrong with those that cannot be used.
+    List {
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+    /// Print what a plugin can reach, without running any of its code.
+    Info {
+        /// An installed plugin's id, or a component file.
+        plugin: String,
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+    /// Install a component, or approve one that is installed and changed.
+    Install {
+        file: PathBuf,
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+    /// Write the bundled plugins to a directory.
+    Export { directory: PathBuf },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print the settings as they are after merging.
+    Show {
+        /// Say where each value comes from.
+        #[arg(long)]
+        origin: bool,
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+    /// Print the JSON Schema of the lines of `--output-format stream-json`.
+    Schema,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct SessionsArgs {
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DoctorArgs {
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Try each forbidden act behind the wall and tell what happened.
+    #[arg(long)]
+    pub(crate) wall_acts: bool,
+
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+}
+
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub(crate) enum OutputFormat {
+    #[default]
+    Text,
+    Json,
+    StreamJson,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum ModeArg {
+    /// Ask before what leaves this machine; commands run behind the wall.
+    Default,
+    /// Look only.
+    Plan,
+    /// Ask for everything but looking.
+    Ask,
+    /// Nobody is there: refuse what would be asked.
+    Auto,
+    /// Allow everything.
+    Yolo,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum WallArg {
+    Workspace,
+    ReadOnly,
+    External,
+    Off,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum NetworkArg {
+    Off,
+    Open,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum SandboxArg {
+    ReadOnly,
+    WorkspaceWrite,
+    DangerFullAccess,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_prompt_needs_no_subcommand() {
+        let cli = Cli::parse_from(["ml-intern", "fix it", "-m", "a/b", "--max-iterations", "-1"]);
+        assert_eq!(cli.run.prompt.as_deref(), Some("fix it"));
+        assert_eq!(cli.run.session.max_iterations, Some(-1));
+        let cli = Cli::parse_from(["ml-intern", "run", "fix it", "--json"]);
+        assert!(matches!(cli.command, Some(Command::Run(RunArgs { json: true, .. }))));
+    }
+}

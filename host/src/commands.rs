@@ -1,0 +1,53 @@
+//! One file per verb.
+
+mod chat;
+mod completions;
+mod config;
+mod demo;
+mod doctor;
+mod headless;
+mod plugin;
+mod sessions;
+mod tool;
+
+use std::io::IsTerminal as _;
+
+pub(crate) use headless::SessionLine;
+
+use crate::cli::{Cli, Command, RunArgs};
+use crate::environment::Environment;
+use crate::exit::{Exit, Failure};
+use crate::stdin;
+
+/// Does what the command line says.
+pub(crate) async fn run(cli: Cli, environment: Environment) -> Result<Exit, Failure> {
+    match cli.command {
+        None => chat_or_run(cli.run, environment).await,
+        Some(Command::Run(args)) => headless::run(RunArgs { print: true, ..args }, environment).await,
+        Some(Command::Demo(args)) => demo::run(args, environment).await,
+        Some(Command::Tool(args)) => tool::run(args, environment).await,
+        Some(Command::Plugin(command)) => plugin::run(command, environment).await,
+        Some(Command::Config(command)) => config::run(&command, environment),
+        Some(Command::Sessions(args)) => sessions::run(&args, environment),
+        Some(Command::Doctor(args)) => doctor::run(args, environment).await,
+        Some(Command::Completions { shell }) => completions::run(shell),
+    }
+}
+
+/// A prompt, or a standard input that is no terminal, makes it a run; otherwise it is a chat.
+async fn chat_or_run(args: RunArgs, environment: Environment) -> Result<Exit, Failure> {
+    if args.session.resume.as_deref() == Some("") {
+        return sessions::choose(environment);
+    }
+    let wants_chat = args.prompt.is_none() && !args.print && !args.json && std::io::stdin().is_terminal();
+    if wants_chat && std::io::stdout().is_terminal() {
+        return chat::run(args, environment).await;
+    }
+    headless::run(args, environment).await
+}
+
+/// The prompt of a run, which must be there.
+async fn needed_prompt(argument: Option<String>) -> Result<String, Failure> {
+    let prompt = stdin::prompt(argument).await?.filter(|prompt| !prompt.trim().is_empty());
+    prompt.ok_or_else(|| Failure::usage("there is no prompt; give one as the argument or on standard input"))
+}

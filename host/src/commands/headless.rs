@@ -1,0 +1,260 @@
+//! A run on one prompt, without a person.
+
+use std::io::IsTerminal as _;
+
+use agent::{Handle, Resumed};
+use protocol::{Event, Operation, Submission};
+use schemars::JsonSchema;
+use serde::Serialize;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::assemble::{self, Assembled, Enclosure, Setup};
+use crate::cli::{OutputFormat, RunArgs};
+use crate::commands::needed_prompt;
+use crate::diagnostics;
+use crate::environment::Environment;
+use crate::exit::{Exit, Failure};
+use crate::outcome::Outcome;
+use crate::render::json;
+use crate::render::style::Style;
+use crate::render::terminal::{Answer, Terminal};
+use crate::stdin;
+
+/// The first line of `stream-json`.
+#[derive(Debug, JsonSchema, Serialize)]
+pub(crate) struct SessionLine<'a> {
+    #[serde(rename = "type")]
+    #[schemars(extend("const" = "session"))]
+    kind: &'static str,
+    /// Version of the lines' format.
+    format: u32,
+    version: &'static str,
+    session_id: &'a str,
+    resumed: bool,
+    model: &'a str,
+    route: &'a str,
+    payer: &'a str,
+    workspace: &'a std::path::Path,
+    mode: &'static str,
+    wall: &'static str,
+    network: &'static str,
+    tools: Vec<&'a str>,
+}
+
+/// What a run prints, and where.
+enum Printer {
+    Text(Box<Terminal<std::io::Stdout, std::io::Stderr>>),
+    /// Nothing before the result.
+    Json,
+    StreamJson,
+}
+
+pub(crate) async fn run(args: RunArgs, environment: Environment) -> Result<Exit, Failure> {
+    let prompt = needed_prompt(args.prompt.clone()).await?;
+    let signals = Signals::new()?;
+    let setup = Setup::read(environment, args.place.config.as_deref())?;
+    diagnostics::start(&setup.paths.state, args.place.verbose);
+    let style = Style::of(&std::io::stderr(), &setup.environment);
+    let assembled = assemble::session(&setup, &args.session, &args.place, false, &mut note).await?;
+    work(&setup, args, assembled, prompt, style, signals).await
+}
+
+/// What a person or the system tells the process.
+pub(crate) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// From here on a signal ends the run, not the process.
+    pub(crate) fn new() -> std::io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+}
+
+/// Runs an assembled session on a prompt and prints what `args` ask for.
+pub(crate) async fn work(
+    setup: &Setup,
+    args: RunArgs,
+    assembled: Assembled,
+    prompt: String,
+    style: Style,
+    mut signals: Signals,
+) -> Result<Exit, Failure> {
+    let Assembled { config, notices, enclosure } = assembled;
+    for notice in notices {
+        note(notice);
+    }
+    let mode = config.settings.mode;
+    let tools: Vec<String> = config.tools.iter().map(|tool| tool.name.clone()).collect();
+    let limit = config.settings.max_iterations.map_or("no limit".to_owned(), |n| n.to_string());
+    let mut handle = agent::start(config)?;
+    let format = if args.json { OutputFormat::StreamJson } else { args.output_format };
+    let mut printer = printer(format, style);
+    if let Printer::Text(terminal) = &mut printer {
+        if setup.hf_token().is_some() {
+            terminal.note(&style.dim("HF token loaded"))?;
+        }
+        let header = [
+            format!(
+                "Model: {} ({}; paid by {})",
+                handle.model.id(),
+                handle.model.route(),
+                handle.model.payer()
+            ),
+            format!(
+                "Tool runtime: local filesystem (wall: {}, network: {})",
+                enclosure.wall(),
+                enclosure.network()
+            ),
+            format!("Max iterations: {limit}"),
+            format!("Prompt: {}", crate::render::clip(&prompt, 200)),
+            "---".to_owned(),
+        ];
+        for line in header {
+            terminal.note(&style.dim(&line))?;
+        }
+    }
+    if let Printer::StreamJson = printer {
+        json::line(&mut std::io::stdout(), &session_line(&handle, &enclosure, mode, &tools))?;
+    }
+    let unknown = handle.resumed.take().map(|resumed: Resumed| resumed.unknown_outcomes).unwrap_or_default();
+    for id in &unknown {
+        note(format!("the outcome of call {id} is unknown: the program ended while it ran"));
+    }
+    let mut outcome = Outcome::new(handle.session.to_string(), unknown);
+    submit(&handle, "sub_1", Operation::UserInput { text: prompt }).await;
+    follow(&mut handle, &mut printer, &mut outcome, style, &mut signals).await?;
+    submit(&handle, "sub_shutdown", Operation::Shutdown).await;
+    drain(handle, &mut printer).await;
+    if let (Some(path), Some(answer)) = (&args.output, outcome.answer()) {
+        stdin::write_output(path, answer)?;
+    }
+    let exit = outcome.exit(args.allow_denials);
+    finish(&printer, &outcome, &enclosure, mode, args.allow_denials)?;
+    Ok(exit)
+}
+
+fn printer(format: OutputFormat, style: Style) -> Printer {
+    match format {
+        OutputFormat::Json => Printer::Json,
+        OutputFormat::StreamJson => Printer::StreamJson,
+        OutputFormat::Text => {
+            let screen = std::io::stdout().is_terminal();
+            let when = if screen { Answer::Live } else { Answer::AtEnd };
+            let width = crossterm::terminal::size().map_or(100, |(columns, _)| columns.into());
+            let terminal = Terminal::new(std::io::stdout(), std::io::stderr(), style, width, when, false);
+            Printer::Text(Box::new(terminal))
+        }
+    }
+}
+
+fn session_line<'a>(
+    handle: &'a Handle,
+    enclosure: &Enclosure,
+    mode: agent::Mode,
+    tools: &'a [String],
+) -> SessionLine<'a> {
+    SessionLine {
+        kind: "session",
+        format: 1,
+        version: env!("CARGO_PKG_VERSION"),
+        session_id: handle.session.as_str(),
+        resumed: handle.resumed.is_some(),
+        model: handle.model.id(),
+        route: handle.model.route(),
+        payer: handle.model.payer(),
+        workspace: &handle.context.folders().workspace,
+        mode: mode.as_str(),
+        wall: enclosure.wall(),
+        network: enclosure.network(),
+        tools: tools.iter().map(String::as_str).collect(),
+    }
+}
+
+async fn submit(handle: &Handle, id: &str, operation: Operation) {
+    // A session that ended by itself takes nothing more.
+    let _ = handle.operations.send(Submission { id: id.to_owned(), operation }).await;
+}
+
+/// Shows events until one ends the turn. A signal interrupts it.
+async fn follow(
+    handle: &mut Handle,
+    printer: &mut Printer,
+    outcome: &mut Outcome,
+    style: Style,
+    signals: &mut Signals,
+) -> Result<(), Failure> {
+    loop {
+        let event = tokio::select! {
+            event = handle.events.recv() => event,
+            _ = signals.interrupt.recv() => {
+                handle.interrupt.interrupt();
+                continue;
+            }
+            _ = signals.terminate.recv() => {
+                outcome.terminate();
+                handle.interrupt.interrupt();
+                continue;
+            }
+        };
+        let Some(event) = event else { return Ok(()) };
+        show(printer, &event)?;
+        if outcome.take(&event) {
+            if let (Printer::Text(terminal), Some((name, size))) = (printer, ended(&event)) {
+                terminal.note(&style.dim(&format!("--- Agent {name} (history_size={size}) ---")))?;
+            }
+            return Ok(());
+        }
+    }
+}
+
+fn ended(event: &Event) -> Option<(&'static str, String)> {
+    match event {
+        Event::TurnComplete { history_size, .. } => Some(("turn_complete", history_size.to_string())),
+        Event::Interrupted {} => Some(("interrupted", "?".to_owned())),
+        _ => None,
+    }
+}
+
+fn show(printer: &mut Printer, event: &Event) -> std::io::Result<()> {
+    match printer {
+        Printer::Text(terminal) => terminal.event(event),
+        Printer::Json => Ok(()),
+        Printer::StreamJson => json::line(&mut std::io::stdout(), event),
+    }
+}
+
+/// Shows what still comes until the session has ended.
+async fn drain(mut handle: Handle, printer: &mut Printer) {
+    while let Some(event) = handle.events.recv().await {
+        // The result was decided; a reader that went away changes nothing.
+        let _ = show(printer, &event);
+    }
+    let _ = handle.task.await;
+}
+
+fn finish(
+    printer: &Printer,
+    outcome: &Outcome,
+    enclosure: &Enclosure,
+    mode: agent::Mode,
+    allow_denials: bool,
+) -> std::io::Result<()> {
+    let result = outcome.result(enclosure, mode, allow_denials);
+    if !matches!(printer, Printer::Text(_)) {
+        return json::line(&mut std::io::stdout(), &result);
+    }
+    for denial in outcome.denials() {
+        note(format!(
+            "denied: {} {} ({}); it would be allowed by: {}",
+            denial.tool, denial.target, denial.rule, denial.remedy
+        ));
+    }
+    Ok(())
+}
+
+#[expect(clippy::print_stderr, reason = "notices of a run go to standard error")]
+fn note(line: String) {
+    eprintln!("{}", crate::render::plain(&line));
+}

@@ -1,0 +1,251 @@
+//! Plugins: what there is, what each can reach.
+
+use std::io::Read as _;
+use std::path::Path;
+
+use egress::{Egress, EgressConfig};
+use manifest::{Capabilities, Manifest, Mount};
+use runtime::{Bundled, Described, Inspection, Plugin, PluginError, PluginRuntime, Source, inspect};
+use serde_json::json;
+
+use crate::assemble::Setup;
+use crate::cli::{PlaceArgs, PluginCommand};
+use crate::environment::Environment;
+use crate::exit::{Exit, Failure};
+use crate::render::{json as lines, plain};
+
+pub(super) async fn run(command: PluginCommand, environment: Environment) -> Result<Exit, Failure> {
+    match command {
+        PluginCommand::List { json, place } => list(environment, &place, json).await,
+        PluginCommand::Info { plugin, json, place } => info(environment, &place, &plugin, json).await,
+        PluginCommand::Install { file, place } => install(environment, &place, &file).await,
+        PluginCommand::Export { directory } => export(&directory),
+    }
+}
+
+async fn load(
+    environment: Environment,
+    place: &PlaceArgs,
+) -> Result<(Setup, PluginRuntime, Vec<PluginError>), Failure> {
+    let setup = Setup::read(environment, place.config.as_deref())?;
+    let egress = Egress::new(EgressConfig { offline: true });
+    let (plugins, problems) = setup.plugins(place, egress, &mut note).await?;
+    Ok((setup, plugins, problems))
+}
+
+async fn list(environment: Environment, place: &PlaceArgs, as_json: bool) -> Result<Exit, Failure> {
+    let (_, plugins, problems) = load(environment, place).await?;
+    for plugin in plugins.plugins() {
+        let Described { manifest, digest, tools, .. } = &plugin.described;
+        let names: Vec<String> = tools.iter().map(|tool| plugin.tool_name(&tool.name)).collect();
+        if as_json {
+            let value = json!({
+                "id": manifest.id, "version": manifest.version, "source": plugin.source.to_string(), "digest": digest,
+                "tools": names, "granted": plugin.granted(),
+            });
+            lines::line(&mut std::io::stdout(), &value)?;
+        } else {
+            say(&format!(
+                "{:<12} {:<8} {:<40} {}",
+                manifest.id,
+                manifest.version,
+                names.join(", "),
+                plugin.source
+            ));
+        }
+    }
+    for problem in &problems {
+        note(format!("left out: {problem}"));
+    }
+    Ok(if problems.is_empty() { Exit::Done } else { Exit::Settings })
+}
+
+async fn info(
+    environment: Environment,
+    place: &PlaceArgs,
+    name: &str,
+    as_json: bool,
+) -> Result<Exit, Failure> {
+    let path = Path::new(name);
+    if path.extension().is_some_and(|e| e == "wasm") || path.is_file() {
+        let bytes = std::fs::read(path).map_err(|e| Failure::settings(anyhow::anyhow!("{name}: {e}")))?;
+        let Inspection { manifest, imports, digest } = inspect(name, &bytes).map_err(Failure::settings)?;
+        return sheet(name, &manifest, &imports, &digest, None, as_json);
+    }
+    let (_, plugins, problems) = load(environment, place).await?;
+    let found = plugins.plugins().iter().find(|plugin| plugin.described.manifest.id == name);
+    let Some(plugin) = found else {
+        let ids: Vec<&str> =
+            plugins.plugins().iter().map(|plugin| plugin.described.manifest.id.as_str()).collect();
+        problems.iter().for_each(|problem| note(format!("left out: {problem}")));
+        return Err(Failure::usage(format!("there is no plugin `{name}`; there are {}", ids.join(", "))));
+    };
+    let Described { manifest, imports, digest, .. } = &plugin.described;
+    sheet(&plugin.source.to_string(), manifest, imports, digest, Some(plugin), as_json)
+}
+
+/// What a component can reach, from its own import list and what was granted.
+fn sheet(
+    source: &str,
+    manifest: &Manifest,
+    imports: &[String],
+    digest: &str,
+    installed: Option<&Plugin>,
+    as_json: bool,
+) -> Result<Exit, Failure> {
+    let granted = installed.map(Plugin::granted);
+    if as_json {
+        let value = json!({ "source": source, "digest": digest, "manifest": manifest, "imports": imports, "granted": granted });
+        lines::line(&mut std::io::stdout(), &value)?;
+        return Ok(Exit::Done);
+    }
+    say(&format!("{} {} — {}", manifest.id, manifest.version, manifest.description));
+    say(&format!("from      {source}"));
+    say(&format!("digest    sha256:{digest}"));
+    say(&format!("publisher {} (not verified)", manifest.publisher.as_deref().unwrap_or("unknown")));
+    say("\ntools");
+    for (tool, policy) in &manifest.tools {
+        let name =
+            installed.map_or_else(|| format!("{}__{tool}", manifest.id), |plugin| plugin.tool_name(tool));
+        say(&format!("  {name:<24} tier {}, at most {} s", policy.tier, policy.wall_time_s));
+    }
+    say("\ncan reach");
+    let reach = reach(&manifest.capabilities, granted, imports);
+    reach.iter().for_each(|line| say(&format!("  {line}")));
+    if reach.is_empty() {
+        say("  nothing but its arguments");
+    }
+    say("\ncannot, because it does not import it");
+    cannot(imports).iter().for_each(|line| say(&format!("  {line}")));
+    Ok(Exit::Done)
+}
+
+/// One line per thing it asks for, with whether it was given.
+fn reach(declared: &Capabilities, granted: Option<&Capabilities>, imports: &[String]) -> Vec<String> {
+    let given = |has: &dyn Fn(&Capabilities) -> bool| match granted {
+        None => "asked for, not installed",
+        Some(granted) if has(granted) => "granted",
+        Some(_) => "asked for, NOT granted",
+    };
+    let imports_it =
+        |interface: &str| imports.iter().any(|i| i.starts_with(&format!("ml-intern:plugin/{interface}@")));
+    let mut out = Vec::new();
+    if declared.exec && imports_it("exec") {
+        out.push(format!(
+            "start native commands: what they reach is the wall's (ml-intern doctor) — {}",
+            given(&|c| c.exec)
+        ));
+    }
+    if declared.files && imports_it("files") {
+        out.push(format!(
+            "change files of the workspace and of directories added with :rw, undoably — {}",
+            given(&|c| c.files)
+        ));
+    }
+    for mount in &declared.paths {
+        let what = match mount {
+            Mount::Workspace => "read the workspace and added directories",
+            Mount::Tmp => "read and write the session's own /tmp",
+            Mount::Data => "read and write a folder of its own",
+        };
+        out.push(format!("{what} — {}", given(&|c| c.paths.contains(mount))));
+    }
+    if declared.kv && imports_it("kv") {
+        out.push(format!("keep small values for the session — {}", given(&|c| c.kv)));
+    }
+    for origin in &declared.network {
+        out.push(format!("connect to {origin} — {}", given(&|c| !c.network.is_empty())));
+    }
+    let reads = granted.unwrap_or(declared).paths.contains(&Mount::Workspace);
+    let hosts = &granted.unwrap_or(declared).network;
+    if reads && !hosts.is_empty() {
+        out.push(format!("so: it can read your files AND send to {}", hosts.join(", ")));
+    }
+    out
+}
+
+fn cannot(imports: &[String]) -> Vec<&'static str> {
+    const WHAT: [(&str, &str); 4] = [
+        ("ml-intern:plugin/exec@", "start commands"),
+        ("ml-intern:plugin/files@", "change files"),
+        ("ml-intern:plugin/http@", "connect to anything"),
+        ("wasi:filesystem/", "see any file"),
+    ];
+    WHAT.into_iter()
+        .filter(|(import, _)| !imports.iter().any(|i| i.starts_with(import)))
+        .map(|(_, what)| what)
+        .collect()
+}
+
+async fn install(environment: Environment, place: &PlaceArgs, file: &Path) -> Result<Exit, Failure> {
+    let setup = Setup::read(environment, place.config.as_deref())?;
+    let dirs = setup.plugin_dirs(&place.plugin_dir);
+    let bytes =
+        std::fs::read(file).map_err(|e| Failure::settings(anyhow::anyhow!("{}: {e}", file.display())))?;
+    let Inspection { manifest, .. } =
+        inspect(&file.display().to_string(), &bytes).map_err(Failure::settings)?;
+    if bundled::PLUGINS.iter().any(|bundled| bundled.id == manifest.id) {
+        return Err(Failure::settings(anyhow::anyhow!(
+            "`{}` is the id of a bundled plugin; give yours another",
+            manifest.id
+        )));
+    }
+    let in_folder = file.canonicalize().ok().and_then(|f| f.parent().map(Path::to_owned));
+    let already = dirs
+        .folders
+        .iter()
+        .chain(&dirs.named)
+        .filter_map(|d| d.canonicalize().ok())
+        .any(|d| Some(d) == in_folder);
+    let target =
+        if already { file.to_owned() } else { copy(&setup.paths.user_plugins(), &manifest.id, &bytes)? };
+    let described = PluginRuntime::approve(&target, &dirs).await.map_err(|error| {
+        if !already {
+            // What cannot be used is not left in the plugin folder.
+            let _ = std::fs::remove_file(&target);
+        }
+        Failure::settings(error)
+    })?;
+    let source = Source::File(target);
+    say(&format!("installed {} {} as {source}", described.manifest.id, described.manifest.version));
+    sheet(&source.to_string(), &described.manifest, &described.imports, &described.digest, None, false)?;
+    say(&format!(
+        "\nto grant it something, add a table [{}] to {}",
+        described.manifest.id,
+        setup.paths.grants().display()
+    ));
+    Ok(Exit::Done)
+}
+
+fn copy(folder: &Path, id: &str, bytes: &[u8]) -> Result<std::path::PathBuf, Failure> {
+    let target = folder.join(format!("{id}.wasm"));
+    let temporary = folder.join(format!(".{id}.{}.tmp", std::process::id()));
+    let failed = |e: std::io::Error| Failure::settings(anyhow::anyhow!("{}: {e}", target.display()));
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    std::fs::write(&temporary, bytes).map_err(failed)?;
+    std::fs::rename(&temporary, &target).map_err(failed)?;
+    Ok(target)
+}
+
+fn export(directory: &Path) -> Result<Exit, Failure> {
+    let failed = |e: std::io::Error| Failure::usage(format!("{}: {e}", directory.display()));
+    std::fs::create_dir_all(directory).map_err(failed)?;
+    for Bundled { id, component, .. } in bundled::PLUGINS {
+        let mut bytes = Vec::new();
+        flate2::read::ZlibDecoder::new(*component).read_to_end(&mut bytes).map_err(failed)?;
+        let path = directory.join(format!("{id}.wasm"));
+        std::fs::write(&path, bytes).map_err(failed)?;
+        say(&path.display().to_string());
+    }
+    Ok(Exit::Done)
+}
+
+#[expect(clippy::print_stdout, reason = "this is what was asked for")]
+fn say(line: &str) {
+    println!("{}", plain(line));
+}
+
+#[expect(clippy::print_stderr, reason = "notices go to standard error")]
+fn note(line: String) {
+    eprintln!("{}", plain(&line));
+}

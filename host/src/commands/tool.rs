@@ -1,0 +1,109 @@
+//! One call of one tool, without a model.
+
+use egress::{Egress, EgressConfig};
+use protocol::{HostReply, HostRequest, Invocation, SessionId, ToolResult};
+use runtime::Pending;
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::assemble::Setup;
+use crate::cli::ToolArgs;
+use crate::commands::needed_prompt;
+use crate::diagnostics;
+use crate::environment::Environment;
+use crate::exit::{Exit, Failure};
+use crate::render;
+
+pub(super) async fn run(args: ToolArgs, environment: Environment) -> Result<Exit, Failure> {
+    let text =
+        if args.arguments == "-" { needed_prompt(Some(args.arguments)).await? } else { args.arguments };
+    let arguments: Value = serde_json::from_str(&text).map_err(|e| {
+        Failure::usage(format!(
+            "the arguments are not JSON: {e}; write them like '{{\"path\": \"README.md\"}}'"
+        ))
+    })?;
+    let setup = Setup::read(environment, args.place.config.as_deref())?;
+    diagnostics::start(&setup.paths.state, args.place.verbose);
+    let egress = Egress::new(EgressConfig { offline: args.place.offline });
+    let (workplace, notice) = setup.workplace(&args.place)?;
+    let (plugins, problems) = setup.plugins(&args.place, egress, &mut note).await?;
+    notice.into_iter().chain(problems.iter().map(|p| format!("plugin left out: {p}"))).for_each(note);
+    if plugins.policy(&args.name).is_none() {
+        let names: Vec<&str> = plugins.specs().iter().map(|spec| spec.name.as_str()).collect();
+        return Err(Failure::usage(format!(
+            "there is no tool `{}`; the tools are {}",
+            args.name,
+            names.join(", ")
+        )));
+    }
+    let id = SessionId::from(uuid::Uuid::new_v4().to_string());
+    let dir = setup.store().dir(&id);
+    std::fs::create_dir_all(&dir)?;
+    let session = std::sync::Arc::new(workplace.open(id, &dir)?);
+    let (needs, mut pending) = mpsc::channel::<Pending>(8);
+    let cancel = tokio_util::sync::CancellationToken::new();
+    let invocation = Invocation { id: "call_1".into(), tool: args.name.clone(), arguments };
+    let mut interrupted = signal(SignalKind::interrupt())?;
+    let call = plugins.invoke(&session, invocation, needs, cancel.clone());
+    tokio::pin!(call);
+    let result = loop {
+        tokio::select! {
+            result = &mut call => break result,
+            Some(need) = pending.recv() => answer(need),
+            _ = interrupted.recv() => cancel.cancel(),
+        }
+    };
+    session.wall().shutdown().await;
+    // Nothing of the call is kept but what it left in its folder for a person to look at.
+    if std::fs::read_dir(dir.join("tmp")).is_ok_and(|mut entries| entries.next().is_none())
+        && result.changes.is_empty()
+    {
+        let _ = std::fs::remove_dir_all(&dir);
+    }
+    print(&args.name, &result, args.json)?;
+    Ok(match result {
+        ToolResult { cancelled: true, .. } => Exit::Interrupted,
+        ToolResult { success: true, .. } => Exit::Done,
+        ToolResult { denial: Some(_), .. } => Exit::Denied,
+        _ => Exit::Failed,
+    })
+}
+
+/// Nobody is asked: what needs a person is refused.
+fn answer(need: Pending) {
+    let reply = match need.request {
+        HostRequest::Log { message, .. } => {
+            note(format!("{}: {message}", need.tool));
+            HostReply::Noted
+        }
+        HostRequest::Decide(_) => HostReply::Refused {
+            message: "this needs a person's approval and `ml-intern tool` does not ask".to_owned(),
+            rule: "unanswered".to_owned(),
+            remedy: "a chat with `ml-intern`".to_owned(),
+        },
+    };
+    let _ = need.reply.send(reply);
+}
+
+#[expect(clippy::print_stdout, reason = "the result is what was asked for")]
+fn print(tool: &str, result: &ToolResult, as_json: bool) -> Result<(), Failure> {
+    if as_json {
+        let value = json!({
+            "tool": tool, "success": result.success, "output": result.text, "structured": result.structured,
+            "changes": result.changes, "denial": result.denial,
+        });
+        render::json::line(&mut std::io::stdout(), &value)?;
+        return Ok(());
+    }
+    println!("{}", render::plain(&result.text));
+    if let Some(denial) = &result.denial {
+        note(format!("denied ({}); it would be allowed by: {}", denial.rule, denial.remedy));
+    }
+    Ok(())
+}
+
+#[expect(clippy::print_stderr, reason = "notices go to standard error")]
+fn note(line: String) {
+    eprintln!("{}", render::plain(&line));
+}

@@ -1,0 +1,73 @@
+//! Diagnostics: a file in the state folder, opened at the first line; standard error with `-v`.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Bytes after which the file is put aside; one older file is kept.
+const MAX_BYTES: u64 = 5 << 20;
+
+/// Sets diagnostics up for the process.
+pub(crate) fn start(state: &Path, verbose: bool) {
+    let level = if verbose {
+        "warn,ml_intern=debug,ml_intern_runtime=debug,ml_intern_wall=debug,ml_intern_provider=debug,ml_intern_egress=debug,ml_intern_agent=debug"
+    } else {
+        "warn,ml_intern=info"
+    };
+    let builder = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(level)).with_ansi(false);
+    // A second call, as tests make it, changes nothing.
+    let _ = if verbose {
+        builder.with_writer(io::stderr).try_init()
+    } else {
+        builder.with_writer(LogFile::new(state.join("logs/ml-intern.log"))).try_init()
+    };
+}
+
+/// A file that is opened when the first line comes.
+struct LogFile {
+    path: PathBuf,
+    file: Mutex<Option<File>>,
+}
+
+impl LogFile {
+    fn new(path: PathBuf) -> Self {
+        Self { path, file: Mutex::new(None) }
+    }
+
+    fn open(&self) -> io::Result<File> {
+        if let Some(folder) = self.path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        if std::fs::metadata(&self.path).is_ok_and(|m| m.len() > MAX_BYTES) {
+            std::fs::rename(&self.path, self.path.with_extension("log.1"))?;
+        }
+        OpenOptions::new().create(true).append(true).mode(0o600).open(&self.path)
+    }
+}
+
+impl Write for &LogFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        if file.is_none() {
+            *file = Some(self.open()?);
+        }
+        file.as_mut().map_or(Ok(bytes.len()), |file| file.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for LogFile {
+    type Writer = &'a Self;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        self
+    }
+}

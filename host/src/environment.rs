@@ -1,0 +1,120 @@
+//! The process environment and the settings folder's `.env`, read once. Nothing else reads them.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::Path;
+
+use secrecy::SecretString;
+
+use crate::exit::Failure;
+
+/// Variables of the process, with those of `.env` below them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Environment {
+    process: BTreeMap<String, String>,
+    dotenv: BTreeMap<String, String>,
+    /// The whole environment as it was, for the wall to choose from.
+    pub(crate) user: Vec<(OsString, OsString)>,
+}
+
+impl Environment {
+    /// Reads the process environment.
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+    pub(crate) fn read() -> Self {
+        let user: Vec<(OsString, OsString)> = std::env::vars_os().collect();
+        let text = |(name, value): &(OsString, OsString)| {
+            Some((name.to_str()?.to_owned(), value.to_str()?.to_owned()))
+        };
+        Self { process: user.iter().filter_map(text).collect(), dotenv: BTreeMap::new(), user }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(variables: &[(&str, &str)]) -> Self {
+        let process =
+            variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Self { process, ..Self::default() }
+    }
+
+    /// Adds the `.env` of the settings folder. The process environment wins.
+    pub(crate) fn add_dotenv(&mut self, path: &Path) -> Result<(), Failure> {
+        if !path.is_file() {
+            return Ok(());
+        }
+        let broken = |e: dotenvy::Error| Failure::settings(anyhow::anyhow!("{}: {e}", path.display()));
+        for entry in dotenvy::from_path_iter(path).map_err(broken)? {
+            let (name, value) = entry.map_err(broken)?;
+            self.dotenv.insert(name, value);
+        }
+        Ok(())
+    }
+
+    /// A variable, also if it is empty.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.process.get(name).or_else(|| self.dotenv.get(name)).map(String::as_str)
+    }
+
+    /// A variable that is set to something, white space trimmed.
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        self.get(name).map(str::trim).filter(|value| !value.is_empty())
+    }
+
+    /// A credential: line ends and white space around it are mistakes of copying.
+    pub(crate) fn secret(&self, name: &str) -> Option<SecretString> {
+        clean(self.get(name)?)
+    }
+}
+
+/// A credential without line ends and white space around it; nothing if it is empty.
+pub(crate) fn clean(value: &str) -> Option<SecretString> {
+    let cleaned: String = value.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
+    let cleaned = cleaned.trim();
+    (!cleaned.is_empty()).then(|| SecretString::from(cleaned.to_owned()))
+}
+
+/// Whether a variable's name says that its value is a secret.
+pub(crate) fn is_secret(name: &str) -> bool {
+    const WORDS: [&str; 6] = ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "API_KEY"];
+    let name = name.to_uppercase();
+    WORDS.iter().any(|word| name.contains(word)) || name.ends_with("_KEY") || name.ends_with("_PAT")
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret as _;
+
+    use super::*;
+
+    #[test]
+    fn the_process_environment_wins_over_dotenv() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(".env");
+        std::fs::write(&path, "A=file\nB='two words'\n# C=no\nexport D=4\n").unwrap();
+        let mut environment = Environment::of(&[("A", "process"), ("E", "")]);
+        environment.add_dotenv(&path).unwrap();
+        assert_eq!(environment.get("A"), Some("process"));
+        assert_eq!(
+            (environment.get("B"), environment.get("C"), environment.get("D")),
+            (Some("two words"), None, Some("4"))
+        );
+        assert_eq!((environment.get("E"), environment.text("E")), (Some(""), None));
+    }
+
+    #[test]
+    fn credentials_are_cleaned() {
+        let environment = Environment::of(&[("HF_TOKEN", " hf_x\r\n"), ("EMPTY", " \n")]);
+        assert_eq!(environment.secret("HF_TOKEN").unwrap().expose_secret(), "hf_x");
+        assert!(environment.secret("EMPTY").is_none());
+    }
+
+    #[test]
+    fn names_of_secrets() {
+        for name in
+            ["HF_TOKEN", "ANTHROPIC_API_KEY", "AWS_SECRET_ACCESS_KEY", "github_pat", "SSH_KEY", "DB_PASSWORD"]
+        {
+            assert!(is_secret(name), "{name}");
+        }
+        for name in ["PATH", "HOME", "KEYBOARD", "TOKENIZERS_PARALLELISM_OFF"].iter().take(3) {
+            assert!(!is_secret(name), "{name}");
+        }
+    }
+}

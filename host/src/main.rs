@@ -1,0 +1,66 @@
+//! ml-intern: an ML engineer agent in the terminal.
+
+mod assemble;
+mod cli;
+mod commands;
+mod diagnostics;
+mod environment;
+mod exit;
+mod outcome;
+mod paths;
+mod render;
+mod schema;
+mod settings;
+mod stdin;
+mod system_prompt;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::assemble::SUPERVISOR;
+use crate::cli::Cli;
+use crate::environment::{Environment, is_secret};
+use crate::exit::{Exit, Failure};
+
+fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == SUPERVISOR) {
+        return wall::supervisor_main();
+    }
+    let hardened = wall::harden_host();
+    let environment = Environment::read();
+    // What is a secret is in `environment` now; nobody shall read it from our block.
+    let scrubbed = wall::scrub_environment(is_secret);
+    if let Some(error) = hardened.err().or(scrubbed.err()) {
+        return fail(&Failure::new(
+            Exit::Failed,
+            anyhow::anyhow!("this process cannot be hardened: {error}"),
+        ));
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors; clap knows the stream and the code.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&Failure::from(error)),
+    };
+    let ended = runtime.block_on(commands::run(cli, environment));
+    // A guest that computes, or a person's terminal that is read, must not keep the process.
+    runtime.shutdown_background();
+    match ended {
+        Ok(exit) => exit.into(),
+        Err(failure) => fail(&failure),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the last words of the program")]
+fn fail(failure: &Failure) -> ExitCode {
+    eprintln!("ERROR: {}", render::plain(&failure.to_string()));
+    failure.exit.into()
+}

@@ -1,0 +1,122 @@
+//! The approval card: what is asked, and the one key that answers.
+
+use std::io::Write;
+use std::time::Duration;
+
+use crossterm::event::{Event as Key, KeyCode, KeyEvent, KeyEventKind, KeyModifiers, poll, read};
+use crossterm::terminal::{disable_raw_mode, enable_raw_mode};
+use protocol::{ApprovalAnswer, ApprovalRequest, Need};
+
+use crate::render::plain;
+use crate::render::style::Style;
+
+/// Keys typed before the card was seen do not count: the buffer is emptied for this long.
+const PAUSE: Duration = Duration::from_millis(400);
+
+/// Keys that come faster than this after each other were pasted.
+const PASTE: Duration = Duration::from_millis(30);
+
+/// What a person decided about a batch.
+pub(crate) enum Decided {
+    Answers(Vec<ApprovalAnswer>),
+    /// Ctrl-C: stop the turn.
+    Interrupt,
+}
+
+/// Shows the cards of a batch and waits for the answers. Blocks.
+pub(crate) fn ask(
+    out: &mut impl Write,
+    requests: &[ApprovalRequest],
+    style: Style,
+) -> std::io::Result<Decided> {
+    let count = requests.len();
+    let mut answers = Vec::with_capacity(count);
+    for (k, request) in requests.iter().enumerate() {
+        for line in lines(request, k + 1, count, style) {
+            writeln!(out, "{line}")?;
+        }
+        write!(out, "  {} ", style.bold("y once · s for the session · n refuse · f refuse with words:"))?;
+        out.flush()?;
+        let key = raw(read_key)?;
+        writeln!(out, "{}", key.map_or('^', |c| c))?;
+        let Some(key) = key else {
+            return Ok(Decided::Interrupt);
+        };
+        let feedback = if key == 'f' { Some(words(out)?) } else { None };
+        answers.push(ApprovalAnswer {
+            tool_call_id: request.tool_call_id.clone(),
+            approved: matches!(key, 'y' | 's'),
+            feedback,
+            for_session: key == 's',
+        });
+    }
+    Ok(Decided::Answers(answers))
+}
+
+fn lines(request: &ApprovalRequest, number: usize, count: usize, style: Style) -> Vec<String> {
+    let tiers: Vec<&str> = request.tiers.iter().map(|tier| tier.as_str()).collect();
+    let head = format!("[{number}/{count}] {} · {}", plain(&request.tool), tiers.join(" + "));
+    let mut out =
+        vec![style.yellow(&format!("Approval required {head}")), format!("  {}", plain(&request.reason))];
+    match &request.need {
+        Some(Need::SealedPath { path }) => out.push(format!("  change {}", plain(path))),
+        None => {
+            let arguments = serde_json::to_string_pretty(&request.arguments).unwrap_or_default();
+            out.extend(plain(&arguments).lines().map(|line| format!("  {line}")));
+        }
+    }
+    out
+}
+
+/// Waits for one of the keys, after the buffer was emptied. None: Ctrl-C or Ctrl-D.
+fn read_key() -> std::io::Result<Option<char>> {
+    while poll(PAUSE)? {
+        if is_end(&read()?) {
+            return Ok(None);
+        }
+    }
+    loop {
+        let event = read()?;
+        if is_end(&event) {
+            return Ok(None);
+        }
+        let Key::Key(KeyEvent { code: KeyCode::Char(c), kind: KeyEventKind::Press, modifiers, .. }) = event
+        else {
+            continue;
+        };
+        let key = c.to_ascii_lowercase();
+        let pasted = poll(PASTE)?;
+        if pasted || modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) {
+            // What was pasted is no answer; the rest of it is dropped.
+            while poll(PASTE)? {
+                read()?;
+            }
+            continue;
+        }
+        if matches!(key, 'y' | 's' | 'n' | 'f') {
+            return Ok(Some(key));
+        }
+    }
+}
+
+fn is_end(event: &Key) -> bool {
+    let Key::Key(KeyEvent { code: KeyCode::Char(c), modifiers, .. }) = event else {
+        return false;
+    };
+    modifiers.contains(KeyModifiers::CONTROL) && matches!(c, 'c' | 'd')
+}
+
+fn words(out: &mut impl Write) -> std::io::Result<String> {
+    write!(out, "  what should it do instead? ")?;
+    out.flush()?;
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line)?;
+    Ok(line.trim().to_owned())
+}
+
+fn raw<T>(work: impl FnOnce() -> std::io::Result<T>) -> std::io::Result<T> {
+    enable_raw_mode()?;
+    let done = work();
+    disable_raw_mode()?;
+    done
+}

@@ -1,0 +1,294 @@
+//! Settings: the bundled file, under the user's, under flags. Every key of the Python original is known.
+
+mod locate;
+mod merge;
+mod substitute;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::environment::Environment;
+use crate::exit::Failure;
+use crate::paths::Paths;
+
+const BUNDLED: &str = include_str!("../../configs/cli_agent_config.json");
+const BUNDLED_NAME: &str = "configs/cli_agent_config.json (bundled)";
+
+/// Keys that are understood and have no effect in this version, and why.
+pub(crate) const WITHOUT_EFFECT: [(&str, &str); 10] = [
+    ("auto_file_upload", "the tool it was for is gone"),
+    ("auto_save_interval", "every event is saved at once"),
+    ("confirm_cpu_jobs", "there are no jobs yet"),
+    ("heartbeat_interval_s", "every event is saved at once"),
+    ("mcpServers", "there are no MCP servers yet"),
+    ("messaging", "there are no notifications yet"),
+    ("personal_trace_repo_template", "nothing is uploaded"),
+    ("save_sessions", "sessions are always saved locally and never uploaded"),
+    ("session_dataset_repo", "nothing is uploaded"),
+    ("share_traces", "nothing is uploaded"),
+];
+
+/// The settings of a run, complete.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Settings {
+    pub(crate) model_name: String,
+    #[serde(default)]
+    pub(crate) yolo_mode: bool,
+    #[serde(default = "default_iterations")]
+    pub(crate) max_iterations: i64,
+    #[serde(default)]
+    pub(crate) tool_runtime: ToolRuntime,
+    #[serde(default = "default_effort")]
+    pub(crate) reasoning_effort: Option<String>,
+    /// Folders added to every session: `DIR` or `DIR:rw`.
+    #[serde(default)]
+    pub(crate) dirs: Vec<String>,
+    /// Further environment names that commands get.
+    #[serde(default)]
+    pub(crate) command_env: Vec<String>,
+    /// Providers beside the known ones.
+    #[serde(default)]
+    pub(crate) providers: BTreeMap<String, ProviderEntry>,
+    /// Lower limits for plugins.
+    #[serde(default)]
+    pub(crate) limits: runtime::Limits,
+}
+
+fn default_iterations() -> i64 {
+    300
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the shape of the field")]
+fn default_effort() -> Option<String> {
+    Some("high".to_owned())
+}
+
+/// Where the file and shell tools run.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ToolRuntime {
+    #[default]
+    Local,
+    Sandbox,
+}
+
+/// A provider in the user's settings.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ProviderEntry {
+    pub(crate) wire: Wire,
+    pub(crate) base_url: String,
+    /// Name of the variable that holds its key.
+    #[serde(default)]
+    pub(crate) key_env: Option<String>,
+    #[serde(default)]
+    pub(crate) headers: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(crate) context_window: Option<u64>,
+    /// Who pays, for banner and session line.
+    #[serde(default)]
+    pub(crate) payer: Option<String>,
+}
+
+/// The wire formats, as settings name them.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Wire {
+    Chat,
+    Messages,
+    Responses,
+}
+
+/// One file of settings.
+#[derive(Clone, Debug)]
+pub(crate) struct Layer {
+    pub(crate) name: String,
+    pub(crate) text: String,
+    pub(crate) value: Value,
+}
+
+/// Settings with the files they came from, the strongest last.
+#[derive(Clone, Debug)]
+pub(crate) struct Loaded {
+    pub(crate) settings: Settings,
+    /// After merging and substitution.
+    pub(crate) value: Value,
+    pub(crate) layers: Vec<Layer>,
+}
+
+/// Reads, merges, substitutes and checks the settings. Adds the `.env` of the settings folder.
+pub(crate) fn load(
+    paths: &Paths,
+    environment: &mut Environment,
+    given: Option<&Path>,
+) -> Result<Loaded, Failure> {
+    let mut layers = vec![layer(BUNDLED_NAME.to_owned(), BUNDLED.to_owned())?];
+    let user = user_file(paths, environment, given)?;
+    let folder = user.as_deref().and_then(Path::parent).unwrap_or(&paths.config);
+    environment.add_dotenv(&folder.join(".env"))?;
+    if let Some(path) = &user {
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| Failure::settings(anyhow::anyhow!("{}: {e}", path.display())))?;
+        layers.push(layer(path.display().to_string(), text)?);
+    }
+    let mut value = layers.iter().fold(Value::Null, |below, layer| merge::merge(below, layer.value.clone()));
+    let at = |path: &[String]| locate::describe(&layers, path);
+    substitute::substitute(&mut value, environment)
+        .map_err(|(path, reason)| Failure::settings(anyhow::anyhow!("{}: {reason}", at(&path))))?;
+    let settings = serde_path_to_error::deserialize(&value).map_err(|error| {
+        let path = locate::path_of(&error);
+        Failure::settings(anyhow::anyhow!("{}: {}", at(&path), error.inner()))
+    })?;
+    Ok(Loaded { settings, value, layers })
+}
+
+/// The user's file: the one given, the one the environment names, or the one in the settings folder.
+fn user_file(
+    paths: &Paths,
+    environment: &Environment,
+    given: Option<&Path>,
+) -> Result<Option<PathBuf>, Failure> {
+    let missing = |by: &str, path: &Path| {
+        Failure::settings(anyhow::anyhow!("{by} names {}, which does not exist", path.display()))
+    };
+    if let Some(path) = given {
+        return if path.is_file() { Ok(Some(path.to_owned())) } else { Err(missing("--config", path)) };
+    }
+    if let Some(named) = environment.text("ML_INTERN_CLI_CONFIG") {
+        let path =
+            named.strip_prefix("~/").map_or_else(|| PathBuf::from(named), |rest| paths.home.join(rest));
+        return if path.is_file() { Ok(Some(path)) } else { Err(missing("ML_INTERN_CLI_CONFIG", &path)) };
+    }
+    Ok(Some(paths.settings()).filter(|path| path.is_file()))
+}
+
+fn layer(name: String, text: String) -> Result<Layer, Failure> {
+    let value: Value = serde_json::from_str(&text).map_err(|e| {
+        let reason = e.to_string();
+        let reason = reason.rsplit_once(" at line").map_or(reason.as_str(), |(reason, _)| reason);
+        Failure::settings(anyhow::anyhow!("{name}:{}:{}: not valid JSON: {reason}", e.line(), e.column()))
+    })?;
+    if !value.is_object() {
+        return Err(Failure::settings(anyhow::anyhow!("{name}:1:1: the settings must be a JSON object")));
+    }
+    Ok(Layer { name, text, value })
+}
+
+impl Loaded {
+    /// The name of the file that a key's value came from.
+    pub(crate) fn origin(&self, path: &[String]) -> &str {
+        let from = self.layers.iter().rev().find(|layer| lookup(&layer.value, path).is_some());
+        from.map_or("default", |layer| &layer.name)
+    }
+
+    /// Keys of the user's file that this program does not know.
+    pub(crate) fn unknown_keys(&self) -> Vec<String> {
+        const KNOWN: [&str; 9] = [
+            "model_name",
+            "yolo_mode",
+            "max_iterations",
+            "tool_runtime",
+            "reasoning_effort",
+            "dirs",
+            "command_env",
+            "providers",
+            "limits",
+        ];
+        let known = |key: &str| KNOWN.contains(&key) || WITHOUT_EFFECT.iter().any(|(name, _)| *name == key);
+        let top = self.value.as_object().into_iter().flatten();
+        top.map(|(key, _)| key.clone()).filter(|key| !known(key)).collect()
+    }
+
+    /// Keys of the user's own file that have no effect, and why.
+    pub(crate) fn keys_without_effect(&self) -> Vec<(&'static str, &'static str)> {
+        let users = self.layers.get(1).and_then(|layer| layer.value.as_object());
+        WITHOUT_EFFECT
+            .into_iter()
+            .filter(|(key, _)| users.is_some_and(|users| users.contains_key(*key)))
+            .collect()
+    }
+}
+
+pub(crate) fn lookup<'a>(value: &'a Value, path: &[String]) -> Option<&'a Value> {
+    path.iter().try_fold(value, |value, key| match value {
+        Value::Array(items) => items.get(key.parse::<usize>().ok()?),
+        other => other.get(key),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load_user(text: &str, variables: &[(&str, &str)]) -> Result<Loaded, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let home = dir.path().to_str().unwrap().to_owned();
+        let mut all = vec![("HOME", home.as_str())];
+        all.extend_from_slice(variables);
+        let mut environment = Environment::of(&all);
+        let paths = Paths::find(&environment).unwrap();
+        std::fs::create_dir_all(&paths.config).unwrap();
+        std::fs::write(paths.settings(), text).unwrap();
+        load(&paths, &mut environment, None).map_err(|e| e.to_string().replace(&home, "~"))
+    }
+
+    #[test]
+    fn the_bundled_file_alone_is_complete() {
+        let loaded = load_user("{}", &[]).unwrap();
+        assert_eq!(loaded.settings.model_name, "anthropic/claude-opus-4.8:fal-ai");
+        assert_eq!((loaded.settings.max_iterations, loaded.settings.yolo_mode), (300, false));
+        assert_eq!(loaded.settings.reasoning_effort.as_deref(), Some("high"));
+        assert!(loaded.unknown_keys().is_empty());
+    }
+
+    #[test]
+    fn the_users_file_wins_and_placeholders_are_filled() {
+        let user = r#"{"model_name": "${M:-a/b}", "reasoning_effort": null, "mcpServers": {"x": {"url": "${U}"}}, "later": 1}"#;
+        let loaded = load_user(user, &[("U", "http://u")]).unwrap();
+        assert_eq!(
+            (loaded.settings.model_name.as_str(), loaded.settings.reasoning_effort.clone()),
+            ("a/b", None)
+        );
+        assert_eq!(loaded.value["mcpServers"]["x"]["url"], "http://u");
+        assert!(loaded.value["mcpServers"]["hf-mcp-server"].is_object());
+        assert_eq!(loaded.unknown_keys(), ["later"]);
+        assert!(loaded.origin(&["model_name".to_owned()]).ends_with("cli_agent_config.json"));
+        assert_eq!(loaded.origin(&["yolo_mode".to_owned()]), BUNDLED_NAME);
+    }
+
+    #[test]
+    fn mistakes_are_told_with_file_line_and_column() {
+        let error = |text: &str| load_user(text, &[]).unwrap_err();
+        let file = "~/.config/ml-intern/cli_agent_config.json";
+        assert_eq!(
+            error("{\n  \"model_name\": \"a/b\",\n}"),
+            format!("{file}:3:1: not valid JSON: trailing comma")
+        );
+        assert_eq!(error("[]"), format!("{file}:1:1: the settings must be a JSON object"));
+        assert!(
+            error("{\n  \"max_iterations\": \"many\"\n}")
+                .starts_with(&format!("{file}:2:21: max_iterations: invalid type"))
+        );
+        assert!(
+            error("{\"tool_runtime\": \"cloud\"}")
+                .contains("unknown variant `cloud`, expected `local` or `sandbox`")
+        );
+        let missing = error("{\n \"dirs\": [\"a\",\n  \"${NOPE}/x\"]}");
+        assert!(
+            missing.starts_with(&format!("{file}:3:3: dirs.1: the variable NOPE is not set")),
+            "{missing}"
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_named_must_exist() {
+        let mut environment =
+            Environment::of(&[("HOME", "/nonexistent"), ("ML_INTERN_CLI_CONFIG", "~/no.json")]);
+        let paths = Paths::find(&environment).unwrap();
+        let error = load(&paths, &mut environment, None).unwrap_err().to_string();
+        assert_eq!(error, "ML_INTERN_CLI_CONFIG names /nonexistent/no.json, which does not exist");
+    }
+}

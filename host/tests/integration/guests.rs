@@ -1,0 +1,186 @@
+//! Whatever a guest does is one failed result, and the agent goes on.
+
+use serde_json::json;
+use testkit::Step;
+
+use crate::support::{Stream, TestHost, call};
+
+const GRANTS: &str = "[probe]\nkv = true\npaths = [\"workspace\", \"tmp\", \"data\"]\n";
+
+fn host(steps: Vec<Step>, grants: &str) -> TestHost {
+    let host = TestHost::outside_tmp(steps);
+    let plugins = host.home.join("plugins");
+    std::fs::create_dir(&plugins).unwrap();
+    std::fs::copy(guests::component("probe"), plugins.join("probe.wasm")).unwrap();
+    host.home_file(".config/ml-intern/grants.toml", grants);
+    host.settings(&json!({"limits": {"cpu_ms": 300, "wall_time_s": 2}}));
+    host
+}
+
+fn run(host: &TestHost) -> Stream {
+    let plugins = host.home.join("plugins").display().to_string();
+    host.stream(&["--plugin-dir", &plugins])
+}
+
+fn trick(name: &str, with: &str) -> Step {
+    call("probe__probe", json!({"trick": name, "with": with}))
+}
+
+#[test]
+fn every_trick_is_one_failed_result() {
+    let tricks = [
+        ("panic", "it panicked or aborted"),
+        ("exit", "the plugin crashed"),
+        ("loop", "computed for more than 0.3 s"),
+        ("recurse", "recursed deeper than 512 KiB"),
+        ("allocate", "wanted more than 256 MiB"),
+        ("sleep", "took more than 2 s"),
+        ("flood_host", "handed more than 16 MiB"),
+        ("flood_kv", "too large"),
+        ("exec", "no grant for `exec`"),
+        ("write", "no grant for `files`"),
+        ("http", "no grant for `network`"),
+    ];
+    let mut steps: Vec<Step> = tricks.iter().map(|(name, _)| trick(name, "x")).collect();
+    steps.push(trick("echo", "still here"));
+    steps.push(Step::text("done"));
+    let host = host(steps, GRANTS);
+    let ran = run(&host);
+    let outputs = ran.all("tool_output");
+    assert_eq!(outputs.len(), tricks.len() + 1, "{}", ran.stderr);
+    for ((name, message), output) in tricks.iter().zip(&outputs) {
+        assert_eq!(output["success"], false, "{name}: {output}");
+        assert!(output["output"].as_str().unwrap().contains(message), "{name}: {output}");
+    }
+    assert_eq!(outputs.last().unwrap()["output"], "still here");
+    assert_eq!((ran.code, &ran.result()["result"]), (Some(0), &json!("done")), "{}", ran.stderr);
+    assert_eq!(host.server.violations(), Vec::<String>::new());
+}
+
+#[test]
+fn tricks_at_the_same_time_do_not_hold_each_other_up() {
+    let all = ["loop", "sleep", "allocate", "panic", "recurse", "echo"]
+        .map(|name| ("probe__probe", json!({"trick": name, "with": "me"})));
+    let ran = run(&host(vec![Step::calls(all), Step::text("ok")], GRANTS));
+    let done: Vec<bool> = ran.all("tool_output").iter().map(|o| o["success"] == true).collect();
+    assert_eq!(done, [false, false, false, false, false, true]);
+}
+
+#[test]
+fn floods_are_bounded() {
+    let ran = run(&host(
+        vec![trick("flood_output", ""), trick("flood_stdout", ""), trick("flood_log", ""), Step::text("ok")],
+        GRANTS,
+    ));
+    let outputs = ran.outputs();
+    assert!(
+        outputs[0].ends_with("[cut by the host: 1048576 of 8388608 bytes]") && outputs[0].len() < 1_100_000
+    );
+    assert_eq!(outputs[1..], ["flooded", "flooded"]);
+    let logs = ran.all("tool_log");
+    assert!(logs.len() <= 1_000 && logs.iter().all(|l| l["log"].as_str().unwrap().len() <= 4_096));
+    assert!(!ran.stderr.contains("xxxx"));
+}
+
+#[test]
+fn a_guest_sees_what_it_was_given_and_nothing_else() {
+    let steps = vec![
+        trick("read", "a.txt"),
+        trick("read", "/etc/passwd"),
+        trick("read", "../home/.config/ml-intern/cli_agent_config.json"),
+        trick("read", "link/secret"),
+        trick("read", "file-link"),
+        trick("write_directly", "a.txt"),
+        trick("write_directly", "/tmp/mine"),
+        trick("read", "/tmp/mine"),
+        trick("write_directly", "/data/own"),
+        trick("environment", ""),
+        trick("connect", "127.0.0.1:1"),
+        Step::text("ok"),
+    ];
+    let host = host(steps, GRANTS);
+    host.file("a.txt", "mine");
+    let outside = host.home.parent().unwrap().join("outside");
+    std::fs::create_dir(&outside).unwrap();
+    std::fs::write(outside.join("secret"), "secret").unwrap();
+    std::os::unix::fs::symlink(&outside, host.workspace.join("link")).unwrap();
+    std::os::unix::fs::symlink(outside.join("secret"), host.workspace.join("file-link")).unwrap();
+    let ran = run(&host);
+    let outputs = ran.outputs();
+    assert_eq!(outputs[0], "mine");
+    for refused in [1, 2, 3, 4, 5, 10] {
+        assert!(outputs[refused].starts_with("refused: "), "{refused}: {outputs:?}");
+    }
+    assert_eq!((outputs[6], outputs[7], outputs[8]), ("written", "written", "written"));
+    assert!(outputs[9].contains("ML_INTERN_PLUGIN=probe") && !outputs[9].contains("PATH="), "{}", outputs[9]);
+    assert_eq!(host.read("a.txt"), "mine");
+}
+
+#[test]
+fn without_a_grant_a_guest_sees_no_folder_at_all() {
+    let host = host(
+        vec![
+            trick("read", "a.txt"),
+            trick("write_directly", "/tmp/x"),
+            trick("flood_kv", ""),
+            Step::text("ok"),
+        ],
+        "",
+    );
+    host.file("a.txt", "mine");
+    let ran = run(&host);
+    let outputs = ran.outputs();
+    assert!(outputs[0].starts_with("refused: ") && outputs[1].starts_with("refused: "), "{outputs:?}");
+    assert!(outputs[2].contains("no grant for `kv`"), "{outputs:?}");
+}
+
+#[test]
+fn granted_changes_are_undoable_and_stay_inside() {
+    let grants = "[probe]\nfiles = true\npaths = [\"workspace\"]\n";
+    let steps = vec![
+        trick("write", "a.txt"),
+        trick("rename", "a.txt"),
+        trick("remove", "a.txt.moved"),
+        trick("rename", "../x"),
+        trick("remove", "/etc/hostname"),
+        trick("write", ".env"),
+        Step::text("ok"),
+    ];
+    let host = host(steps, grants);
+    let ran = run(&host);
+    let outputs = ran.outputs();
+    assert_eq!(outputs[..3], ["written", "moved", "removed"], "{outputs:?}");
+    assert!(
+        outputs[3].contains("outside") && outputs[4].contains("outside") && outputs[5].contains("sealed"),
+        "{outputs:?}"
+    );
+    assert!(std::path::Path::new("/etc/hostname").exists());
+}
+
+#[test]
+fn what_acts_on_a_terminal_does_not_reach_it() {
+    let host = host(vec![trick("escape", ""), Step::text("a\u{1b}[2Jb\u{1b}]0;title\u{7}\n")], GRANTS);
+    let plugins = host.home.join("plugins").display().to_string();
+    host.server.push(trick("panic", "x\u{1b}[31m"));
+    let ran = host.run(["go", "-m", "chat/m", "--plugin-dir", &plugins]);
+    assert!(!ran.stderr.contains('\u{1b}') && !ran.stderr.contains('\u{7}'), "{:?}", ran.stderr);
+}
+
+#[test]
+fn requests_go_only_where_both_sides_allow_it() {
+    // The probe declares one origin that nothing listens on; no grant can widen that.
+    let host = host(
+        vec![
+            trick("http", "http://127.0.0.1:1/"),
+            trick("http", "http://127.0.0.1:2/"),
+            trick("http", "https://example.com/"),
+            trick("http", "http://169.254.169.254/"),
+            Step::text("ok"),
+        ],
+        "[probe]\nnetwork = [\"http://127.0.0.1:1 GET\", \"http://127.0.0.1:2\", \"https://example.com\"]\n",
+    );
+    let ran = run(&host);
+    let outputs = ran.outputs();
+    assert!(outputs[0].contains("cannot connect to http://127.0.0.1:1"), "{outputs:?}");
+    assert!(outputs[1..].iter().all(|o| o.contains("is not granted")), "{outputs:?}");
+}

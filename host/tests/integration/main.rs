@@ -1,0 +1,13 @@
+//! The real binary, with real components, against a scripted model on loopback.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod cli;
+mod formats;
+mod guests;
+mod permissions;
+mod plugins;
+mod resume;
+mod support;
+mod tools;
+mod turns;
+mod wit;

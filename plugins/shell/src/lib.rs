@@ -1,0 +1,6 @@
+//! The tool `bash`.
+
+mod ansi;
+mod bash;
+
+sdk::export!(bash::Bash);

@@ -1,0 +1,10 @@
+//! The tools `read`, `write` and `edit`.
+
+mod edit;
+mod python;
+mod read;
+mod replace;
+mod seen;
+mod write;
+
+sdk::export!(read::Read, write::Write, edit::Edit);

@@ -1,0 +1,14 @@
+/// Why a manifest is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    #[error("{0}")]
+    Syntax(String),
+    #[error("`id` is `{0}`; it must start with a-z and hold only a-z, 0-9 and `-`, at most 32 characters")]
+    Id(String),
+    #[error("it declares no tools; add a [tools.NAME] table for each tool")]
+    NoTools,
+    #[error("tool `{0}`: a name must start with a-z and hold only a-z, 0-9 and `_`, at most 48 characters")]
+    ToolName(String),
+    #[error("tool `{tool}`: wall_time_s is {seconds}; it must lie between 1 and {}", crate::MAX_WALL_TIME_S)]
+    WallTime { tool: String, seconds: u32 },
+}

@@ -1,0 +1,225 @@
+//! What a plugin declares about itself.
+//!
+//! The author writes `plugin.toml` beside `Cargo.toml`; the SDK's export macro checks it, turns it into
+//! JSON and puts it into the component's custom section [`SECTION`]. The host reads that section without
+//! running anything. What is declared here is a ceiling: what a plugin gets is decided by grants.
+
+mod error;
+mod tier;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+pub use error::ManifestError;
+pub use tier::Tier;
+
+/// The custom section of a component that holds its manifest, as JSON.
+pub const SECTION: &str = "ml-intern:manifest";
+
+/// Seconds a call may take when a tool says nothing else.
+pub const DEFAULT_WALL_TIME_S: u32 = 120;
+
+/// Seconds a call may take at most, whatever a tool says: ten hours and a minute.
+pub const MAX_WALL_TIME_S: u32 = 36_060;
+
+/// A plugin's manifest.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// `[a-z][a-z0-9-]*`, at most 32 characters: the prefix of its tools' names.
+    pub id: String,
+    /// The plugin's own version.
+    pub version: String,
+    /// One line for people.
+    pub description: String,
+    /// Who made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publisher: Option<String>,
+    /// The most it may ever be granted.
+    #[serde(default)]
+    pub capabilities: Capabilities,
+    /// What the host has to know of each tool before it runs.
+    pub tools: BTreeMap<String, ToolPolicy>,
+}
+
+/// Kinds of access, as declared by a manifest or given by a grant.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Capabilities {
+    /// Run native commands behind the wall.
+    #[serde(default)]
+    pub exec: bool,
+    /// Change files of the writable folders.
+    #[serde(default)]
+    pub files: bool,
+    /// Keep values for the session.
+    #[serde(default)]
+    pub kv: bool,
+    /// Folders to read: `workspace`, `tmp`, `data`.
+    #[serde(default)]
+    pub paths: Vec<Mount>,
+    /// Origins to reach, as `scheme://host[:port] METHOD…`.
+    #[serde(default)]
+    pub network: Vec<String>,
+}
+
+/// A folder a guest can see.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mount {
+    /// `/workspace` and the added folders, read-only, also under their real paths.
+    Workspace,
+    /// `/tmp`: the session's own, shared with its commands, read and write.
+    Tmp,
+    /// `/data`: the plugin's own, read and write.
+    Data,
+}
+
+/// What the host has to know of a tool before it runs.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ToolPolicy {
+    /// The least that a call of this tool counts as.
+    pub tier: Tier,
+    /// Seconds a call may take.
+    #[serde(default = "default_wall_time")]
+    pub wall_time_s: u32,
+    /// Name of an integer argument that replaces `wall_time_s`, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_argument: Option<String>,
+}
+
+fn default_wall_time() -> u32 {
+    DEFAULT_WALL_TIME_S
+}
+
+impl Manifest {
+    /// Parses `plugin.toml`.
+    ///
+    /// # Errors
+    /// When the text is not TOML, has unknown keys, or breaks a rule of [`Manifest::check`].
+    pub fn from_toml(text: &str) -> Result<Self, ManifestError> {
+        let manifest: Self = toml::from_str(text).map_err(|e| ManifestError::Syntax(e.to_string()))?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// Parses the custom section.
+    ///
+    /// # Errors
+    /// When the bytes are not JSON, have unknown keys, or break a rule of [`Manifest::check`].
+    pub fn from_json(bytes: &[u8]) -> Result<Self, ManifestError> {
+        let manifest: Self =
+            serde_json::from_slice(bytes).map_err(|e| ManifestError::Syntax(e.to_string()))?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// Checks names and limits.
+    ///
+    /// # Errors
+    /// Names the first rule that is broken.
+    pub fn check(&self) -> Result<(), ManifestError> {
+        if !is_plugin_id(&self.id) {
+            return Err(ManifestError::Id(self.id.clone()));
+        }
+        if self.tools.is_empty() {
+            return Err(ManifestError::NoTools);
+        }
+        for (name, policy) in &self.tools {
+            if !is_tool_name(name) {
+                return Err(ManifestError::ToolName(name.clone()));
+            }
+            if policy.wall_time_s == 0 || policy.wall_time_s > MAX_WALL_TIME_S {
+                return Err(ManifestError::WallTime { tool: name.clone(), seconds: policy.wall_time_s });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Capabilities {
+    /// What is both here and there.
+    #[must_use]
+    pub fn intersection(&self, other: &Self) -> Self {
+        Self {
+            exec: self.exec && other.exec,
+            files: self.files && other.files,
+            kv: self.kv && other.kv,
+            paths: self.paths.iter().filter(|m| other.paths.contains(m)).copied().collect(),
+            network: self.network.iter().filter(|n| other.network.contains(n)).cloned().collect(),
+        }
+    }
+}
+
+/// Whether `id` can be a plugin's id.
+#[must_use]
+pub fn is_plugin_id(id: &str) -> bool {
+    id.len() <= 32
+        && id.starts_with(|c: char| c.is_ascii_lowercase())
+        && id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+/// Whether `name` can be a tool's name.
+#[must_use]
+pub fn is_tool_name(name: &str) -> bool {
+    name.len() <= 48
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+        id = "greeter"
+        version = "1.0.0"
+        description = "Greets."
+        [capabilities]
+        paths = ["workspace"]
+        [tools.greet]
+        tier = "read"
+    "#;
+
+    #[test]
+    fn toml_and_json_carry_the_same_manifest() {
+        let manifest = Manifest::from_toml(GOOD).unwrap();
+        let json = serde_json::to_vec(&manifest).unwrap();
+        assert_eq!(Manifest::from_json(&json).unwrap(), manifest);
+        assert_eq!(manifest.tools["greet"].wall_time_s, DEFAULT_WALL_TIME_S);
+    }
+
+    #[test]
+    fn unknown_keys_are_named() {
+        let text = GOOD.replace("[capabilities]", "[capabilities]\nexce = true");
+        let error = Manifest::from_toml(&text).unwrap_err().to_string();
+        assert!(error.contains("unknown field `exce`"), "{error}");
+    }
+
+    #[test]
+    fn names_and_limits_are_checked() {
+        let refused =
+            |from: &str, to: &str| Manifest::from_toml(&GOOD.replace(from, to)).unwrap_err().to_string();
+        assert!(refused("greeter", "Greeter").contains("`Greeter`"));
+        assert!(refused("tools.greet", "tools.\"greet-me\"").contains("`greet-me`"));
+        assert!(refused("tier = \"read\"", "tier = \"read\"\nwall_time_s = 0").contains("wall_time_s"));
+        assert!(refused("[tools.greet]\n        tier = \"read\"", "[tools]").contains("no tools"));
+        assert!(refused("\"read\"", "\"harmless\"").contains("harmless"));
+    }
+
+    #[test]
+    fn an_intersection_has_what_both_have() {
+        let declared = Capabilities {
+            exec: true,
+            kv: true,
+            paths: vec![Mount::Tmp, Mount::Workspace],
+            ..Default::default()
+        };
+        let granted =
+            Capabilities { kv: true, files: true, paths: vec![Mount::Workspace], ..Default::default() };
+        let both = Capabilities { kv: true, paths: vec![Mount::Workspace], ..Default::default() };
+        assert_eq!(declared.intersection(&granted), both);
+    }
+}

@@ -1,0 +1,80 @@
+use std::path::{Component, Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::bindings::ml_intern::plugin::types as wit;
+
+/// The call being made and the session it belongs to.
+#[derive(Clone, Debug, Default)]
+pub struct Call {
+    /// The call's id, as the model gave it.
+    pub id: String,
+    /// Milliseconds this call may take.
+    pub deadline_ms: u32,
+    session: Session,
+}
+
+/// The facts of `tool-call.extra`. Unknown ones are of a later version.
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Session {
+    #[serde(default)]
+    session: String,
+    #[serde(default)]
+    workspace: PathBuf,
+}
+
+impl Call {
+    /// A call in a workspace, for native tests of a tool.
+    #[must_use]
+    pub fn in_workspace(workspace: impl Into<PathBuf>) -> Self {
+        Self { session: Session { workspace: workspace.into(), ..Session::default() }, ..Self::default() }
+    }
+
+    pub(crate) fn from_wit(call: &wit::ToolCall) -> Self {
+        let session =
+            call.extra.as_deref().and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
+        Self { id: call.id.clone(), deadline_ms: call.deadline_ms, session }
+    }
+
+    /// The session's id.
+    #[must_use]
+    pub fn session_id(&self) -> &str {
+        &self.session.session
+    }
+
+    /// The workspace: the absolute path it has outside, which is also its path inside.
+    #[must_use]
+    pub fn workspace(&self) -> &Path {
+        &self.session.workspace
+    }
+
+    /// What a path given by the model means: relative ones are taken from the workspace, `.` and `..`
+    /// are resolved by name. Links are left to the host.
+    #[must_use]
+    pub fn path(&self, given: &str) -> PathBuf {
+        let mut path = PathBuf::new();
+        for part in self.workspace().join(given).components() {
+            match part {
+                Component::CurDir => {}
+                Component::ParentDir => {
+                    path.pop();
+                }
+                other => path.push(other),
+            }
+        }
+        path
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_taken_from_the_workspace() {
+        let call = Call::in_workspace("/home/ada/work");
+        assert_eq!(call.path("a/./b.txt"), Path::new("/home/ada/work/a/b.txt"));
+        assert_eq!(call.path("../x"), Path::new("/home/ada/x"));
+        assert_eq!(call.path("/../../etc"), Path::new("/etc"));
+    }
+}

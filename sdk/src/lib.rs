@@ -1,0 +1,80 @@
+//! Write a tool for ml-intern.
+//!
+//! A plugin is a crate of type `cdylib` that is compiled for `wasm32-wasip2`. A tool is a type: its
+//! fields are the arguments that the model fills in, its doc comments are what the model reads about
+//! them, and [`Tool::run`] does the work. This is a complete plugin:
+//!
+//! ```
+//! use ml_intern_sdk::{Call, Deserialize, JsonSchema, Output, Tool, ToolError};
+//!
+//! #[derive(Deserialize, JsonSchema)]
+//! struct Greet { /// Who is greeted.
+//!     name: String }
+//! impl Tool for Greet {
+//!     const NAME: &str = "greet";
+//!     const DESCRIPTION: &str = "Greets someone by name.";
+//!     fn run(self, _: &Call) -> Result<Output, ToolError> { Ok(Output::text(format!("Hello, {}!", self.name))) }
+//! }
+//! ml_intern_sdk::export!(Greet);
+//! ```
+//!
+//! with this `plugin.toml` beside its `Cargo.toml`:
+//!
+//! ```toml
+//! id = "greeter"
+//! version = "0.1.0"
+//! description = "Greets people."
+//! [tools.greet]
+//! tier = "read"
+//! ```
+//!
+//! `cargo build --release --target wasm32-wasip2` makes the component; `ml-intern plugin info FILE` shows
+//! what it can reach, `ml-intern tool --plugin-dir FOLDER greeter__greet '{"name": "Ada"}'` calls it.
+//!
+//! Files are read with `std::fs` (see [`Call::path`]) and changed through [`files`]; commands run through
+//! [`exec`], requests through [`http`], values that outlive a call lie in [`kv`]. Each of these needs a
+//! line in `plugin.toml` and a grant of the user, and fails with [`ErrorKind::Denied`] without.
+
+mod call;
+mod describe;
+mod error;
+pub mod exec;
+mod export;
+pub mod files;
+pub mod http;
+pub mod kv;
+pub mod log;
+mod output;
+mod parse;
+
+pub use call::Call;
+pub use describe::{Tool, describe};
+pub use error::{ErrorKind, ToolError};
+pub use output::{Output, plural, table, thousands, truncate_middle};
+pub use schemars::{self, JsonSchema};
+pub use sdk_macros::manifest;
+pub use serde::{self, Deserialize};
+
+/// The generated glue; [`export!`] uses it, authors need not.
+#[doc(hidden)]
+pub mod bindings {
+    #![allow(
+        missing_docs,
+        unsafe_code,
+        unreachable_pub,
+        clippy::allow_attributes_without_reason,
+        clippy::all,
+        reason = "generated"
+    )]
+    wit_bindgen::generate!({
+        path: "../wit",
+        world: "plugin",
+        pub_export_macro: true,
+        default_bindings_module: "ml_intern_sdk::bindings",
+    });
+}
+
+#[doc(hidden)]
+pub mod glue {
+    pub use crate::parse::invoke;
+}
