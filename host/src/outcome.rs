@@ -214,6 +214,7 @@ mod tests {
             tool_call_id: "1".into(),
             output: String::new(),
             success: false,
+            duration_ms: 0,
             changes: Vec::new(),
             denial: Some(PermissionDenial {
                 tool: "bash".to_owned(),

@@ -16,7 +16,7 @@ pub(super) fn run(command: &ConfigCommand, environment: Environment) -> Result<E
     };
     let loaded = Setup::read(environment, place.config.as_deref())?.loaded;
     if !origin {
-        let mut value = loaded.value.clone();
+        let mut value = loaded.value;
         hide(&mut value, false);
         println!("{}", serde_json::to_string_pretty(&value).map_err(anyhow::Error::from)?);
         return Ok(Exit::Done);
@@ -51,7 +51,7 @@ fn leaves(loaded: &Loaded, value: &Value, path: &mut Vec<String>, rows: &mut Vec
 fn hide(value: &mut Value, secret: bool) {
     match value {
         Value::Object(fields) => {
-            fields.iter_mut().for_each(|(key, field)| hide(field, secret || holds_secret(key)))
+            fields.iter_mut().for_each(|(key, field)| hide(field, secret || holds_secret(key)));
         }
         Value::Array(items) => items.iter_mut().for_each(|item| hide(item, secret)),
         Value::String(text) if secret => *text = "(hidden)".to_owned(),

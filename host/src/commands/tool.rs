@@ -45,7 +45,7 @@ pub(super) async fn run(args: ToolArgs, environment: Environment) -> Result<Exit
     let cancel = tokio_util::sync::CancellationToken::new();
     let invocation = Invocation { id: "call_1".into(), tool: args.name.clone(), arguments };
     let mut interrupted = signal(SignalKind::interrupt())?;
-    let call = plugins.invoke(&session, invocation, needs, cancel.clone());
+    let call = plugins.invoke(&session, invocation, needs, cancel.clone()).result();
     tokio::pin!(call);
     let result = loop {
         tokio::select! {

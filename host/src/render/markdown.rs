@@ -67,7 +67,7 @@ impl Markdown {
         }
         match &self.skin {
             Some(_) if self.in_fence => {
-                self.indented(&format!("\u{1b}[38;2;120;220;255m{line}\u{1b}[0m"), out)
+                self.indented(&format!("\u{1b}[38;2;120;220;255m{line}\u{1b}[0m"), out);
             }
             Some(skin) if !line.trim().is_empty() => {
                 let rendered = skin.text(line, Some(self.width - INDENT.len())).to_string();

@@ -254,6 +254,7 @@ mod tests {
                 tool_call_id: "1".into(),
                 output: "\u{1b}[31mno such file\n(exit code 2)".to_owned(),
                 success: false,
+                duration_ms: 1,
                 changes: Vec::new(),
                 denial: None,
             },

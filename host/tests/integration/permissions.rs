@@ -184,7 +184,7 @@ fn an_ordinary_user_has_the_same_wall() {
         call("read", json!({"path": "made"})),
         Step::text("ok"),
     ])
-    .as_nobody();
+    .for_nobody();
     let ran = host.stream(&[]);
     let outputs = ran.outputs();
     assert!(

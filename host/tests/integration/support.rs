@@ -99,7 +99,7 @@ impl TestHost {
     }
 
     /// Gives everything to an ordinary user and runs as that user. Tests that run as one already do.
-    pub(crate) fn as_nobody(mut self) -> Self {
+    pub(crate) fn for_nobody(mut self) -> Self {
         if rustix::process::geteuid().is_root() {
             let base = self.home.parent().unwrap().to_owned();
             for path in [base.clone(), self.home.clone(), self.workspace.clone()] {

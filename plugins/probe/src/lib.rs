@@ -1,5 +1,5 @@
 //! A badly behaved guest for the tests. Each trick is something that a plugin must not get away with.
-#![allow(clippy::panic, reason = "that is what it is for")]
+#![allow(clippy::panic, clippy::disallowed_methods, reason = "that is what it is for")]
 
 use std::time::Duration;
 
@@ -148,7 +148,6 @@ fn flood_kv() -> Result<String, ToolError> {
     Ok("flooded".to_owned())
 }
 
-#[allow(clippy::disallowed_methods, reason = "what a guest sees of the environment is looked at")]
 fn environment() -> String {
     let variables: Vec<String> = std::env::vars().map(|(name, value)| format!("{name}={value}")).collect();
     let arguments: Vec<String> = std::env::args().collect();

@@ -7,10 +7,9 @@ use protocol::{
     PermissionDenial, PlanItem, Tier, ToolCall, ToolCallId, ToolResult,
 };
 use provider::Completion;
-use runtime::Pending;
+use runtime::{Pending, RunningCall};
 use serde_json::Value;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::approval::{Decision, Denied, Facts, decide};
@@ -26,6 +25,23 @@ struct Planned {
     call: ToolCall,
     arguments: Value,
     fate: Fate,
+}
+
+/// What comes of a call.
+enum Outcome {
+    Known(Box<ToolResult>),
+    Running(RunningCall),
+}
+
+async fn all_results(outcomes: Vec<Outcome>) -> Vec<ToolResult> {
+    let mut results = Vec::with_capacity(outcomes.len());
+    for outcome in outcomes {
+        results.push(match outcome {
+            Outcome::Known(result) => *result,
+            Outcome::Running(call) => call.result().await,
+        });
+    }
+    results
 }
 
 enum Fate {
@@ -143,40 +159,39 @@ impl Session {
     /// Runs calls together. Returns whether the person interrupted them.
     async fn run_batch(&mut self, batch: Vec<Planned>, cancel: &CancellationToken) -> Result<bool, Fault> {
         let (sender, mut needs) = mpsc::channel::<Pending>(NEEDS);
-        let mut running = JoinSet::new();
-        let mut results: Vec<Option<ToolResult>> = Vec::with_capacity(batch.len());
         let mut calls = Vec::with_capacity(batch.len());
-        for (k, Planned { call, arguments, fate }) in batch.into_iter().enumerate() {
-            results.push(match fate {
-                Fate::Known(result) | Fate::Misshapen(result) => Some(result),
+        let mut outcomes = Vec::with_capacity(batch.len());
+        for Planned { call, arguments, fate } in batch {
+            outcomes.push(match fate {
+                Fate::Known(result) | Fate::Misshapen(result) => Outcome::Known(Box::new(result)),
                 Fate::Run | Fate::Ask(_) => {
-                    let (runtime, context, needs, cancel) =
-                        (self.runtime.clone(), self.context.clone(), sender.clone(), cancel.clone());
                     let invocation = Invocation { id: call.id.clone(), tool: call.name.clone(), arguments };
-                    running
-                        .spawn(async move { (k, runtime.invoke(&context, invocation, needs, cancel).await) });
-                    None
+                    Outcome::Running(self.runtime.invoke(
+                        &self.context,
+                        invocation,
+                        sender.clone(),
+                        cancel.clone(),
+                    ))
                 }
             });
             calls.push(call);
         }
         drop(sender);
-        while !running.is_empty() {
+        let all = all_results(outcomes);
+        tokio::pin!(all);
+        let results = loop {
             tokio::select! {
+                results = &mut all => break results,
                 Some(need) = needs.recv() => self.answer(need, cancel).await?,
-                Some(done) = running.join_next() => {
-                    if let Ok((k, result)) = done {
-                        results[k] = Some(result);
-                    }
-                }
             }
-        }
+        };
         // A call that ended because of the interrupt has no result of its own.
         let interrupted = cancel.is_cancelled();
         for (call, result) in calls.into_iter().zip(results) {
-            match result {
-                Some(result) if !result.cancelled => self.record_result(call, result).await?,
-                _ => self.give_up([call], notes::INTERRUPTED).await?,
+            if result.cancelled {
+                self.give_up([call], notes::INTERRUPTED).await?;
+            } else {
+                self.record_result(call, result).await?;
             }
         }
         Ok(interrupted)
@@ -187,7 +202,8 @@ impl Session {
             self.plan.clone_from(&plan);
             self.journal.emit(Event::PlanUpdate { plan }).await?;
         }
-        let ToolResult { text, success, changes, denial, .. } = result;
+        let ToolResult { text, success, changes, denial, took, .. } = result;
+        let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let item = Item::Tool {
             tool_call_id: call.id.clone(),
             tool: call.name.clone(),
@@ -199,6 +215,7 @@ impl Session {
             tool_call_id: call.id,
             output: text,
             success,
+            duration_ms,
             changes,
             denial,
         };

@@ -43,6 +43,9 @@ pub enum Event {
         tool_call_id: ToolCallId,
         output: String,
         success: bool,
+        /// Milliseconds the call took; 0 for a call that was not run.
+        #[serde(default)]
+        duration_ms: u64,
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         changes: Vec<FileChange>,
         /// Set when this program refused the call or a part of it.

@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,8 @@ pub struct ToolResult {
     pub success: bool,
     /// The person stopped the call before it was done.
     pub cancelled: bool,
+    /// How long the call itself took, from checking its arguments to giving up its memory.
+    pub took: Duration,
     /// The answer for programs.
     pub structured: Option<Value>,
     /// Files that were changed, in order.

@@ -7,6 +7,7 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use rustix::fs::OFlags;
 use wasmtime::component::Component;
@@ -31,8 +32,13 @@ impl CodeCache {
     /// The code of a component, if it is there and authentic. Anything else is told and ignored.
     pub(crate) fn load(&self, shared: &Shared, digest: &str) -> Option<Component> {
         let path = self.path(shared, digest);
+        let started = Instant::now();
         match self.try_load(shared, &path) {
-            Ok(component) => component,
+            Ok(component) => {
+                let took_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+                tracing::debug!(took_us, found = component.is_some(), "compiled code looked up");
+                component
+            }
             Err(reason) => {
                 tracing::warn!("compiled code {} is not used: {reason}", path.display());
                 None

@@ -2,12 +2,25 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use wasmtime::component::Linker;
-use wasmtime::{Config, Engine, EngineWeak};
+use wasmtime::{Config, Enabled, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::PluginError;
 use crate::bindings::Plugin;
-use crate::limits::{EPOCH_MS, MAX_STACK_BYTES};
+use crate::limits::{EPOCH_MS, Limits, MAX_CALLS, MAX_STACK_BYTES, MAX_TABLE_ELEMENTS};
 use crate::state::{CallState, HostCalls};
+
+/// Core instances, memories and tables that a component has, on average over all that run.
+const CORE_INSTANCES: u32 = 8;
+const MEMORIES: u32 = 2;
+const TABLES: u32 = 4;
+
+/// Memories that stay ready for the plugin that used them last.
+const WARM_SLOTS: u32 = 8;
+
+/// Bytes of a memory, and of a table or stack, that are cleared in place between two calls; what is
+/// beyond them goes back to the system.
+const KEPT_MEMORY_BYTES: usize = 2 << 20;
+const KEPT_BYTES: usize = 64 << 10;
 
 /// Where code is to run.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +55,19 @@ impl Shared {
     }
 }
 
-pub(crate) fn engine(target: Target<'_>) -> Result<Engine, PluginError> {
+/// An engine with memory set aside for all calls that can run at a time, so that a call maps and unmaps
+/// nothing. Where the address space for that cannot be had (`ulimit -v`), memory is mapped call by call.
+fn engine(target: Target<'_>) -> Result<Engine, PluginError> {
+    let mut config = config(target)?;
+    config.allocation_strategy(pool());
+    if let Ok(engine) = Engine::new(&config) {
+        return Ok(engine);
+    }
+    config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+    Engine::new(&config).map_err(PluginError::engine)
+}
+
+fn config(target: Target<'_>) -> Result<Config, PluginError> {
     let mut config = Config::new();
     config
         .epoch_interruption(true)
@@ -53,7 +78,26 @@ pub(crate) fn engine(target: Target<'_>) -> Result<Engine, PluginError> {
     if let Target::Baseline(triple) = target {
         config.target(triple).map_err(PluginError::engine)?;
     }
-    Engine::new(&config).map_err(PluginError::engine)
+    Ok(config)
+}
+
+fn pool() -> PoolingAllocationConfig {
+    let calls = u32::try_from(MAX_CALLS).unwrap_or(u32::MAX);
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(calls)
+        .total_core_instances(calls * CORE_INSTANCES)
+        .total_memories(calls * MEMORIES)
+        .total_tables(calls * TABLES)
+        .total_stacks(calls)
+        .max_memory_size(Limits::default().memory_bytes)
+        .table_elements(MAX_TABLE_ELEMENTS)
+        .max_unused_warm_slots(WARM_SLOTS)
+        .linear_memory_keep_resident(KEPT_MEMORY_BYTES)
+        .table_keep_resident(KEPT_BYTES)
+        .async_stack_keep_resident(KEPT_BYTES)
+        // Where the kernel can say which pages were written (Linux 6.7), only those are cleared.
+        .pagemap_scan(Enabled::Auto);
+    pool
 }
 
 /// A thread that advances the epoch while calls run, and sleeps when none does.

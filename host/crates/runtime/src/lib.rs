@@ -33,5 +33,5 @@ pub use folders::{Folders, is_sealed};
 pub use grants::Grants;
 pub use inspect::{Inspection, inspect};
 pub use limits::Limits;
-pub use runtime::{Pending, PluginRuntime, RuntimeConfig};
+pub use runtime::{Pending, PluginRuntime, RunningCall, RuntimeConfig};
 pub use session::{SessionContext, Workplace};

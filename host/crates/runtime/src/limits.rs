@@ -22,7 +22,7 @@ pub(crate) const HOSTCALL_BYTES: usize = 16 << 20;
 pub(crate) const MAX_HANDLES: usize = 10_000;
 
 /// Elements of all tables of a call.
-const MAX_TABLE_ELEMENTS: usize = 100_000;
+pub(crate) const MAX_TABLE_ELEMENTS: usize = 100_000;
 
 /// Core instances, tables and memories of a call; a plugin of the SDK has a handful.
 const MAX_INSTANCES: usize = 100;

@@ -1,11 +1,12 @@
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use egress::Egress;
 use manifest::ToolPolicy;
 use protocol::{HostReply, HostRequest, Invocation, ToolCallId, ToolResult, ToolSpec};
 use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::CodeCache;
@@ -136,83 +137,38 @@ impl PluginRuntime {
             .is_some_and(|(plugin, _)| matches!(plugin.source, Source::Bundled(_)))
     }
 
-    /// Runs a call to its end. Whatever the guest does, this is one result. Needs go to `needs`; cancelling
-    /// ends the call wherever it is.
-    pub async fn invoke(
+    /// Starts a call, on a task and a thread of its own. Whatever the guest does, it ends with one result.
+    /// Needs go to `needs`; cancelling ends the call wherever it is.
+    #[must_use]
+    pub fn invoke(
         &self,
         session: &Arc<SessionContext>,
         invocation: Invocation,
         needs: mpsc::Sender<Pending>,
         cancel: CancellationToken,
-    ) -> ToolResult {
-        let Invocation { id, tool, mut arguments } = invocation;
-        let Some((plugin, bare)) = self.inner.catalog.tools.get(&tool) else {
-            return ToolResult::failed(self.unknown_tool(&tool));
-        };
-        let (plugin, bare) = (plugin.clone(), bare.clone());
-        let inner = self.inner.clone();
-        let session = session.clone();
-        let stop = cancel.clone();
-        let work = async move {
-            let Ok(_all) = inner.slots.acquire().await else {
-                return ToolResult::failed("the runtime is closing");
+    ) -> RunningCall {
+        let (runtime, session) = (self.clone(), session.clone());
+        RunningCall(tokio::spawn(async move {
+            let Some((plugin, tool)) = runtime.inner.catalog.tools.get(&invocation.tool).cloned() else {
+                return ToolResult::failed(runtime.unknown_tool(&invocation.tool));
             };
-            let Ok(_own) = plugin.slots.acquire().await else {
-                return ToolResult::failed("the runtime is closing");
-            };
-            let shared = match inner.shared() {
-                Ok(shared) => shared,
-                Err(error) => return ToolResult::failed(error.to_string()),
-            };
-            let opened = match inner.opened(shared, &plugin).await {
-                Ok(opened) => opened,
-                Err(error) => return ToolResult::failed(error.to_string()),
-            };
-            let Some(checked) = opened.tools.get(&bare) else {
-                return ToolResult::failed(format!("`{tool}` is not described"));
-            };
-            arguments::drop_nulls(&mut arguments, &checked.schema);
-            if let Some(refusal) = arguments::refusal(&checked.validator, &checked.schema, &arguments) {
-                return ToolResult::failed(refusal);
-            }
-            let wall_time = wall_time(plugin.policy(&bare), &arguments, inner.limits.wall_time_s);
-            let call = Call {
-                id,
-                tool,
-                plugin: plugin.described.manifest.id.as_str().into(),
-                capabilities: plugin.granted.capabilities.clone(),
-                network: plugin.granted.network.clone(),
-                session,
-                egress: inner.egress.clone(),
-                needs,
-                cancel: stop,
-                clock: Arc::new(Clock::new()),
-                changes: Vec::new(),
-                denial: None,
-                log_messages: 0,
-                http_requests: 0,
-            };
-            let task =
-                Task { call, tool: bare, arguments: arguments.to_string(), limits: inner.limits, wall_time };
-            run(shared, &opened.pre, task).await
-        };
-        // A thread of its own: file operations of the guest may block it.
-        let handle = tokio::runtime::Handle::current();
-        let done = tokio::task::spawn_blocking(move || {
-            handle.block_on(async {
-                tokio::select! {
-                    biased;
-                    result = work => result,
-                    // The call ends itself when it is cancelled; this is for the time before it starts.
-                    () = long_cancelled(&cancel) => {
-                        ToolResult { cancelled: true, ..ToolResult::failed(Stop::Cancelled.to_string()) }
-                    }
+            let slots = async { (runtime.inner.slots.acquire().await, plugin.slots.acquire().await) };
+            let _slots = tokio::select! {
+                biased;
+                () = cancel.cancelled() => {
+                    return ToolResult { cancelled: true, ..ToolResult::failed(Stop::Cancelled.to_string()) };
                 }
+                slots = slots => slots,
+            };
+            // From here on the thread may block: file operations of the guest are done on it.
+            tokio::task::block_in_place(|| {
+                let started = Instant::now();
+                let asked = Asked { session, invocation, needs, cancel };
+                let result =
+                    tokio::runtime::Handle::current().block_on(runtime.inner.call(&plugin, tool, asked));
+                ToolResult { took: started.elapsed(), ..result }
             })
-        });
-        done.await.unwrap_or_else(|error| {
-            ToolResult::failed(format!("the host failed while it ran the call: {error}"))
-        })
+        }))
     }
 
     fn unknown_tool(&self, tool: &str) -> String {
@@ -221,12 +177,63 @@ impl PluginRuntime {
     }
 }
 
-async fn long_cancelled(cancel: &CancellationToken) {
-    cancel.cancelled().await;
-    tokio::time::sleep(Duration::from_secs(5)).await;
+/// A call that was started.
+#[derive(Debug)]
+pub struct RunningCall(JoinHandle<ToolResult>);
+
+impl RunningCall {
+    /// What came of it.
+    pub async fn result(self) -> ToolResult {
+        self.0.await.unwrap_or_else(|error| {
+            ToolResult::failed(format!("the host failed while it ran the call: {error}"))
+        })
+    }
+}
+
+/// What is asked of a plugin, and by whom.
+struct Asked {
+    session: Arc<SessionContext>,
+    invocation: Invocation,
+    needs: mpsc::Sender<Pending>,
+    cancel: CancellationToken,
 }
 
 impl Inner {
+    async fn call(&self, plugin: &Plugin, bare: String, asked: Asked) -> ToolResult {
+        let Asked { session, invocation, needs, cancel } = asked;
+        let Invocation { id, tool, mut arguments } = invocation;
+        let (shared, opened) = match self.opened(plugin).await {
+            Ok(opened) => opened,
+            Err(error) => return ToolResult::failed(error.to_string()),
+        };
+        let Some(checked) = opened.tools.get(&bare) else {
+            return ToolResult::failed(format!("`{tool}` is not described"));
+        };
+        arguments::drop_nulls(&mut arguments, &checked.schema);
+        if let Some(refusal) = arguments::refusal(&checked.validator, &checked.schema, &arguments) {
+            return ToolResult::failed(refusal);
+        }
+        let wall_time = wall_time(plugin.policy(&bare), &arguments, self.limits.wall_time_s);
+        let call = Call {
+            id,
+            tool,
+            plugin: plugin.described.manifest.id.as_str().into(),
+            capabilities: plugin.granted.capabilities.clone(),
+            network: plugin.granted.network.clone(),
+            session,
+            egress: self.egress.clone(),
+            needs,
+            cancel,
+            clock: Arc::new(Clock::new()),
+            changes: Vec::new(),
+            denial: None,
+            log_messages: 0,
+            http_requests: 0,
+        };
+        let task =
+            Task { call, tool: bare, arguments: arguments.to_string(), limits: self.limits, wall_time };
+        run(shared, &opened.pre, task).await
+    }
     fn shared(&self) -> Result<&Shared, PluginError> {
         if let Some(shared) = self.shared.get() {
             return Ok(shared);
@@ -239,14 +246,15 @@ impl Inner {
         Ok(self.shared.get_or_init(|| shared))
     }
 
-    async fn opened(&self, shared: &Shared, plugin: &Plugin) -> Result<Arc<Opened>, PluginError> {
+    async fn opened(&self, plugin: &Plugin) -> Result<(&Shared, Arc<Opened>), PluginError> {
+        let shared = self.shared()?;
         let known = || plugin.opened.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(opened) = known() {
-            return Ok(opened);
+            return Ok((shared, opened));
         }
         let opened = Arc::new(open(shared, plugin, &self.cache).await?);
         *plugin.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(opened.clone());
-        Ok(opened)
+        Ok((shared, opened))
     }
 }
 
