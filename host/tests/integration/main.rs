@@ -7,6 +7,7 @@ mod guests;
 mod permissions;
 mod plugins;
 mod resume;
+mod sdk;
 mod support;
 mod tools;
 mod turns;
