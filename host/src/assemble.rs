@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use agent::{AgentSettings, Mode, SessionConfig, SessionStore, Start};
-use egress::{Egress, EgressConfig};
+use egress::{CertificateFiles, Egress, EgressConfig};
 use protocol::{SessionId, ToolSpec};
 use provider::{CustomProvider, Effort, ProviderSettings, Providers, SecretString, Vendor, WireFormat};
 use runtime::{Grants, PluginDirs, PluginError, PluginRuntime, RuntimeConfig, Workplace};
@@ -117,6 +117,7 @@ impl Setup {
             base_url: env.text(&format!("{name}_BASE_URL")).map(str::to_owned),
             key: env.secret(&format!("{name}_API_KEY")),
         };
+        let file = |text: Option<&String>| text.map(|text| self.paths.expand(text));
         let custom = self.settings().providers.iter().map(|(name, entry)| {
             let provider = CustomProvider {
                 wire: match entry.wire {
@@ -128,6 +129,11 @@ impl Setup {
                 key: entry.key_env.as_deref().and_then(|variable| env.secret(variable)),
                 key_variable: entry.key_env.clone(),
                 headers: entry.headers.clone(),
+                certificates: CertificateFiles {
+                    ca: file(entry.ca.as_ref()),
+                    client: file(entry.client_certificate.as_ref()),
+                    client_key: file(entry.client_key.as_ref()),
+                },
                 context_window: entry.context_window,
                 payer: entry.payer.clone(),
             };

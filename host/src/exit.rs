@@ -94,6 +94,11 @@ impl From<agent::StartError> for Failure {
             }
             agent::StartError::Store(_) => Exit::Usage,
             agent::StartError::Model(provider::ResolveError::MissingKey { .. }) => Exit::Credentials,
+            agent::StartError::Model(
+                provider::ResolveError::BadBaseUrl { .. }
+                | provider::ResolveError::BadHeader { .. }
+                | provider::ResolveError::BadCertificates { .. },
+            ) => Exit::Settings,
             agent::StartError::Model(_) => Exit::Usage,
             agent::StartError::Folders(_) => Exit::Failed,
         };

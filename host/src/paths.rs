@@ -40,6 +40,11 @@ impl Paths {
         })
     }
 
+    /// A path as a person writes it: `~/` is the home folder.
+    pub(crate) fn expand(&self, text: &str) -> PathBuf {
+        text.strip_prefix("~/").map_or_else(|| PathBuf::from(text), |rest| self.home.join(rest))
+    }
+
     /// Folders that no plugin and no command may reach.
     pub(crate) fn private(&self) -> Vec<PathBuf> {
         [&self.config, &self.data, &self.state, &self.cache].map(Clone::clone).to_vec()

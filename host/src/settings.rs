@@ -86,6 +86,15 @@ pub(crate) struct ProviderEntry {
     pub(crate) key_env: Option<String>,
     #[serde(default)]
     pub(crate) headers: BTreeMap<String, String>,
+    /// PEM file of certificate authorities that are trusted there, beside the machine's.
+    #[serde(default)]
+    pub(crate) ca: Option<String>,
+    /// PEM file of the client's certificate and its chain.
+    #[serde(default)]
+    pub(crate) client_certificate: Option<String>,
+    /// PEM file of its private key, if that is another one.
+    #[serde(default)]
+    pub(crate) client_key: Option<String>,
     #[serde(default)]
     pub(crate) context_window: Option<u64>,
     /// Who pays, for banner and session line.
@@ -158,8 +167,7 @@ fn user_file(
         return if path.is_file() { Ok(Some(path.to_owned())) } else { Err(missing("--config", path)) };
     }
     if let Some(named) = environment.text("ML_INTERN_CLI_CONFIG") {
-        let path =
-            named.strip_prefix("~/").map_or_else(|| PathBuf::from(named), |rest| paths.home.join(rest));
+        let path = paths.expand(named);
         return if path.is_file() { Ok(Some(path)) } else { Err(missing("ML_INTERN_CLI_CONFIG", &path)) };
     }
     Ok(Some(paths.settings()).filter(|path| path.is_file()))

@@ -26,7 +26,7 @@ pub(crate) fn find(given: Option<&Path>, added: &[String], paths: &Paths) -> Res
             Some(text) => (text, true),
             None => (text.strip_suffix(":ro").unwrap_or(text), false),
         };
-        let path = text.strip_prefix("~/").map_or_else(|| PathBuf::from(text), |rest| paths.home.join(rest));
+        let path = paths.expand(text);
         let folder = folder(&path, "--add-dir")?;
         if let Some(reason) = unfit(&folder, paths) {
             return Err(Failure::usage(format!("--add-dir {}: {reason}", path.display())));

@@ -32,6 +32,9 @@ pub(super) async fn run(args: DemoArgs, environment: Environment) -> Result<Exit
         base_url: url,
         key_env: None,
         headers: BTreeMap::new(),
+        ca: None,
+        client_certificate: None,
+        client_key: None,
         context_window: None,
         payer: Some("nobody (a script)".to_owned()),
     };

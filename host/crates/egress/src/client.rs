@@ -10,7 +10,7 @@ use url::Url;
 
 use crate::body::Pieces;
 use crate::grant::literal;
-use crate::{Body, EgressError, Incoming, Origin, Outgoing, Policy, address};
+use crate::{Body, Certificates, EgressError, Incoming, Origin, Outgoing, Policy, address};
 
 /// Time until a connection stands.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -29,6 +29,14 @@ pub struct EgressConfig {
 #[derive(Clone, Debug)]
 pub struct Egress {
     shared: Arc<Shared>,
+    model_tls: Arc<ModelTls>,
+}
+
+/// The encrypted way to one model server.
+#[derive(Debug, Default)]
+struct ModelTls {
+    certificates: Certificates,
+    client: OnceLock<Client>,
 }
 
 #[derive(Debug)]
@@ -36,7 +44,6 @@ struct Shared {
     config: EgressConfig,
     /// For the model: any address. Without certificates, so that a plain-http endpoint does not wait for them.
     model_plain: OnceLock<Client>,
-    model_tls: OnceLock<Client>,
     /// For plugins: names resolve to public addresses only.
     public: OnceLock<Client>,
     /// For plugins whose grant names an address literally: names do not resolve at all.
@@ -59,11 +66,17 @@ impl Egress {
         let shared = Shared {
             config,
             model_plain: OnceLock::new(),
-            model_tls: OnceLock::new(),
             public: OnceLock::new(),
             literal: OnceLock::new(),
         };
-        Self { shared: Arc::new(shared) }
+        Self { shared: Arc::new(shared), model_tls: Arc::default() }
+    }
+
+    /// The same way out, with certificates of its own towards the model.
+    #[must_use]
+    pub fn with_certificates(&self, certificates: Certificates) -> Self {
+        let model_tls = ModelTls { certificates, client: OnceLock::new() };
+        Self { shared: self.shared.clone(), model_tls: Arc::new(model_tls) }
     }
 
     /// Reads the machine's certificates now, on a thread that can wait, so that the first encrypted
@@ -136,29 +149,33 @@ impl Egress {
     fn client(&self, route: Route) -> Result<&Client, EgressError> {
         let slot = match route {
             Route::ModelPlain => &self.shared.model_plain,
-            Route::ModelTls => &self.shared.model_tls,
+            Route::ModelTls => &self.model_tls.client,
             Route::Public => &self.shared.public,
             Route::Literal => &self.shared.literal,
         };
         if let Some(client) = slot.get() {
             return Ok(client);
         }
-        let client = build(route)?;
+        let none = Certificates::default();
+        let client = match route {
+            Route::ModelPlain => build(route, RootCertStore::empty(), &none)?,
+            Route::ModelTls => {
+                let certificates = &self.model_tls.certificates;
+                build(route, certificates.roots()?, certificates)?
+            }
+            Route::Public | Route::Literal => build(route, none.roots()?, &none)?,
+        };
         Ok(slot.get_or_init(|| client))
     }
 }
 
-fn build(route: Route) -> Result<Client, EgressError> {
-    let roots = match route {
-        Route::ModelPlain => RootCertStore::empty(),
-        Route::ModelTls | Route::Public | Route::Literal => machine_roots()?,
-    };
+fn build(route: Route, roots: RootCertStore, certificates: &Certificates) -> Result<Client, EgressError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| EgressError::Tls(e.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let tls = certificates.authenticate(tls)?;
     let builder = Client::builder()
         .tls_backend_preconfigured(tls)
         .redirect(reqwest::redirect::Policy::none())
@@ -171,17 +188,6 @@ fn build(route: Route) -> Result<Client, EgressError> {
         Route::Literal => builder.dns_resolver(Loopback),
     };
     builder.build().map_err(|e| EgressError::Tls(EgressError::reason(&e)))
-}
-
-fn machine_roots() -> Result<RootCertStore, EgressError> {
-    let found = rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(found.certs);
-    if roots.is_empty() {
-        let reason = found.errors.first().map_or_else(|| "there are none".to_owned(), ToString::to_string);
-        return Err(EgressError::Tls(reason));
-    }
-    Ok(roots)
 }
 
 /// Resolves names and hands on public addresses only. What it hands on is what is connected to, so a

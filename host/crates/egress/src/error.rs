@@ -23,7 +23,9 @@ pub enum EgressError {
     Broken { origin: String, reason: String },
     #[error("the answer of {origin} is larger than {limit} bytes")]
     TooLarge { origin: String, limit: u64 },
-    #[error("the certificates of this machine cannot be used: {0}")]
+    #[error(
+        "no encrypted connection can be made with the certificates of this machine and of the settings: {0}"
+    )]
     Tls(String),
 }
 

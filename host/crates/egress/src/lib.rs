@@ -7,6 +7,7 @@
 
 mod address;
 mod body;
+mod certificates;
 mod client;
 mod error;
 mod grant;
@@ -14,6 +15,7 @@ mod origin;
 mod request;
 mod response;
 
+pub use certificates::{CertificateError, CertificateFiles, Certificates};
 pub use client::{Egress, EgressConfig};
 pub use error::EgressError;
 pub use grant::{GrantError, NetworkGrant};

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use egress::Egress;
+use egress::{CertificateError, Certificates, Egress};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::catalog::{Catalog, CatalogError, Facts, Suggestion};
@@ -60,6 +60,9 @@ pub enum ResolveError {
     /// A header or key set for its provider cannot be sent.
     #[error("`{header}` as set for `{id}` cannot be sent: it has characters that no header can carry")]
     BadHeader { id: String, header: String },
+    /// A file of certificates set for its provider cannot be used.
+    #[error("the certificates set for `{id}` cannot be used: {source}")]
+    BadCertificates { id: String, source: CertificateError },
 }
 
 impl Providers {
@@ -224,7 +227,14 @@ impl Providers {
         facts.context = custom.context_window.or(facts.context);
         let payer = custom.payer.clone();
         let payer = payer.unwrap_or_else(|| format!("your account at {}", draft.origin()));
-        Ok(self.finish(draft, facts, payer))
+        let mut egress = self.shared.egress.clone();
+        if !custom.certificates.is_empty() {
+            let certificates = Certificates::read(&custom.certificates)
+                .map_err(|source| ResolveError::BadCertificates { id: id.to_owned(), source })?;
+            egress = egress.with_certificates(certificates);
+        }
+        let session = self.shared.settings.session_id.clone();
+        Ok(Model::new(draft.finish(facts, payer, session, egress)))
     }
 
     /// The vendor's own spelling of a model's name.

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use egress::CertificateFiles;
 use secrecy::SecretString;
 
 /// The three ways of asking for a completion.
@@ -98,6 +99,8 @@ pub struct CustomProvider {
     pub key_variable: Option<String>,
     /// Sent with every request; they replace headers of the same name.
     pub headers: BTreeMap<String, String>,
+    /// For a server with certificates of its own.
+    pub certificates: CertificateFiles,
     /// Tokens.
     pub context_window: Option<u64>,
     /// Who pays, if the user says so.
@@ -112,6 +115,7 @@ impl fmt::Debug for CustomProvider {
             .field("base_url", &self.base_url)
             .field("key_variable", &self.key_variable)
             .field("headers", &self.headers.keys())
+            .field("certificates", &self.certificates)
             .field("context_window", &self.context_window)
             .finish_non_exhaustive()
     }

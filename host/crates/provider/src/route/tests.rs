@@ -18,6 +18,7 @@ fn corp() -> CustomProvider {
         key: Some("corp-key".to_owned().into()),
         key_variable: Some("CORP_KEY".to_owned()),
         headers: BTreeMap::from([("X-Team".to_owned(), "ml".to_owned())]),
+        certificates: egress::CertificateFiles::default(),
         context_window: Some(32_000),
         payer: None,
     }

@@ -5,4 +5,5 @@ mod failures;
 mod rough;
 #[cfg(test)]
 mod support;
+mod tls;
 mod windows;

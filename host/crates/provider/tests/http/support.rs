@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use egress::{Egress, EgressConfig};
+use egress::{CertificateFiles, Egress, EgressConfig};
 use ml_intern_provider::{
     Completion, CompletionOptions, CompletionStream, CustomProvider, Delta, Model, ProviderError,
     ProviderSettings, Providers, Vendor, WireFormat,
@@ -22,6 +22,7 @@ pub(crate) fn settings(url: &str) -> ProviderSettings {
         key: Some("custom-secret".to_owned().into()),
         key_variable: None,
         headers: BTreeMap::new(),
+        certificates: CertificateFiles::default(),
         context_window: None,
         payer: None,
     };
