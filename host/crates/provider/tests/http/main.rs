@@ -5,5 +5,6 @@ mod failures;
 mod rough;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
 mod tls;
 mod windows;
