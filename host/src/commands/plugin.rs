@@ -107,7 +107,9 @@ fn sheet(
     for (tool, policy) in &manifest.tools {
         let name =
             installed.map_or_else(|| format!("{}__{tool}", manifest.id), |plugin| plugin.tool_name(tool));
-        say(&format!("  {name:<24} tier {}, at most {} s", policy.tier, policy.wall_time_s));
+        let longer = policy.timeout_argument.as_ref();
+        let longer = longer.map_or_else(String::new, |name| format!(" or its argument `{name}`"));
+        say(&format!("  {name:<24} tier {}, at most {} s{longer}", policy.tier, policy.wall_time_s));
     }
     say("\ncan reach");
     let reach = reach(&manifest.capabilities, granted, imports);

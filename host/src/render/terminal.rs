@@ -12,6 +12,12 @@ use crate::render::{clip, diff, plain};
 /// Characters of a call's arguments that are shown.
 const ARGUMENTS: usize = 80;
 
+/// Characters of a line of a call's output that are shown.
+const OUTPUT: usize = 160;
+
+/// Lines of a command's output that are shown.
+const COMMAND_LINES: usize = 4;
+
 /// When the answer is shown.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Answer {
@@ -76,12 +82,16 @@ impl<A: Write, N: Write> Terminal<A, N> {
                         self.note(&format!("  {line}"))?;
                     }
                 }
-                if !success {
-                    self.note(&format!(
-                        "  {} {}",
-                        style.red("✗"),
-                        style.dim(&clip(first_line(output), 160))
-                    ))?;
+                // What a command says last is what it came to; another tool says first what went wrong.
+                let excerpt = match (tool.as_str(), success) {
+                    ("bash", _) => last_lines(output, COMMAND_LINES),
+                    (_, false) => output.lines().find(|line| !line.trim().is_empty()).into_iter().collect(),
+                    (_, true) => Vec::new(),
+                };
+                let failed = style.red("✗");
+                for (n, line) in excerpt.iter().enumerate() {
+                    let mark = if n == 0 && !success { failed.as_str() } else { " " };
+                    self.note(&format!("  {mark} {}", style.dim(&clip(line, OUTPUT))))?;
                 }
                 self.wait()
             }
@@ -207,8 +217,12 @@ impl<A: Write, N: Write> Terminal<A, N> {
     }
 }
 
-fn first_line(text: &str) -> &str {
-    text.lines().find(|line| !line.trim().is_empty()).unwrap_or("(no output)")
+/// The last lines that are not empty.
+fn last_lines(text: &str, count: usize) -> Vec<&str> {
+    let mut lines: Vec<&str> =
+        text.lines().rev().filter(|line| !line.trim().is_empty()).take(count).collect();
+    lines.reverse();
+    lines
 }
 
 /// A call's arguments in one line: the command or path itself where there is one.
@@ -272,13 +286,13 @@ mod tests {
     fn a_pipe_gets_the_answer_alone() {
         let (answer, notes) = rendered(Answer::AtEnd, &events());
         assert_eq!(answer, "Nothing there.\n");
-        assert_eq!(notes, "Let me look.\n▸ bash  ls -la\n  ✗ [31mno such file\n");
+        assert_eq!(notes, "Let me look.\n▸ bash  ls -la\n  ✗ [31mno such file\n    (exit code 2)\n");
     }
 
     #[test]
     fn a_screen_gets_the_answer_as_it_comes() {
         let (answer, notes) = rendered(Answer::Live, &events());
         assert_eq!(answer, "Let me look.\nNothing there.\n");
-        assert_eq!(notes, "▸ bash  ls -la\n  ✗ [31mno such file\n");
+        assert_eq!(notes, "▸ bash  ls -la\n  ✗ [31mno such file\n    (exit code 2)\n");
     }
 }
