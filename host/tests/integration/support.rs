@@ -24,7 +24,8 @@ pub(crate) struct TestHost {
     pub(crate) workspace: PathBuf,
     pub(crate) server: ModelServer,
     variables: Vec<(String, String)>,
-    uid: Option<u32>,
+    /// Runs as this user, with a copy of the binary that every user can start.
+    user: Option<(u32, PathBuf)>,
 }
 
 /// What a run printed, and how it ended.
@@ -52,7 +53,7 @@ impl TestHost {
         std::fs::create_dir_all(&home).unwrap();
         std::fs::create_dir_all(&workspace).unwrap();
         let server = ModelServer::start(steps.into_iter().collect());
-        let mut host = Self { _root: root, home, workspace, server, variables: Vec::new(), uid: None };
+        let mut host = Self { _root: root, home, workspace, server, variables: Vec::new(), user: None };
         let url = host.server.url();
         host.settings(&json!({}));
         host.set("LLAMACPP_BASE_URL", &url);
@@ -106,17 +107,20 @@ impl TestHost {
                 give(&path);
             }
             give_all(&base);
-            self.uid = Some(NOBODY);
+            let binary = base.join("ml-intern");
+            std::fs::copy(BINARY, &binary).unwrap();
+            self.user = Some((NOBODY, binary));
         }
         self
     }
 
     pub(crate) fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new(BINARY);
+        let binary = self.user.as_ref().map_or(Path::new(BINARY), |(_, binary)| binary);
+        let mut command = Command::new(binary);
         command.args(arguments).current_dir(&self.workspace).env_clear().stdin(Stdio::null());
         command.env("HOME", &self.home).env("PATH", "/usr/local/bin:/usr/bin:/bin").env("LANG", "C.UTF-8");
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
-        if let Some(uid) = self.uid {
+        if let Some((uid, _)) = self.user {
             command.uid(uid).gid(uid);
         }
         command

@@ -2,11 +2,11 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::sync::OnceLock;
 
 use libtest_mimic::{Arguments, Failed, Trial};
+use tempfile::TempDir;
 
 use crate::session::{Session, Variant};
 use crate::{files, life, output, refused, speed, works};
@@ -37,17 +37,21 @@ fn harness() -> ExitCode {
     // Tests start many processes and some have a time limit.
     arguments.test_threads.get_or_insert(4);
     let users: &[&str] = if rustix::process::geteuid().is_root() { &["root", "user"] } else { &["user"] };
+    let (binary, _dir) = reachable_binary();
     let mut trials = Vec::new();
     for user in users {
         for mounts in ["mounts", "plain"] {
             let variant = format!("{user}-{mounts}");
             for (name, _) in tests() {
-                let variant = variant.clone();
-                trials.push(Trial::test(format!("{variant}::{name}"), move || start_one(name, &variant)));
+                let (variant, binary) = (variant.clone(), binary.clone());
+                trials.push(Trial::test(format!("{variant}::{name}"), move || {
+                    start_one(&binary, name, &variant)
+                }));
             }
             for (name, _) in speed::TESTS {
-                let variant = variant.clone();
-                let trial = Trial::test(format!("{variant}::{name}"), move || start_one(name, &variant));
+                let (variant, binary) = (variant.clone(), binary.clone());
+                let trial =
+                    Trial::test(format!("{variant}::{name}"), move || start_one(&binary, name, &variant));
                 trials.push(trial.with_ignored_flag(true));
             }
         }
@@ -56,8 +60,8 @@ fn harness() -> ExitCode {
 }
 
 /// Runs a test in a process of its own, with fewer rights if the variant says so.
-fn start_one(name: &str, variant: &str) -> Result<(), Failed> {
-    let mut command = Command::new(reachable_binary());
+fn start_one(binary: &Path, name: &str, variant: &str) -> Result<(), Failed> {
+    let mut command = Command::new(binary);
     command.args(["one", name, variant]);
     if variant.starts_with("user") && rustix::process::geteuid().is_root() {
         command.uid(NOBODY).gid(NOBODY).env_clear();
@@ -71,21 +75,17 @@ fn start_one(name: &str, variant: &str) -> Result<(), Failed> {
     if output.status.success() { Ok(()) } else { Err(format!("{}\n{stdout}{stderr}", output.status).into()) }
 }
 
-/// This binary, where every user can start it.
-fn reachable_binary() -> &'static PathBuf {
-    static BINARY: OnceLock<(PathBuf, Option<tempfile::TempDir>)> = OnceLock::new();
-    let (path, _) = BINARY.get_or_init(|| {
-        let own = std::env::current_exe().unwrap();
-        if !rustix::process::geteuid().is_root() {
-            return (own, None);
-        }
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
-        let path = dir.path().join("wall-test");
-        std::fs::copy(own, &path).unwrap();
-        (path, Some(dir))
-    });
-    path
+/// This binary, where every user can start it, and the folder of the copy if one was needed.
+fn reachable_binary() -> (PathBuf, Option<TempDir>) {
+    let own = std::env::current_exe().unwrap();
+    if !rustix::process::geteuid().is_root() {
+        return (own, None);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let path = dir.path().join("wall-test");
+    std::fs::copy(own, &path).unwrap();
+    (path, Some(dir))
 }
 
 fn one(name: &str, variant: &str) -> ExitCode {
