@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use agent::{AgentSettings, Mode, SessionConfig, SessionStore, Start};
+use audit::AuditLog;
 use egress::{CertificateFiles, Egress, EgressConfig};
 use protocol::{SessionId, ToolSpec};
 use provider::{CustomProvider, Effort, ProviderSettings, Providers, SecretString, Vendor, WireFormat};
@@ -46,6 +47,10 @@ impl Setup {
 
     pub(crate) fn store(&self) -> SessionStore {
         SessionStore::new(&self.paths.state)
+    }
+
+    pub(crate) fn audit(&self) -> AuditLog {
+        AuditLog::new(&self.paths.state)
     }
 
     pub(crate) fn plugin_dirs(&self, named: &[PathBuf]) -> PluginDirs {
@@ -300,11 +305,14 @@ pub(crate) async fn session(
         mode,
         interactive: interactive && !args.deny_unanswered,
         walled: enclosure.is_walled(),
+        wall: enclosure.wall(),
+        network: enclosure.network(),
     };
     let config = SessionConfig {
         id,
         start,
         store,
+        audit: setup.audit(),
         workplace,
         runtime,
         providers,

@@ -37,6 +37,9 @@ pub(crate) enum Command {
     Config(ConfigCommand),
     /// List saved sessions.
     Sessions(SessionsArgs),
+    /// Check and show the record of what was decided and done.
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Look at what the program needs and say what is missing.
     Doctor(DoctorArgs),
     /// Print a completion script for a shell.
@@ -239,6 +242,28 @@ pub(crate) enum ConfigCommand {
 pub(crate) struct SessionsArgs {
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Check every record, and that a head that was kept is still there.
+    Verify {
+        /// The `audit_head` of a result line.
+        #[arg(long, value_name = "HASH")]
+        head: Option<String>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what was decided in a session, or what began, ended and was installed.
+    Show {
+        /// A session, by id or the beginning of one.
+        session: Option<String>,
+    },
+    /// The same as JSON lines.
+    Export {
+        /// A session, by id or the beginning of one.
+        session: Option<String>,
+    },
 }
 
 #[derive(Args, Debug)]

@@ -1,5 +1,6 @@
 //! One file per verb.
 
+mod audit;
 mod chat;
 mod completions;
 mod config;
@@ -29,6 +30,7 @@ pub(crate) async fn run(cli: Cli, environment: Environment) -> Result<Exit, Fail
         Some(Command::Plugin(command)) => plugin::run(command, environment).await,
         Some(Command::Config(command)) => config::run(&command, environment),
         Some(Command::Sessions(args)) => sessions::run(&args, environment),
+        Some(Command::Audit(command)) => audit::run(&command, environment),
         Some(Command::Doctor(args)) => doctor::run(args, environment).await,
         Some(Command::Completions { shell }) => completions::run(shell),
     }

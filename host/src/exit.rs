@@ -89,9 +89,9 @@ impl From<std::io::Error> for Failure {
 impl From<agent::StartError> for Failure {
     fn from(error: agent::StartError) -> Self {
         let exit = match &error {
-            agent::StartError::Store(agent::StoreError::Io { .. } | agent::StoreError::Broken { .. }) => {
-                Exit::Failed
-            }
+            agent::StartError::Store(
+                agent::StoreError::Io { .. } | agent::StoreError::Broken { .. } | agent::StoreError::Audit(_),
+            ) => Exit::Failed,
             agent::StartError::Store(_) => Exit::Usage,
             agent::StartError::Model(provider::ResolveError::MissingKey { .. }) => Exit::Credentials,
             agent::StartError::Model(

@@ -31,6 +31,8 @@ pub(crate) struct RunResult<'a> {
     unknown_outcomes: &'a [String],
     /// Files that were changed, with lines added and removed.
     changed_files: &'a BTreeMap<String, (u32, u32)>,
+    /// Hash of the last record of the session's chain in the audit log.
+    audit_head: Option<&'a str>,
     exit_code: u8,
     result: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -62,6 +64,7 @@ pub(crate) struct Outcome {
     changed: BTreeMap<String, (u32, u32)>,
     answer: Option<String>,
     error: Option<String>,
+    audit_head: Option<String>,
     end: End,
     /// A signal asked the program to end.
     terminated: bool,
@@ -80,6 +83,7 @@ impl Outcome {
             changed: BTreeMap::new(),
             answer: None,
             error: None,
+            audit_head: None,
             end: End::Lost,
             terminated: false,
         }
@@ -109,6 +113,7 @@ impl Outcome {
                 };
                 return true;
             }
+            Event::Shutdown { audit_head } => self.audit_head = Some(audit_head.clone()),
             Event::Interrupted {} => {
                 self.end = End::Interrupted;
                 return true;
@@ -197,6 +202,7 @@ impl Outcome {
             mode: mode.as_str(),
             unknown_outcomes: &self.unknown,
             changed_files: &self.changed,
+            audit_head: self.audit_head.as_deref(),
             exit_code: exit.code(),
             result: self.answer(),
             error: self.error(),

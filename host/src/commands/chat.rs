@@ -283,7 +283,7 @@ impl Chat {
                 Event::UndoComplete {} | Event::NewComplete { .. } | Event::ResumeComplete { .. } => {
                     return Ok(Next::Prompt);
                 }
-                Event::Shutdown {} => return Ok(Next::Leave),
+                Event::Shutdown { .. } => return Ok(Next::Leave),
                 _ => {}
             }
         }

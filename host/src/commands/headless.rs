@@ -126,7 +126,7 @@ pub(crate) async fn work(
     submit(&handle, "sub_1", Operation::UserInput { text: prompt }).await;
     follow(&mut handle, &mut printer, &mut outcome, style, &mut signals).await?;
     submit(&handle, "sub_shutdown", Operation::Shutdown).await;
-    drain(handle, &mut printer).await;
+    drain(handle, &mut printer, &mut outcome).await;
     if let (Some(path), Some(answer)) = (&args.output, outcome.answer()) {
         stdin::write_output(path, answer)?;
     }
@@ -226,8 +226,11 @@ fn show(printer: &mut Printer, event: &Event) -> std::io::Result<()> {
 }
 
 /// Shows what still comes until the session has ended.
-async fn drain(mut handle: Handle, printer: &mut Printer) {
+async fn drain(mut handle: Handle, printer: &mut Printer, outcome: &mut Outcome) {
     while let Some(event) = handle.events.recv().await {
+        if let Event::Shutdown { .. } = event {
+            outcome.take(&event);
+        }
         // The result was decided; a reader that went away changes nothing.
         let _ = show(printer, &event);
     }

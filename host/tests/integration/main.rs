@@ -1,6 +1,7 @@
 //! The real binary, with real components, against a scripted model on loopback.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod audit;
 mod cli;
 mod formats;
 mod guests;

@@ -67,9 +67,14 @@ pub(crate) struct Facts<'a> {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
-    Allow,
+    Allow {
+        rule: String,
+    },
     /// A person decides; the reason is shown.
-    Ask(String),
+    Ask {
+        rule: String,
+        reason: String,
+    },
     Deny(Denied),
 }
 
@@ -85,10 +90,13 @@ pub(crate) struct Denied {
 pub(crate) fn decide(facts: &Facts<'_>) -> Decision {
     let answers = facts.tiers.iter().map(|tier| (column(facts, *tier), *tier));
     let (answer, tier) = answers.max().unwrap_or((Answer::Deny, Tier::Destructive));
+    let by_mode = format!("mode:{}", facts.mode);
     match answer {
-        Answer::Allow => Decision::Allow,
-        Answer::Ask if facts.allowed_before && facts.walled => Decision::Allow,
-        Answer::Ask if facts.interactive => Decision::Ask(reason(facts, tier)),
+        Answer::Allow => Decision::Allow { rule: by_mode },
+        Answer::Ask if facts.allowed_before && facts.walled => {
+            Decision::Allow { rule: "allowed-for-session".to_owned() }
+        }
+        Answer::Ask if facts.interactive => Decision::Ask { rule: by_mode, reason: reason(facts, tier) },
         Answer::Ask => Decision::Deny(Denied {
             rule: "unanswered".to_owned(),
             message: format!(
@@ -97,7 +105,7 @@ pub(crate) fn decide(facts: &Facts<'_>) -> Decision {
             remedy: remedy(facts, tier),
         }),
         Answer::Deny => Decision::Deny(Denied {
-            rule: format!("mode:{}", facts.mode),
+            rule: by_mode,
             message: format!(
                 "refused: permission mode `{}` does not allow calls of tier `{tier}`",
                 facts.mode
@@ -149,8 +157,8 @@ mod tests {
     fn decision(mode: Mode, tier: Tier, walled: bool, interactive: bool) -> &'static str {
         let tiers = [tier].into();
         match decide(&Facts { mode, tiers: &tiers, walled, allowed_before: false, interactive }) {
-            Decision::Allow => "allow",
-            Decision::Ask(_) => "ask",
+            Decision::Allow { .. } => "allow",
+            Decision::Ask { .. } => "ask",
             Decision::Deny(_) => "deny",
         }
     }
@@ -204,7 +212,7 @@ mod tests {
         let tiers = [Tier::Execute].into();
         let facts =
             Facts { mode: Mode::Ask, tiers: &tiers, walled: true, allowed_before: true, interactive: true };
-        assert_eq!(decide(&facts), Decision::Allow);
-        assert!(matches!(decide(&Facts { walled: false, ..facts }), Decision::Ask(_)));
+        assert_eq!(decide(&facts), Decision::Allow { rule: "allowed-for-session".to_owned() });
+        assert!(matches!(decide(&Facts { walled: false, ..facts }), Decision::Ask { .. }));
     }
 }

@@ -1,11 +1,13 @@
 //! The loop of ml-intern: operations in, events out. No terminal, no HTTP, no WebAssembly here.
 
 mod approval;
+mod audited;
 mod compaction;
 mod guard;
 mod journal;
 mod notes;
 mod persist;
+mod questions;
 mod session;
 mod step;
 mod tools;

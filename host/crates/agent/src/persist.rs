@@ -34,6 +34,8 @@ pub enum StoreError {
     InUse(SessionId),
     #[error("{}: {reason}", path.display())]
     Broken { path: PathBuf, reason: String },
+    #[error(transparent)]
+    Audit(#[from] audit::AuditError),
 }
 
 /// The first line of a session.

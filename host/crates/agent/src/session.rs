@@ -2,6 +2,7 @@ use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use audit::{AuditLog, Chain};
 use protocol::{ErrorKind, Event, Item, Operation, PlanItem, SessionId, Submission, ToolSpec};
 use provider::{Effort, Model, Prompt, Providers};
 use runtime::{PluginRuntime, SessionContext, Workplace};
@@ -10,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::guard::Guard;
 use crate::journal::Journal;
-use crate::persist::Saved;
+use crate::persist::{Saved, SessionFile};
 use crate::{Mode, SessionStore, StoreError, transcript};
 
 /// Operations and events that wait at most; whoever sends more waits.
@@ -28,6 +29,9 @@ pub struct AgentSettings {
     pub interactive: bool,
     /// Commands run behind a wall, or the person said that none is needed.
     pub walled: bool,
+    /// The wall's grade and what commands can connect to, in one word each.
+    pub wall: &'static str,
+    pub network: &'static str,
 }
 
 /// What a session starts from.
@@ -48,6 +52,7 @@ pub struct SessionConfig {
     pub id: SessionId,
     pub start: Start,
     pub store: SessionStore,
+    pub audit: AuditLog,
     pub workplace: Workplace,
     pub runtime: PluginRuntime,
     pub providers: Providers,
@@ -119,6 +124,9 @@ impl Interrupt {
 pub(crate) struct Session {
     pub(crate) id: SessionId,
     pub(crate) store: SessionStore,
+    pub(crate) audit_log: AuditLog,
+    /// The session's records in the audit log.
+    pub(crate) chain: Chain,
     pub(crate) workplace: Workplace,
     pub(crate) context: Arc<SessionContext>,
     pub(crate) runtime: PluginRuntime,
@@ -175,6 +183,7 @@ pub fn start(config: SessionConfig) -> Result<Handle, StartError> {
         id,
         start,
         store,
+        audit,
         workplace,
         runtime,
         providers,
@@ -200,6 +209,7 @@ pub fn start(config: SessionConfig) -> Result<Handle, StartError> {
         other => (store.create(&id, workplace.workspace(), model.id())?, other.map(|(_, saved)| saved)),
     };
     let context = Arc::new(workplace.open(id.clone(), &store.dir(&id))?);
+    let chain = audit.session(&id).map_err(StoreError::from)?;
     let (operations, receiver) = mpsc::channel(CHANNEL);
     let (sender, events) = mpsc::channel(CHANNEL);
     let system = system_prompt();
@@ -207,6 +217,8 @@ pub fn start(config: SessionConfig) -> Result<Handle, StartError> {
     let mut session = Session {
         id: id.clone(),
         store,
+        audit_log: audit,
+        chain,
         workplace,
         context: context.clone(),
         runtime,
@@ -231,6 +243,7 @@ pub fn start(config: SessionConfig) -> Result<Handle, StartError> {
         ended: false,
     };
     let resumed = saved.map(|saved| session.restore(saved));
+    session.audit_start()?;
     let origin = start;
     let task = tokio::spawn(session.run(origin));
     let suggestions = providers.suggestions().iter().map(|s| (s.id.clone(), s.label.clone())).collect();
@@ -300,7 +313,9 @@ impl Session {
             };
             self.operation(submission.operation).await?;
         }
-        self.journal.emit(Event::Shutdown {}).await?;
+        self.audit_end()?;
+        let audit_head = self.chain.head().to_owned();
+        self.journal.emit(Event::Shutdown { audit_head }).await?;
         self.journal.sync().await
     }
 
@@ -372,10 +387,7 @@ impl Session {
             saved_path,
             clear_screen,
         };
-        self.journal.sync().await?;
-        self.journal.switch(file);
-        std::mem::replace(&mut self.context, context).wall().shutdown().await;
-        self.id = id;
+        self.switch(id, file, context).await?;
         self.items.clear();
         self.plan.clear();
         self.guard = Guard::default();
@@ -384,6 +396,23 @@ impl Session {
         self.system = (self.system_prompt)();
         self.encode();
         self.journal.emit(event).await
+    }
+
+    /// Ends the session that was, and goes on as another.
+    async fn switch(
+        &mut self,
+        id: SessionId,
+        file: SessionFile,
+        context: Arc<SessionContext>,
+    ) -> Result<(), StoreError> {
+        let chain = self.audit_log.session(&id)?;
+        self.audit_end()?;
+        self.journal.sync().await?;
+        self.journal.switch(file);
+        std::mem::replace(&mut self.context, context).wall().shutdown().await;
+        self.chain = chain;
+        self.id = id;
+        self.audit_start()
     }
 
     async fn resume(&mut self, text: &str) -> Result<(), StoreError> {
@@ -396,10 +425,7 @@ impl Session {
             Ok(context) => Arc::new(context),
             Err(error) => return self.refuse(format!("resume failed: {error}")).await,
         };
-        self.journal.sync().await?;
-        self.journal.switch(file);
-        std::mem::replace(&mut self.context, context).wall().shutdown().await;
-        self.id = id;
+        self.switch(id, file, context).await?;
         let saved_model = self.providers.resolve(&saved.model);
         let invalid_saved_model = saved_model.is_err().then(|| saved.model.clone());
         if let Ok(model) = saved_model {

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use audit::Act;
 use protocol::{
-    ApprovalAnswer, ApprovalRequest, Event, HostReply, HostRequest, Invocation, Item, Need, Operation,
-    PermissionDenial, PlanItem, Tier, ToolCall, ToolCallId, ToolResult,
+    ApprovalRequest, Event, Invocation, Item, PermissionDenial, PlanItem, Tier, ToolCall, ToolCallId,
+    ToolResult,
 };
 use provider::Completion;
 use runtime::{Pending, RunningCall};
@@ -13,9 +14,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::approval::{Decision, Denied, Facts, decide};
+use crate::questions::{Answer, with_feedback};
 use crate::session::Session;
 use crate::turn::Fault;
-use crate::{Mode, StoreError, notes};
+use crate::{StoreError, notes};
 
 /// Needs of running calls that wait at most.
 const NEEDS: usize = 32;
@@ -61,7 +63,8 @@ impl Session {
         cancel: &CancellationToken,
     ) -> Result<(), Fault> {
         let Completion { text, tool_calls, reasoning, .. } = completion;
-        let planned: Vec<Planned> = tool_calls.into_iter().map(|call| self.plan_call(call)).collect();
+        let planned: Vec<Planned> =
+            tool_calls.into_iter().map(|call| self.plan_call(call)).collect::<Result<_, _>>()?;
         let calls = planned.iter().map(|p| p.call.clone()).collect();
         self.say(text, calls, reasoning).await?;
         let (asked, free): (Vec<Planned>, Vec<Planned>) =
@@ -84,7 +87,7 @@ impl Session {
     }
 
     /// Parses a call's arguments and decides what becomes of it.
-    fn plan_call(&self, mut call: ToolCall) -> Planned {
+    fn plan_call(&mut self, mut call: ToolCall) -> Result<Planned, StoreError> {
         let arguments = match serde_json::from_str::<Value>(&call.arguments) {
             Ok(arguments @ Value::Object(_)) => arguments,
             Ok(Value::Null) => Value::Object(serde_json::Map::new()),
@@ -93,11 +96,11 @@ impl Session {
                 let reason = other.map_or_else(|e| e.to_string(), |_| "they are not an object".to_owned());
                 let result = ToolResult::failed(notes::malformed(&call.name, &reason));
                 call.arguments = "{}".to_owned();
-                return Planned {
+                return Ok(Planned {
                     call,
                     arguments: Value::Object(serde_json::Map::new()),
                     fate: Fate::Known(result),
-                };
+                });
             }
         };
         if call.arguments.trim().is_empty() {
@@ -107,18 +110,18 @@ impl Session {
             Some(args) if !args.is_object() && !args.is_null() => {
                 Fate::Misshapen(ToolResult::failed(notes::wrong_args(&args.to_string())))
             }
-            _ => self.decide_call(&call, &arguments),
+            _ => self.decide_call(&call, &arguments)?,
         };
-        Planned { call, arguments, fate }
+        Ok(Planned { call, arguments, fate })
     }
 
-    fn decide_call(&self, call: &ToolCall, arguments: &Value) -> Fate {
+    fn decide_call(&mut self, call: &ToolCall, arguments: &Value) -> Result<Fate, StoreError> {
         let Some(policy) =
             self.runtime.policy(&call.name).filter(|_| self.tools.iter().any(|t| t.name == call.name))
         else {
             let names: Vec<&str> = self.tools.iter().map(|t| t.name.as_str()).collect();
             let text = format!("there is no tool `{}`; the tools are {}", call.name, names.join(", "));
-            return Fate::Known(ToolResult::failed(text));
+            return Ok(Fate::Known(ToolResult::failed(text)));
         };
         let mut tiers = BTreeSet::from([policy.tier]);
         if self.runtime.can_exec(&call.name) {
@@ -132,9 +135,11 @@ impl Session {
             allowed_before: self.allowed.contains(&(call.name.clone(), target.clone())),
             interactive: self.settings.interactive,
         };
-        match decide(&facts) {
-            Decision::Allow => Fate::Run,
-            Decision::Ask(reason) => Fate::Ask(ApprovalRequest {
+        let decision = decide(&facts);
+        self.audit_decision(call, &tiers, &target, &decision)?;
+        Ok(match decision {
+            Decision::Allow { .. } => Fate::Run,
+            Decision::Ask { reason, .. } => Fate::Ask(ApprovalRequest {
                 tool: call.name.clone(),
                 arguments: arguments.clone(),
                 tool_call_id: call.id.clone(),
@@ -144,7 +149,7 @@ impl Session {
                 target,
             }),
             Decision::Deny(denied) => Fate::Known(refused(denied, &call.name, &call.id, tiers, target)),
-        }
+        })
     }
 
     async fn announce(&mut self, planned: &Planned) -> Result<(), StoreError> {
@@ -203,6 +208,7 @@ impl Session {
             self.journal.emit(Event::PlanUpdate { plan }).await?;
         }
         let ToolResult { text, success, changes, denial, took, .. } = result;
+        self.audit_outcome(&call.id, success, &text, denial.as_ref())?;
         let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let item = Item::Tool {
             tool_call_id: call.id.clone(),
@@ -239,6 +245,7 @@ impl Session {
         why: &str,
     ) -> Result<(), StoreError> {
         for call in calls {
+            self.audit(Act::Unfinished { call: call.id.clone(), why: why.to_owned() })?;
             let item = Item::Tool {
                 tool_call_id: call.id.clone(),
                 tool: call.name.clone(),
@@ -274,6 +281,7 @@ impl Session {
         };
         let mut batch = Vec::with_capacity(asked.len());
         for ((mut planned, request), answer) in asked.into_iter().zip(requests).zip(answers) {
+            self.audit_answer(&planned.call.id, &request.target, &answer)?;
             let states: &[&str] = match &answer {
                 Answer::Approved { for_session } => {
                     if *for_session {
@@ -300,127 +308,6 @@ impl Session {
         }
         if self.run_batch(batch, cancel).await? { Err(Fault::Interrupted) } else { Ok(()) }
     }
-
-    /// Answers what a running call needs.
-    async fn answer(&mut self, need: Pending, cancel: &CancellationToken) -> Result<(), Fault> {
-        let Pending { call, tool, request, reply } = need;
-        let answer = match request {
-            HostRequest::Log { message, .. } => {
-                self.journal.emit(Event::ToolLog { tool, log: message, agent_id: None, label: None }).await?;
-                HostReply::Noted
-            }
-            HostRequest::Decide(need) => self.decide_need(call, tool, need, cancel).await?,
-        };
-        // A call that was cancelled meanwhile does not listen any more.
-        let _ = reply.send(answer);
-        Ok(())
-    }
-
-    async fn decide_need(
-        &mut self,
-        call: ToolCallId,
-        tool: String,
-        need: Need,
-        cancel: &CancellationToken,
-    ) -> Result<HostReply, Fault> {
-        let Need::SealedPath { path } = &need;
-        let path = path.clone();
-        let sealed = format!("{path} is sealed: other programs take instructions or settings from it");
-        if self.settings.mode == Mode::Yolo || self.allowed.contains(&(tool.clone(), path.clone())) {
-            return Ok(HostReply::Allowed);
-        }
-        let asks = self.settings.interactive && matches!(self.settings.mode, Mode::Default | Mode::Ask);
-        if !asks {
-            return Ok(HostReply::Refused {
-                message: format!("{sealed}; changing it needs a person's approval and nobody can answer"),
-                rule: "sealed-path".to_owned(),
-                remedy: "a run at a terminal, or --yolo".to_owned(),
-            });
-        }
-        let request = ApprovalRequest {
-            tool: tool.clone(),
-            arguments: Value::Object(serde_json::Map::new()),
-            tool_call_id: call,
-            tiers: [Tier::Write].into(),
-            reason: sealed.clone(),
-            need: Some(need),
-            target: path.clone(),
-        };
-        let answers = match self.ask(vec![request], cancel).await {
-            Err(Fault::Interrupted) => Vec::new(),
-            other => other?,
-        };
-        Ok(match answers.into_iter().next() {
-            Some(Answer::Approved { for_session }) => {
-                if for_session {
-                    self.allowed.insert((tool, path));
-                }
-                HostReply::Allowed
-            }
-            Some(Answer::Rejected { feedback }) => HostReply::Refused {
-                message: with_feedback(&format!("{sealed}; the user refused"), feedback.as_deref()),
-                rule: "person".to_owned(),
-                remedy: "approve it".to_owned(),
-            },
-            Some(Answer::Abandoned) | None => HostReply::Refused {
-                message: notes::ABANDONED.to_owned(),
-                rule: "unanswered".to_owned(),
-                remedy: "approve it".to_owned(),
-            },
-        })
-    }
-
-    /// Asks the person and waits. Other operations wait meanwhile; a new message answers with "go on
-    /// without".
-    async fn ask(
-        &mut self,
-        requests: Vec<ApprovalRequest>,
-        cancel: &CancellationToken,
-    ) -> Result<Vec<Answer>, Fault> {
-        let ids: Vec<ToolCallId> = requests.iter().map(|r| r.tool_call_id.clone()).collect();
-        let count = requests.len();
-        self.journal.emit(Event::ApprovalRequired { tools: requests, count }).await?;
-        loop {
-            let submission = tokio::select! {
-                biased;
-                () = cancel.cancelled() => return Err(Fault::Interrupted),
-                submission = self.operations.recv() => submission,
-            };
-            match submission {
-                Some(submission) => match submission.operation {
-                    Operation::ExecApproval { approvals } => return Ok(answers(&ids, &approvals)),
-                    Operation::UserInput { .. } | Operation::Shutdown => {
-                        self.queue.push_back(submission);
-                        return Ok(ids.iter().map(|_| Answer::Abandoned).collect());
-                    }
-                    _ => self.queue.push_back(submission),
-                },
-                None => {
-                    self.ended = true;
-                    return Ok(ids.iter().map(|_| Answer::Abandoned).collect());
-                }
-            }
-        }
-    }
-}
-
-/// What a person said about one call.
-enum Answer {
-    Approved { for_session: bool },
-    Rejected { feedback: Option<String> },
-    Abandoned,
-}
-
-/// A call without an answer is refused.
-fn answers(ids: &[ToolCallId], given: &[ApprovalAnswer]) -> Vec<Answer> {
-    let one = |id: &ToolCallId| match given.iter().find(|a| a.tool_call_id == *id) {
-        Some(ApprovalAnswer { approved: true, for_session, .. }) => {
-            Answer::Approved { for_session: *for_session }
-        }
-        Some(ApprovalAnswer { feedback, .. }) => Answer::Rejected { feedback: feedback.clone() },
-        None => Answer::Rejected { feedback: None },
-    };
-    ids.iter().map(one).collect()
 }
 
 fn rejected(request: ApprovalRequest, feedback: Option<&str>) -> ToolResult {
@@ -430,15 +317,6 @@ fn rejected(request: ApprovalRequest, feedback: Option<&str>) -> ToolResult {
         remedy: "approve it".to_owned(),
     };
     refused(denied, &request.tool, &request.tool_call_id, request.tiers, request.target)
-}
-
-fn with_feedback(text: &str, feedback: Option<&str>) -> String {
-    let plain =
-        |text: &str| text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect::<String>();
-    match feedback.map(plain).filter(|f| !f.trim().is_empty()) {
-        Some(feedback) => format!("{text}. User feedback: {feedback}"),
-        None => text.to_owned(),
-    }
 }
 
 fn refused(denied: Denied, tool: &str, id: &ToolCallId, tiers: BTreeSet<Tier>, target: String) -> ToolResult {

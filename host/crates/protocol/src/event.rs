@@ -121,7 +121,11 @@ pub enum Event {
         had_redacted_content: bool,
     },
     /// The session is over.
-    Shutdown {},
+    Shutdown {
+        /// Hash of the last record of its chain in the audit log.
+        #[serde(default)]
+        audit_head: String,
+    },
     /// One completion, for the books.
     LlmCall {
         model: String,

@@ -114,6 +114,12 @@ impl PluginRuntime {
         &self.inner.catalog.plugins
     }
 
+    /// The plugin of a tool, under the name the model uses.
+    #[must_use]
+    pub fn plugin(&self, tool: &str) -> Option<&Plugin> {
+        self.inner.catalog.tools.get(tool).map(|(plugin, _)| plugin.as_ref())
+    }
+
     /// What the manifest says of a tool, under the name the model uses.
     #[must_use]
     pub fn policy(&self, tool: &str) -> Option<&ToolPolicy> {
@@ -124,17 +130,13 @@ impl PluginRuntime {
     /// Whether a tool can start native commands.
     #[must_use]
     pub fn can_exec(&self, tool: &str) -> bool {
-        self.inner.catalog.tools.get(tool).is_some_and(|(plugin, _)| plugin.granted().exec)
+        self.plugin(tool).is_some_and(|plugin| plugin.granted().exec)
     }
 
     /// Whether a tool is a bundled one, whose structured answers the host knows.
     #[must_use]
     pub fn is_bundled(&self, tool: &str) -> bool {
-        self.inner
-            .catalog
-            .tools
-            .get(tool)
-            .is_some_and(|(plugin, _)| matches!(plugin.source, Source::Bundled(_)))
+        self.plugin(tool).is_some_and(|plugin| matches!(plugin.source, Source::Bundled(_)))
     }
 
     /// Starts a call, on a task and a thread of its own. Whatever the guest does, it ends with one result.

@@ -1,0 +1,147 @@
+//! What a person is asked while calls run, and what comes of the answer.
+
+use protocol::{
+    ApprovalAnswer, ApprovalRequest, Event, HostReply, HostRequest, Need, Operation, Tier, ToolCallId,
+};
+use runtime::Pending;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::session::Session;
+use crate::turn::Fault;
+use crate::{Mode, notes};
+
+impl Session {
+    /// Answers what a running call needs.
+    pub(crate) async fn answer(&mut self, need: Pending, cancel: &CancellationToken) -> Result<(), Fault> {
+        let Pending { call, tool, request, reply } = need;
+        let answer = match request {
+            HostRequest::Log { message, .. } => {
+                self.journal.emit(Event::ToolLog { tool, log: message, agent_id: None, label: None }).await?;
+                HostReply::Noted
+            }
+            HostRequest::Decide(need) => self.decide_need(call, tool, need, cancel).await?,
+        };
+        // A call that was cancelled meanwhile does not listen any more.
+        let _ = reply.send(answer);
+        Ok(())
+    }
+
+    async fn decide_need(
+        &mut self,
+        call: ToolCallId,
+        tool: String,
+        need: Need,
+        cancel: &CancellationToken,
+    ) -> Result<HostReply, Fault> {
+        let Need::SealedPath { path } = &need;
+        let path = path.clone();
+        let sealed = format!("{path} is sealed: other programs take instructions or settings from it");
+        if self.settings.mode == Mode::Yolo || self.allowed.contains(&(tool.clone(), path.clone())) {
+            return Ok(HostReply::Allowed);
+        }
+        let asks = self.settings.interactive && matches!(self.settings.mode, Mode::Default | Mode::Ask);
+        if !asks {
+            return Ok(HostReply::Refused {
+                message: format!("{sealed}; changing it needs a person's approval and nobody can answer"),
+                rule: "sealed-path".to_owned(),
+                remedy: "a run at a terminal, or --yolo".to_owned(),
+            });
+        }
+        let request = ApprovalRequest {
+            tool: tool.clone(),
+            arguments: Value::Object(serde_json::Map::new()),
+            tool_call_id: call,
+            tiers: [Tier::Write].into(),
+            reason: sealed.clone(),
+            need: Some(need),
+            target: path.clone(),
+        };
+        let asked = request.tool_call_id.clone();
+        let answers = match self.ask(vec![request], cancel).await {
+            Err(Fault::Interrupted) => Vec::new(),
+            other => other?,
+        };
+        let answer = answers.into_iter().next().unwrap_or(Answer::Abandoned);
+        self.audit_answer(&asked, &path, &answer)?;
+        Ok(match answer {
+            Answer::Approved { for_session } => {
+                if for_session {
+                    self.allowed.insert((tool, path));
+                }
+                HostReply::Allowed
+            }
+            Answer::Rejected { feedback } => HostReply::Refused {
+                message: with_feedback(&format!("{sealed}; the user refused"), feedback.as_deref()),
+                rule: "person".to_owned(),
+                remedy: "approve it".to_owned(),
+            },
+            Answer::Abandoned => HostReply::Refused {
+                message: notes::ABANDONED.to_owned(),
+                rule: "unanswered".to_owned(),
+                remedy: "approve it".to_owned(),
+            },
+        })
+    }
+
+    /// Asks the person and waits. Other operations wait meanwhile; a new message answers with "go on
+    /// without".
+    pub(crate) async fn ask(
+        &mut self,
+        requests: Vec<ApprovalRequest>,
+        cancel: &CancellationToken,
+    ) -> Result<Vec<Answer>, Fault> {
+        let ids: Vec<ToolCallId> = requests.iter().map(|r| r.tool_call_id.clone()).collect();
+        let count = requests.len();
+        self.journal.emit(Event::ApprovalRequired { tools: requests, count }).await?;
+        loop {
+            let submission = tokio::select! {
+                biased;
+                () = cancel.cancelled() => return Err(Fault::Interrupted),
+                submission = self.operations.recv() => submission,
+            };
+            match submission {
+                Some(submission) => match submission.operation {
+                    Operation::ExecApproval { approvals } => return Ok(answers(&ids, &approvals)),
+                    Operation::UserInput { .. } | Operation::Shutdown => {
+                        self.queue.push_back(submission);
+                        return Ok(ids.iter().map(|_| Answer::Abandoned).collect());
+                    }
+                    _ => self.queue.push_back(submission),
+                },
+                None => {
+                    self.ended = true;
+                    return Ok(ids.iter().map(|_| Answer::Abandoned).collect());
+                }
+            }
+        }
+    }
+}
+
+/// What a person said about one call.
+pub(crate) enum Answer {
+    Approved { for_session: bool },
+    Rejected { feedback: Option<String> },
+    Abandoned,
+}
+
+/// A call without an answer is refused.
+fn answers(ids: &[ToolCallId], given: &[ApprovalAnswer]) -> Vec<Answer> {
+    let one = |id: &ToolCallId| match given.iter().find(|a| a.tool_call_id == *id) {
+        Some(ApprovalAnswer { approved: true, for_session, .. }) => {
+            Answer::Approved { for_session: *for_session }
+        }
+        Some(ApprovalAnswer { feedback, .. }) => Answer::Rejected { feedback: feedback.clone() },
+        None => Answer::Rejected { feedback: None },
+    };
+    ids.iter().map(one).collect()
+}
+
+pub(crate) fn with_feedback(text: &str, feedback: Option<&str>) -> String {
+    let plain =
+        |text: &str| text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect::<String>();
+    match feedback.map(plain).filter(|f| !f.trim().is_empty()) {
+        Some(feedback) => format!("{text}. User feedback: {feedback}"),
+        None => text.to_owned(),
+    }
+}

@@ -1,0 +1,47 @@
+use std::path::{Path, PathBuf};
+
+use protocol::SessionId;
+
+use crate::chain::{AuditError, Chain};
+use crate::record::Act;
+
+/// Name of the chain of the user.
+pub(crate) const USER: &str = "user";
+
+/// All chains of a user.
+#[derive(Clone, Debug)]
+pub struct AuditLog {
+    folder: PathBuf,
+}
+
+impl AuditLog {
+    /// The chains below the program's state folder.
+    #[must_use]
+    pub fn new(state: &Path) -> Self {
+        Self { folder: state.join("audit") }
+    }
+
+    /// The chain of a session, which one process holds.
+    ///
+    /// # Errors
+    /// When it cannot be opened, or ends with what is no record.
+    pub fn session(&self, id: &SessionId) -> Result<Chain, AuditError> {
+        Chain::open(&self.folder, &session_name(id.as_str()), false)
+    }
+
+    /// Records something in the chain of the user.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn user(&self, act: Act) -> Result<(), AuditError> {
+        Chain::open(&self.folder, USER, true)?.append(act, false)
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+}
+
+pub(crate) fn session_name(id: &str) -> String {
+    format!("session-{id}")
+}

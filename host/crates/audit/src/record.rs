@@ -1,0 +1,109 @@
+use std::collections::BTreeSet;
+
+use protocol::{SessionId, Tier, ToolCallId};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+/// A link of a chain: where it stands, and what happened.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Entry {
+    /// Counts from 0.
+    pub seq: u64,
+    /// Hash of the record before; of the first, the chain's name.
+    pub prev: String,
+    /// Local time with offset.
+    pub at: String,
+    #[serde(flatten)]
+    pub act: Act,
+}
+
+/// What happened.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(tag = "act", rename_all = "snake_case")]
+pub enum Act {
+    /// A session starts or goes on.
+    Start {
+        session: SessionId,
+        version: String,
+        model: String,
+        workspace: Option<String>,
+        mode: String,
+        wall: String,
+        network: String,
+        plugins: Vec<Plugin>,
+    },
+    /// May a call run? Written before it does.
+    Decision {
+        call: ToolCallId,
+        tool: String,
+        /// Digest of the component that would run.
+        component: Option<String>,
+        /// Digest of the arguments as the model gave them.
+        arguments: String,
+        tiers: BTreeSet<Tier>,
+        verdict: Verdict,
+        /// What decided: a mode, a rule, the policy.
+        rule: String,
+        target: String,
+    },
+    /// What a person answered, about a call or about something a running call needs.
+    Answer {
+        call: ToolCallId,
+        target: String,
+        /// `once`, `session`, `rejected` or `abandoned`.
+        answer: String,
+    },
+    /// What came of a call.
+    Outcome {
+        call: ToolCallId,
+        success: bool,
+        /// Digest of what the model read.
+        output: String,
+        /// The rule that refused the call or a part of it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        refused: Option<String>,
+    },
+    /// A call ended without an outcome of its own.
+    Unfinished { call: ToolCallId, why: String },
+    /// A session ends. In the user's chain with the head of the session's own.
+    End {
+        session: SessionId,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        head: Option<String>,
+    },
+    /// A plugin was installed or approved anew.
+    Install { plugin: Plugin, path: String },
+    /// A plugin was removed.
+    Remove { plugin: String, path: String },
+    /// What a plugin may do was changed by the person.
+    Grant { plugin: String, granted: Vec<String>, revoked: Vec<String> },
+}
+
+/// A plugin, as it was when it was used.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Plugin {
+    pub id: String,
+    pub version: String,
+    pub digest: String,
+}
+
+/// What was decided.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    Allow,
+    Ask,
+    Deny,
+}
+
+/// SHA-256 in hexadecimal.
+#[must_use]
+pub fn digest(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(64);
+    for byte in Sha256::digest(bytes) {
+        for nibble in [byte >> 4, byte & 15] {
+            text.push(char::from_digit(nibble.into(), 16).unwrap_or('0'));
+        }
+    }
+    text
+}

@@ -1,0 +1,169 @@
+//! Chains in real files: what is written is found again, and every change is noticed.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use ml_intern_audit::{Act, AuditLog, Report, Verdict, digest};
+use proptest::prelude::*;
+use protocol::{SessionId, Tier};
+
+fn start(session: &SessionId) -> Act {
+    Act::Start {
+        session: session.clone(),
+        version: "0.1.0".to_owned(),
+        model: "chat/m".to_owned(),
+        workspace: Some("/work".to_owned()),
+        mode: "auto".to_owned(),
+        wall: "partial".to_owned(),
+        network: "off".to_owned(),
+        plugins: Vec::new(),
+    }
+}
+
+fn decision(n: usize) -> Act {
+    Act::Decision {
+        call: format!("call-{n}").into(),
+        tool: "bash".to_owned(),
+        component: None,
+        arguments: digest(b"{}"),
+        tiers: [Tier::Execute].into(),
+        verdict: Verdict::Allow,
+        rule: "mode:auto".to_owned(),
+        target: "true\nand more".to_owned(),
+    }
+}
+
+/// A log with one session of some records, and the head of its chain.
+fn written(folder: &std::path::Path, id: &SessionId, records: usize) -> (AuditLog, String) {
+    let log = AuditLog::new(folder);
+    log.user(start(id)).unwrap();
+    let mut chain = log.session(id).unwrap();
+    chain.append(start(id), false).unwrap();
+    for n in 0..records {
+        chain.append(decision(n), n == 0).unwrap();
+    }
+    let head = chain.head().to_owned();
+    log.user(Act::End { session: id.clone(), head: Some(head.clone()) }).unwrap();
+    (log, head)
+}
+
+fn whats(report: &Report) -> Vec<&str> {
+    report.findings.iter().map(|finding| finding.what.as_str()).collect()
+}
+
+#[test]
+fn what_is_written_is_found_again_also_by_its_head() {
+    let folder = tempfile::tempdir().unwrap();
+    let (log, head) = written(folder.path(), &"s1".into(), 3);
+    let report = log.verify(Some(&head)).unwrap();
+    assert_eq!((whats(&report), report.chains, report.records), (Vec::new(), 2, 6));
+    assert!(report.head.is_some_and(|(path, later)| path.contains("session-s1") && later == 0));
+    assert_eq!(log.verify(Some(&digest(b"other"))).unwrap().head, None);
+    assert_eq!(log.lines(Some("s1")).unwrap().len(), 4);
+    assert_eq!(log.sessions().unwrap(), ["s1"]);
+}
+
+#[test]
+fn a_session_that_goes_on_goes_on_in_its_chain() {
+    let folder = tempfile::tempdir().unwrap();
+    let id = SessionId::from("s1");
+    let (log, first) = written(folder.path(), &id, 2);
+    log.user(start(&id)).unwrap();
+    let mut chain = log.session(&id).unwrap();
+    assert_eq!(chain.head(), first);
+    chain.append(decision(9), false).unwrap();
+    let report = log.verify(Some(&first)).unwrap();
+    assert_eq!(whats(&report), [""; 0]);
+    assert_eq!(report.open, ["s1"]);
+    assert_eq!(report.head.unwrap().1, 1);
+}
+
+#[test]
+fn a_chain_that_is_gone_or_cut_or_strange_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (log, _) = written(folder.path(), &"s1".into(), 3);
+    let file = folder.path().join("audit/session-s1.jsonl");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let cut: String = text.lines().take(3).flat_map(|line| [line, "\n"]).collect();
+    std::fs::write(&file, cut).unwrap();
+    assert!(whats(&log.verify(None).unwrap())[0].contains("and the chain does not"));
+    std::fs::remove_file(&file).unwrap();
+    assert!(whats(&log.verify(None).unwrap())[0].contains("its chain is missing"));
+    std::fs::write(&file, &text).unwrap();
+    assert_eq!(whats(&log.verify(None).unwrap()), [""; 0]);
+    std::fs::remove_file(folder.path().join("audit/user.jsonl")).unwrap();
+    assert!(whats(&log.verify(None).unwrap())[0].contains("does not know this session"));
+}
+
+#[test]
+fn a_full_file_is_followed_by_the_next_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = AuditLog::new(folder.path());
+    let id = SessionId::from("long");
+    log.user(start(&id)).unwrap();
+    let mut chain = log.session(&id).unwrap();
+    let large = |n: usize| match decision(n) {
+        Act::Decision { call, tool, component, arguments, tiers, verdict, rule, .. } => {
+            let target = "x".repeat(200_000);
+            Act::Decision { call, tool, component, arguments, tiers, verdict, rule, target }
+        }
+        other => other,
+    };
+    (0..180).for_each(|n| chain.append(large(n), false).unwrap());
+    drop(chain);
+    // The next process begins where a full file ended.
+    let mut chain = log.session(&id).unwrap();
+    chain.append(large(180), false).unwrap();
+    assert!(folder.path().join("audit/session-long.000002.jsonl").exists());
+    let report = log.verify(Some(chain.head())).unwrap();
+    assert_eq!((whats(&report), report.records), (Vec::new(), 182));
+    std::fs::remove_file(folder.path().join("audit/session-long.000001.jsonl")).unwrap();
+    assert!(whats(&log.verify(None).unwrap())[0].contains("does not follow"));
+}
+
+#[test]
+fn processes_share_the_chain_of_the_user() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = AuditLog::new(folder.path());
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let log = &log;
+            scope.spawn(move || {
+                for n in 0..25 {
+                    let remove = Act::Remove { plugin: format!("p{thread}-{n}"), path: String::new() };
+                    log.user(remove).unwrap();
+                }
+            });
+        }
+    });
+    let report = log.verify(None).unwrap();
+    assert_eq!((whats(&report), report.records), (Vec::new(), 100));
+}
+
+#[test]
+fn a_record_that_is_too_large_or_a_torn_line_stops_the_chain() {
+    let folder = tempfile::tempdir().unwrap();
+    let (log, _) = written(folder.path(), &"s1".into(), 1);
+    let huge = Act::Remove { plugin: "x".repeat(300_000), path: String::new() };
+    assert!(log.user(huge).unwrap_err().to_string().contains("too large"));
+    let file = folder.path().join("audit/session-s1.jsonl");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, &text[..text.len() - 20]).unwrap();
+    assert!(log.session(&"s1".into()).unwrap_err().to_string().contains("audit verify"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    /// Whatever byte of a finished session is changed, it is noticed.
+    #[test]
+    fn every_changed_byte_is_noticed(at in any::<prop::sample::Index>(), bit in 0..8u8) {
+        let folder = tempfile::tempdir().unwrap();
+        let (log, head) = written(folder.path(), &"s1".into(), 3);
+        let file = folder.path().join("audit/session-s1.jsonl");
+        let mut bytes = std::fs::read(&file).unwrap();
+        let at = at.index(bytes.len());
+        bytes[at] ^= 1 << bit;
+        std::fs::write(&file, &bytes).unwrap();
+        let report = log.verify(Some(&head)).unwrap();
+        prop_assert!(!report.findings.is_empty(), "byte {at}");
+    }
+}

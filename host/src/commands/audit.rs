@@ -1,0 +1,116 @@
+//! The audit log: checked, shown, handed on.
+
+use audit::{Act, AuditLog, Entry, Report, Verdict};
+
+use crate::assemble::Setup;
+use crate::cli::AuditCommand;
+use crate::environment::Environment;
+use crate::exit::{Exit, Failure};
+use crate::render::{json, plain};
+
+pub(super) fn run(command: &AuditCommand, environment: Environment) -> Result<Exit, Failure> {
+    let log = Setup::read(environment, None)?.audit();
+    match command {
+        AuditCommand::Verify { head, json } => verify(&log, head.as_deref(), *json),
+        AuditCommand::Show { session } => {
+            for entry in lines(&log, session.as_deref())? {
+                say(&format!("{}  {}", entry.at.replace('T', " "), told(&entry.act)));
+            }
+            Ok(Exit::Done)
+        }
+        AuditCommand::Export { session } => {
+            for entry in lines(&log, session.as_deref())? {
+                json::line(&mut std::io::stdout(), &entry)?;
+            }
+            Ok(Exit::Done)
+        }
+    }
+}
+
+fn verify(log: &AuditLog, head: Option<&str>, as_json: bool) -> Result<Exit, Failure> {
+    let Report { chains, records, findings, open, head: found } = log.verify(head)?;
+    let lost = head.is_some() && found.is_none();
+    if as_json {
+        let findings: Vec<_> = findings
+            .iter()
+            .map(|f| serde_json::json!({"path": f.path, "line": f.line, "what": f.what}))
+            .collect();
+        let value = serde_json::json!({
+            "chains": chains, "records": records, "findings": findings, "open_sessions": open,
+            "head": found.as_ref().map(|(path, later)| serde_json::json!({"path": path, "later_records": later})),
+        });
+        json::line(&mut std::io::stdout(), &value)?;
+    } else {
+        say(&format!("{chains} chains, {records} records"));
+        for finding in &findings {
+            say(&format!("WRONG  {}:{}: {}", finding.path.display(), finding.line, finding.what));
+        }
+        for session in &open {
+            say(&format!("note   session {session} has no recorded end: it runs, or it was killed"));
+        }
+        match &found {
+            Some((path, 0)) => say(&format!("ok     the head is the last record of {path}")),
+            Some((path, later)) => say(&format!("ok     the head is in {path}; {later} records follow it")),
+            None if lost => say("WRONG  no chain has this head: records were changed or removed"),
+            None => {}
+        }
+        if findings.is_empty() && !lost {
+            say("ok     every record follows the one before it");
+        }
+    }
+    Ok(if findings.is_empty() && !lost { Exit::Done } else { Exit::Failed })
+}
+
+/// The records of one session, or of the user: what began and ended, was installed and granted.
+fn lines(log: &AuditLog, session: Option<&str>) -> Result<Vec<Entry>, Failure> {
+    let Some(beginning) = session else { return Ok(log.lines(None)?) };
+    let ids: Vec<String> = log.sessions()?.into_iter().filter(|id| id.starts_with(beginning)).collect();
+    match ids.as_slice() {
+        [id] => Ok(log.lines(Some(id))?),
+        [] => Err(Failure::usage(format!("the audit log has no session `{beginning}`"))),
+        _ => Err(Failure::usage(format!(
+            "`{beginning}` is the beginning of several sessions: {}",
+            ids.join(", ")
+        ))),
+    }
+}
+
+fn told(act: &Act) -> String {
+    match act {
+        Act::Start { session, model, mode, wall, network, .. } => {
+            format!("start     {session}  {model}, mode {mode}, wall {wall}, network {network}")
+        }
+        Act::Decision { tool, tiers, verdict, rule, target, .. } => {
+            let verdict = match verdict {
+                Verdict::Allow => "allow",
+                Verdict::Ask => "ask",
+                Verdict::Deny => "deny",
+            };
+            let tiers: Vec<&str> = tiers.iter().map(|tier| tier.as_str()).collect();
+            format!("{verdict:<9} {tool} [{}] by {rule}  {target}", tiers.join(" "))
+        }
+        Act::Answer { answer, target, .. } => format!("person    {answer}  {target}"),
+        Act::Outcome { call, success, refused, .. } => {
+            let result = if *success { "done" } else { "failed" };
+            let refused = refused.as_ref().map(|rule| format!(", refused by {rule}")).unwrap_or_default();
+            format!("outcome   {call} {result}{refused}")
+        }
+        Act::Unfinished { call, why } => format!("outcome   {call} none: {why}"),
+        Act::End { session, head } => {
+            let head = head.as_ref().map(|head| format!(" with {head}")).unwrap_or_default();
+            format!("end       {session}{head}")
+        }
+        Act::Install { plugin, path } => {
+            format!("install   {} {} sha256:{} {path}", plugin.id, plugin.version, plugin.digest)
+        }
+        Act::Remove { plugin, path } => format!("remove    {plugin} {path}"),
+        Act::Grant { plugin, granted, revoked } => {
+            format!("grant     {plugin} +[{}] -[{}]", granted.join(", "), revoked.join(", "))
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "it is what was asked for")]
+fn say(line: &str) {
+    println!("{}", plain(line));
+}
