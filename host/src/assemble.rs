@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use agent::{AgentSettings, Mode, SessionConfig, SessionStore, Start};
 use audit::AuditLog;
-use egress::{CertificateFiles, Egress, EgressConfig};
+use egress::{CertificateFiles, Egress, EgressConfig, Ledger};
 use protocol::{SessionId, ToolSpec};
 use provider::{CustomProvider, Effort, ProviderSettings, Providers, SecretString, Vendor, WireFormat};
 use runtime::{Grants, PluginDirs, PluginError, PluginRuntime, RuntimeConfig, Workplace};
@@ -51,6 +51,11 @@ impl Setup {
 
     pub(crate) fn audit(&self) -> AuditLog {
         AuditLog::new(&self.paths.state)
+    }
+
+    /// The way out of a run.
+    pub(crate) fn egress(&self, offline: bool, run: &str) -> Egress {
+        Egress::new(EgressConfig { offline, ledger: Some(Ledger::new(&self.paths.state, run)) })
     }
 
     pub(crate) fn plugin_dirs(&self, named: &[PathBuf]) -> PluginDirs {
@@ -271,8 +276,14 @@ pub(crate) async fn session(
         let message = "tool_runtime is `sandbox`, which this version does not have yet; set it to `local`";
         return Err(Failure::settings(anyhow::anyhow!("{message}")));
     }
-    let egress = Egress::new(EgressConfig { offline: place.offline });
     let (workplace, place_notice) = setup.workplace(place)?;
+    let store = setup.store();
+    let start = start(&store, args, &workplace)?;
+    let id = match &start {
+        Start::Continue(id) => id.clone(),
+        Start::New | Start::Fork(_) => SessionId::from(uuid::Uuid::new_v4().to_string()),
+    };
+    let egress = setup.egress(place.offline, id.as_str());
     let enclosure = Enclosure {
         grade: wall::Wall::new(workplace.wall.clone()).grade(),
         mode: workplace.wall.mode,
@@ -281,7 +292,6 @@ pub(crate) async fn session(
     if place.offline && enclosure.mode == wall::Mode::Off {
         return Err(Failure::usage("--offline cannot hold with --wall off: commands could connect anywhere"));
     }
-    let id = SessionId::from(uuid::Uuid::new_v4().to_string());
     let providers = setup.providers(&id, egress.clone())?;
     let (runtime, problems) = setup.plugins(place, egress.clone(), notice).await?;
     let mut notices: Vec<String> =
@@ -289,8 +299,6 @@ pub(crate) async fn session(
     let mode = mode(setup, args, interactive);
     let (tools, left_out) = offered(&runtime, enclosure, mode, interactive, place.offline);
     notices.extend(left_out);
-    let store = setup.store();
-    let start = start(&store, args, &workplace)?;
     let model = args.model.clone();
     let default_model = match (&model, &start) {
         (None, Start::New) => setup.default_model()?,

@@ -40,6 +40,8 @@ pub(crate) enum Command {
     /// Check and show the record of what was decided and done.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Show every request that went out, and every one that was refused.
+    Net(NetArgs),
     /// Look at what the program needs and say what is missing.
     Doctor(DoctorArgs),
     /// Print a completion script for a shell.
@@ -264,6 +266,18 @@ pub(crate) enum AuditCommand {
         /// A session, by id or the beginning of one.
         session: Option<String>,
     },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct NetArgs {
+    /// Requests of one run only: a session, by id or the beginning of one.
+    #[arg(long, value_name = "ID")]
+    pub(crate) run: Option<String>,
+    /// The last N requests; 0 shows all.
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 50)]
+    pub(crate) last: usize,
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args, Debug)]

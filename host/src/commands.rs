@@ -7,6 +7,7 @@ mod config;
 mod demo;
 mod doctor;
 mod headless;
+mod net;
 mod plugin;
 mod sessions;
 mod tool;
@@ -31,6 +32,7 @@ pub(crate) async fn run(cli: Cli, environment: Environment) -> Result<Exit, Fail
         Some(Command::Config(command)) => config::run(&command, environment),
         Some(Command::Sessions(args)) => sessions::run(&args, environment),
         Some(Command::Audit(command)) => audit::run(&command, environment),
+        Some(Command::Net(args)) => net::run(&args, environment),
         Some(Command::Doctor(args)) => doctor::run(args, environment).await,
         Some(Command::Completions { shell }) => completions::run(shell),
     }

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use egress::{Egress, EgressConfig};
 use protocol::SessionId;
 use serde::Serialize;
 use wall::{Grade, Outcome};
@@ -69,7 +68,7 @@ fn folders(setup: &Setup) -> Vec<Check> {
 }
 
 async fn plugins(setup: &Setup, args: &DoctorArgs) -> Result<Vec<Check>, Failure> {
-    let egress = Egress::new(EgressConfig { offline: true });
+    let egress = setup.egress(true, "doctor");
     let (plugins, problems) = setup.plugins(&args.place, egress, &mut |_| {}).await?;
     let ids: Vec<&str> =
         plugins.plugins().iter().map(|plugin| plugin.described.manifest.id.as_str()).collect();
@@ -84,7 +83,7 @@ async fn plugins(setup: &Setup, args: &DoctorArgs) -> Result<Vec<Check>, Failure
 
 fn models(setup: &Setup) -> Result<Vec<Check>, Failure> {
     let session = SessionId::from("doctor");
-    let providers = setup.providers(&session, Egress::new(EgressConfig { offline: true }))?;
+    let providers = setup.providers(&session, setup.egress(true, "doctor"))?;
     let model = match setup.default_model() {
         Err(error) => return Ok(vec![check("model", Verdict::Note, error.to_string())]),
         Ok(model) => model,

@@ -3,7 +3,6 @@
 use std::io::Read as _;
 use std::path::Path;
 
-use egress::{Egress, EgressConfig};
 use manifest::{Capabilities, Manifest, Mount};
 use runtime::{Bundled, Described, Inspection, Plugin, PluginError, PluginRuntime, Source, inspect};
 use serde_json::json;
@@ -28,7 +27,7 @@ async fn load(
     place: &PlaceArgs,
 ) -> Result<(Setup, PluginRuntime, Vec<PluginError>), Failure> {
     let setup = Setup::read(environment, place.config.as_deref())?;
-    let egress = Egress::new(EgressConfig { offline: true });
+    let egress = setup.egress(true, "plugin");
     let (plugins, problems) = setup.plugins(place, egress, &mut note).await?;
     Ok((setup, plugins, problems))
 }

@@ -1,6 +1,5 @@
 //! One call of one tool, without a model.
 
-use egress::{Egress, EgressConfig};
 use protocol::{HostReply, HostRequest, Invocation, SessionId, ToolResult};
 use runtime::Pending;
 use serde_json::{Value, json};
@@ -25,7 +24,8 @@ pub(super) async fn run(args: ToolArgs, environment: Environment) -> Result<Exit
     })?;
     let setup = Setup::read(environment, args.place.config.as_deref())?;
     diagnostics::start(&setup.paths.state, args.place.verbose);
-    let egress = Egress::new(EgressConfig { offline: args.place.offline });
+    let id = SessionId::from(uuid::Uuid::new_v4().to_string());
+    let egress = setup.egress(args.place.offline, id.as_str());
     let (workplace, notice) = setup.workplace(&args.place)?;
     let (plugins, problems) = setup.plugins(&args.place, egress, &mut note).await?;
     notice.into_iter().chain(problems.iter().map(|p| format!("plugin left out: {p}"))).for_each(note);
@@ -37,7 +37,6 @@ pub(super) async fn run(args: ToolArgs, environment: Environment) -> Result<Exit
             names.join(", ")
         )));
     }
-    let id = SessionId::from(uuid::Uuid::new_v4().to_string());
     let dir = setup.store().dir(&id);
     std::fs::create_dir_all(&dir)?;
     let session = std::sync::Arc::new(workplace.open(id, &dir)?);

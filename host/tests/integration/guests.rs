@@ -1,6 +1,6 @@
 //! Whatever a guest does is one failed result, and the agent goes on.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use testkit::Step;
 
 use crate::support::{Stream, TestHost, call};
@@ -18,8 +18,12 @@ fn host(steps: Vec<Step>, grants: &str) -> TestHost {
 }
 
 fn run(host: &TestHost) -> Stream {
+    run_with(host, &[])
+}
+
+fn run_with(host: &TestHost, more: &[&str]) -> Stream {
     let plugins = host.home.join("plugins").display().to_string();
-    host.stream(&["--plugin-dir", &plugins])
+    host.stream(&[&["--plugin-dir", plugins.as_str()], more].concat())
 }
 
 fn trick(name: &str, with: &str) -> Step {
@@ -183,4 +187,32 @@ fn requests_go_only_where_both_sides_allow_it() {
     let outputs = ran.outputs();
     assert!(outputs[0].contains("cannot connect to http://127.0.0.1:1"), "{outputs:?}");
     assert!(outputs[1..].iter().all(|o| o.contains("is not granted")), "{outputs:?}");
+    // The ledger knows what was tried as well as what left.
+    let ledger = host.requests(&[]);
+    let of_plugin: Vec<&Value> = ledger.iter().filter(|r| r["who"] == "plugin probe").collect();
+    assert_eq!(of_plugin[0]["origin"], "http://127.0.0.1:1");
+    assert!(of_plugin[0]["failed"].as_str().unwrap().contains("cannot connect"), "{ledger:?}");
+    assert_eq!(of_plugin[0]["why"], "http://127.0.0.1:1 GET");
+    let refused: Vec<&str> =
+        of_plugin[1..].iter().filter(|r| r["refused"] == true).filter_map(|r| r["origin"].as_str()).collect();
+    assert_eq!(refused, ["http://127.0.0.1:2", "https://example.com", "http://169.254.169.254"]);
+}
+
+#[test]
+fn the_ledger_has_every_request_and_offline_leaves_the_model_alone() {
+    let host = host(
+        vec![trick("http", "http://127.0.0.1:1/"), Step::text("ok")],
+        "[probe]\nnetwork = [\"http://127.0.0.1:1 GET\"]\n",
+    );
+    let ran = run_with(&host, &["--offline"]);
+    assert!(ran.outputs()[0].contains("--offline"), "{:?}", ran.outputs());
+    let ledger = host.requests(&["--run", ran.result()["session_id"].as_str().unwrap()]);
+    let left: Vec<&Value> = ledger.iter().filter(|r| r["refused"] == false).collect();
+    assert_eq!(left.len(), host.server.requests().len());
+    for request in left {
+        assert_eq!(request["origin"], host.server.url());
+        assert_eq!((&request["why"], &request["status"]), (&Value::from("model"), &Value::from(200)));
+        assert!(request["sent"].as_u64().unwrap() > 1000 && request["received"].as_u64().unwrap() > 10);
+    }
+    assert_eq!(ledger.iter().filter(|r| r["refused"] == true).count(), 1);
 }

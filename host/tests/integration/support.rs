@@ -138,6 +138,13 @@ impl TestHost {
         Stream::of(&self.run(arguments))
     }
 
+    /// What the ledger has.
+    pub(crate) fn requests(&self, more: &[&str]) -> Vec<Value> {
+        let ran = self.run([&["net", "--json", "-n", "0"], more].concat());
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
     /// Calls one tool and gives its JSON result.
     pub(crate) fn tool(&self, name: &str, arguments: &Value, more: &[&str]) -> Value {
         let mut line = vec!["tool".to_owned(), name.to_owned(), arguments.to_string(), "--json".to_owned()];

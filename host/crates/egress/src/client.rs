@@ -10,7 +10,10 @@ use url::Url;
 
 use crate::body::Pieces;
 use crate::grant::literal;
-use crate::{Body, Certificates, EgressError, Incoming, Origin, Outgoing, Policy, address};
+use crate::ledger::Entry;
+use crate::{
+    Body, Caller, Certificates, EgressError, Incoming, Ledger, LedgerAct, Origin, Outgoing, Policy, address,
+};
 
 /// Time until a connection stands.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -19,10 +22,12 @@ const CONNECT: Duration = Duration::from_secs(10);
 const HARMLESS: [header::HeaderName; 3] = [header::ACCEPT, header::ACCEPT_LANGUAGE, header::USER_AGENT];
 
 /// What the whole process may reach.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct EgressConfig {
     /// Nothing but the model's origin.
     pub offline: bool,
+    /// Where every request stands before it leaves.
+    pub ledger: Option<Ledger>,
 }
 
 /// The one way out. Cheap to clone; connections are pooled.
@@ -95,24 +100,55 @@ impl Egress {
         let mut hops = limits.redirects;
         loop {
             let origin = Origin::of(&url)?;
-            let route = self.decide(&policy, &origin, &method)?;
-            tracing::debug!(?caller, %origin, %method, "request");
+            let (route, why) = match self.decide(&policy, &origin, &method) {
+                Ok(decided) => decided,
+                Err(refusal) => {
+                    self.refused(&caller, &origin, &method, &refusal)?;
+                    return Err(refusal);
+                }
+            };
+            let entry = self.record(|| LedgerAct::Request {
+                who: caller.to_string(),
+                method: method.to_string(),
+                origin: origin.to_string(),
+                why,
+                sent: body.len(),
+            })?;
+            let failed = |error: EgressError| {
+                if let Some(entry) = &entry {
+                    entry.end(LedgerAct::Failed { why: error.to_string() });
+                }
+                error
+            };
             let sent = self
-                .client(route)?
+                .client(route)
+                .map_err(failed)?
                 .request(method.clone(), url.clone())
                 .headers(headers.clone())
                 .body(reqwest::Body::wrap(Pieces::from(body.clone())))
                 .send();
             let response = tokio::time::timeout(limits.head, sent)
                 .await
-                .map_err(|_| EgressError::Timeout { origin: origin.to_string(), limit: limits.head })?
-                .map_err(|e| failed(&origin, &e))?;
+                .map_err(|_| failed(EgressError::Timeout { origin: origin.to_string(), limit: limits.head }))?
+                .map_err(|e| failed(told(&origin, &e)))?;
             let status = response.status();
             let Some(next) = redirect(status, response.headers(), &url).filter(|_| limits.redirects > 0)
             else {
                 let headers = response.headers().clone();
-                return Ok(Incoming { status, headers, url, origin, limits, read: 0, inner: response });
+                return Ok(Incoming {
+                    status,
+                    headers,
+                    url,
+                    origin,
+                    limits,
+                    read: 0,
+                    inner: response,
+                    entry,
+                });
             };
+            if let Some(entry) = &entry {
+                entry.end(LedgerAct::Answer { status: status.as_u16(), received: 0 });
+            }
             hops = hops.checked_sub(1).ok_or_else(|| EgressError::TooManyRedirects(origin.to_string()))?;
             if Origin::of(&next)? != origin {
                 headers.retain_harmless();
@@ -126,10 +162,36 @@ impl Egress {
         }
     }
 
-    fn decide(&self, policy: &Policy, origin: &Origin, method: &Method) -> Result<Route, EgressError> {
+    fn record(&self, what: impl FnOnce() -> LedgerAct) -> Result<Option<Entry>, EgressError> {
+        self.shared.config.ledger.as_ref().map(|ledger| ledger.begin(what())).transpose()
+    }
+
+    fn refused(
+        &self,
+        caller: &Caller,
+        origin: &Origin,
+        method: &Method,
+        refusal: &EgressError,
+    ) -> Result<(), EgressError> {
+        self.record(|| LedgerAct::Refused {
+            who: caller.to_string(),
+            method: method.to_string(),
+            origin: origin.to_string(),
+            why: refusal.to_string(),
+        })
+        .map(drop)
+    }
+
+    /// The client a request goes through, and what allows it.
+    fn decide(
+        &self,
+        policy: &Policy,
+        origin: &Origin,
+        method: &Method,
+    ) -> Result<(Route, String), EgressError> {
         match policy {
-            Policy::Model if origin.is_encrypted() => Ok(Route::ModelTls),
-            Policy::Model => Ok(Route::ModelPlain),
+            Policy::Model if origin.is_encrypted() => Ok((Route::ModelTls, "model".to_owned())),
+            Policy::Model => Ok((Route::ModelPlain, "model".to_owned())),
             Policy::Granted(grants) => {
                 let refused =
                     || EgressError::NotGranted { origin: origin.to_string(), method: method.to_string() };
@@ -137,11 +199,12 @@ impl Egress {
                 if self.shared.config.offline {
                     return Err(EgressError::Offline { origin: origin.to_string() });
                 }
-                match literal(&origin.host) {
-                    Some(_) if grant.names_address() => Ok(Route::Literal),
-                    Some(address) if !address::is_public(address) => Err(not_public(origin, address)),
-                    _ => Ok(Route::Public),
-                }
+                let route = match literal(&origin.host) {
+                    Some(_) if grant.names_address() => Route::Literal,
+                    Some(address) if !address::is_public(address) => return Err(not_public(origin, address)),
+                    _ => Route::Public,
+                };
+                Ok((route, grant.to_string()))
             }
         }
     }
@@ -223,7 +286,7 @@ fn not_public(origin: &Origin, address: IpAddr) -> EgressError {
     EgressError::NotPublic { origin: origin.to_string(), address: address.to_string() }
 }
 
-fn failed(origin: &Origin, error: &reqwest::Error) -> EgressError {
+fn told(origin: &Origin, error: &reqwest::Error) -> EgressError {
     let mut cause: Option<&dyn std::error::Error> = Some(error);
     while let Some(inner) = cause {
         if let Some(NotPublic(address)) = inner.downcast_ref() {

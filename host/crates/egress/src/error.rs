@@ -23,6 +23,8 @@ pub enum EgressError {
     Broken { origin: String, reason: String },
     #[error("the answer of {origin} is larger than {limit} bytes")]
     TooLarge { origin: String, limit: u64 },
+    #[error("nothing is sent that is not on record, and the ledger cannot be written: {0}")]
+    Ledger(String),
     #[error(
         "no encrypted connection can be made with the certificates of this machine and of the settings: {0}"
     )]

@@ -1,3 +1,4 @@
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +14,15 @@ pub enum Caller {
     Host(&'static str),
     /// A plugin, by its id.
     Plugin(String),
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host(purpose) => f.write_str(purpose),
+            Self::Plugin(id) => write!(f, "plugin {id}"),
+        }
+    }
 }
 
 /// What a request may reach.
@@ -53,6 +63,12 @@ pub struct Outgoing {
 #[derive(Clone, Debug, Default)]
 pub struct Body {
     pub(crate) pieces: Vec<Bytes>,
+}
+
+impl Body {
+    pub(crate) fn len(&self) -> u64 {
+        self.pieces.iter().map(|piece| piece.len() as u64).sum()
+    }
 }
 
 impl From<Vec<Bytes>> for Body {

@@ -2,7 +2,8 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 use url::Url;
 
-use crate::{EgressError, Limits, Origin};
+use crate::ledger::Entry;
+use crate::{EgressError, LedgerAct, Limits, Origin};
 
 /// An answer whose body is still to be read.
 #[derive(Debug)]
@@ -15,6 +16,15 @@ pub struct Incoming {
     pub(crate) limits: Limits,
     pub(crate) read: u64,
     pub(crate) inner: reqwest::Response,
+    pub(crate) entry: Option<Entry>,
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        if let Some(entry) = &self.entry {
+            entry.end(LedgerAct::Answer { status: self.status.as_u16(), received: self.read });
+        }
+    }
 }
 
 impl Incoming {

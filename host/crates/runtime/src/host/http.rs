@@ -97,9 +97,10 @@ fn refused(reason: &EgressError) -> Error {
         EgressError::Timeout { .. } => (ErrorKind::Timeout, "timeout"),
         EgressError::TooLarge { .. } => (ErrorKind::TooLarge, "answer"),
         EgressError::TooManyRedirects(_) => (ErrorKind::Upstream, "redirects"),
-        EgressError::Connect { .. } | EgressError::Broken { .. } | EgressError::Tls(_) => {
-            (ErrorKind::Upstream, "connection")
-        }
+        EgressError::Connect { .. }
+        | EgressError::Broken { .. }
+        | EgressError::Tls(_)
+        | EgressError::Ledger(_) => (ErrorKind::Upstream, "connection"),
     };
     error(kind, code, reason.to_string())
 }

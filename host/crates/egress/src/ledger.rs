@@ -1,0 +1,174 @@
+//! What went out, and what was not let out, line by line.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use crate::EgressError;
+
+/// Days that are kept.
+const DAYS: usize = 90;
+
+/// Bytes of a line that are read back; origins are the longest part of one.
+const LINE_BYTES: u64 = 8 << 10;
+
+/// A line. A request has one before it leaves, and one when its answer was read or given up.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct LedgerLine {
+    /// Local time with offset.
+    pub at: String,
+    /// The run that made it: the session it began with, or a verb.
+    pub run: String,
+    /// Counts the requests of a run; both lines of a request have the same.
+    pub n: u64,
+    #[serde(flatten)]
+    pub what: LedgerAct,
+}
+
+/// What a line tells.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(tag = "act", rename_all = "snake_case")]
+pub enum LedgerAct {
+    /// A request leaves. Neither path nor query are kept: they may carry secrets.
+    Request {
+        who: String,
+        method: String,
+        /// The origin that was asked for.
+        origin: String,
+        /// What allowed it: `model`, or the grant.
+        why: String,
+        /// Bytes of the body.
+        sent: u64,
+    },
+    /// It was not let out.
+    Refused { who: String, method: String, origin: String, why: String },
+    /// The answer was read to its end or given up.
+    Answer { status: u16, received: u64 },
+    /// There was no answer.
+    Failed { why: String },
+}
+
+/// Where the lines go: one file a day, shared by all processes of the user.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    folder: PathBuf,
+    run: String,
+    next: AtomicU64,
+    /// The day and its file.
+    open: Mutex<Option<(String, File)>>,
+}
+
+impl Ledger {
+    /// A ledger below the program's state folder. Nothing is opened before the first line.
+    #[must_use]
+    pub fn new(state: &Path, run: impl Into<String>) -> Self {
+        let shared = Shared {
+            folder: state.join("net"),
+            run: run.into(),
+            next: AtomicU64::new(0),
+            open: Mutex::new(None),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Writes the first line of a request.
+    pub(crate) fn begin(&self, what: LedgerAct) -> Result<Entry, EgressError> {
+        let n = self.shared.next.fetch_add(1, Ordering::Relaxed);
+        self.write(n, what).map_err(|e| EgressError::Ledger(e.to_string()))?;
+        Ok(Entry { ledger: self.clone(), n })
+    }
+
+    fn write(&self, n: u64, what: LedgerAct) -> io::Result<()> {
+        let now = jiff::Zoned::now();
+        let day = now.strftime("%Y-%m-%d").to_string();
+        let at = now.strftime("%Y-%m-%dT%H:%M:%S%.3f%:z").to_string();
+        let line = LedgerLine { at, run: self.shared.run.clone(), n, what };
+        let mut text = serde_json::to_string(&line)?;
+        text.push('\n');
+        let mut open = self.shared.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.as_ref().is_none_or(|(known, _)| *known != day) {
+            let file = self.file_of(&day)?;
+            *open = Some((day, file));
+        }
+        match open.as_mut() {
+            Some((_, file)) => file.write_all(text.as_bytes()),
+            None => Ok(()),
+        }
+    }
+
+    fn file_of(&self, day: &str) -> io::Result<File> {
+        let folder = &self.shared.folder;
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        let days = files(folder)?;
+        for old in days.iter().rev().skip(DAYS) {
+            std::fs::remove_file(old)?;
+        }
+        let path = folder.join(format!("{day}.jsonl"));
+        OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+    }
+
+    /// Every line that is kept, oldest first. What is no line is left out and counted.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn read(state: &Path) -> io::Result<(Vec<LedgerLine>, usize)> {
+        let (mut lines, mut broken) = (Vec::new(), 0);
+        for path in files(&state.join("net"))? {
+            let mut reader = BufReader::new(File::open(path)?);
+            loop {
+                let mut line = Vec::new();
+                io::Read::take(&mut reader, LINE_BYTES).read_until(b'\n', &mut line)?;
+                if line.is_empty() {
+                    break;
+                }
+                match serde_json::from_slice(&line) {
+                    Ok(line) => lines.push(line),
+                    Err(_) => broken += 1,
+                }
+            }
+        }
+        Ok((lines, broken))
+    }
+}
+
+/// The files of the days, oldest first.
+fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut files: Vec<PathBuf> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"))
+        .collect();
+    files.sort();
+    Ok(files)
+}
+
+/// A request that stands in the ledger and whose end does not yet.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    ledger: Ledger,
+    n: u64,
+}
+
+impl Entry {
+    /// Writes the last line of a request.
+    pub(crate) fn end(&self, what: LedgerAct) {
+        // What left is on record; the answer cannot be taken back.
+        if let Err(error) = self.ledger.write(self.n, what) {
+            tracing::warn!(%error, "the end of a request is not in the ledger");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The ledger of requests, shown.
+
+use std::collections::HashMap;
+
+use egress::{Ledger, LedgerAct, LedgerLine};
+use serde::Serialize;
+
+use crate::assemble::Setup;
+use crate::cli::NetArgs;
+use crate::environment::Environment;
+use crate::exit::{Exit, Failure};
+use crate::render::{json, plain};
+
+/// A request: its first line in the ledger, and its last.
+#[derive(Debug, Serialize)]
+struct Request {
+    at: String,
+    run: String,
+    who: String,
+    method: String,
+    origin: String,
+    why: String,
+    refused: bool,
+    sent: u64,
+    /// None while it runs, or if the program ended meanwhile.
+    status: Option<u16>,
+    received: u64,
+    failed: Option<String>,
+}
+
+pub(super) fn run(args: &NetArgs, environment: Environment) -> Result<Exit, Failure> {
+    let setup = Setup::read(environment, None)?;
+    let (lines, broken) = Ledger::read(&setup.paths.state)?;
+    let mut requests = joined(lines);
+    if let Some(run) = &args.run {
+        requests.retain(|request| request.run.starts_with(run.as_str()));
+    }
+    let skipped = if args.last == 0 { 0 } else { requests.len().saturating_sub(args.last) };
+    for request in &requests[skipped..] {
+        if args.json {
+            json::line(&mut std::io::stdout(), request)?;
+        } else {
+            say(&told(request));
+        }
+    }
+    if broken > 0 {
+        return Err(Failure::from(std::io::Error::other(format!(
+            "{broken} lines of the ledger cannot be read"
+        ))));
+    }
+    Ok(Exit::Done)
+}
+
+/// Puts the two lines of each request together, in the order in which they left.
+fn joined(lines: Vec<LedgerLine>) -> Vec<Request> {
+    let mut requests: Vec<Request> = Vec::new();
+    let mut open: HashMap<(String, u64), usize> = HashMap::new();
+    for LedgerLine { at, run, n, what } in lines {
+        let ends = open.get(&(run.clone(), n)).copied().and_then(|index| requests.get_mut(index));
+        match (what, ends) {
+            (LedgerAct::Request { who, method, origin, why, sent }, _) => {
+                open.insert((run.clone(), n), requests.len());
+                let (status, failed) = (None, None);
+                requests.push(Request {
+                    at,
+                    run,
+                    who,
+                    method,
+                    origin,
+                    why,
+                    sent,
+                    status,
+                    failed,
+                    refused: false,
+                    received: 0,
+                });
+            }
+            (LedgerAct::Refused { who, method, origin, why }, _) => {
+                let (status, failed) = (None, None);
+                requests.push(Request {
+                    at,
+                    run,
+                    who,
+                    method,
+                    origin,
+                    why,
+                    status,
+                    failed,
+                    refused: true,
+                    sent: 0,
+                    received: 0,
+                });
+            }
+            (LedgerAct::Answer { status, received }, Some(request)) => {
+                request.status = Some(status);
+                request.received = received;
+            }
+            (LedgerAct::Failed { why }, Some(request)) => request.failed = Some(why),
+            (LedgerAct::Answer { .. } | LedgerAct::Failed { .. }, None) => {}
+        }
+    }
+    requests
+}
+
+fn told(request: &Request) -> String {
+    let Request { at, run, who, method, origin, why, refused, sent, status, received, failed } = request;
+    let outcome = match (refused, status, failed) {
+        (true, ..) => format!("REFUSED {why}"),
+        (_, Some(status), _) => format!("{status}  {sent} B out, {received} B in  ({why})"),
+        (_, None, Some(failed)) => format!("failed: {failed}  ({why})"),
+        (_, None, None) => format!("no end on record  ({why})"),
+    };
+    let run: String = run.chars().take(8).collect();
+    format!("{}  {run:<8}  {who:<16} {method:<5} {origin}  {outcome}", at.replace('T', " "))
+}
+
+#[expect(clippy::print_stdout, reason = "it is what was asked for")]
+fn say(line: &str) {
+    println!("{}", plain(line));
+}
