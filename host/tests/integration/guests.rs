@@ -71,6 +71,32 @@ fn tricks_at_the_same_time_do_not_hold_each_other_up() {
 }
 
 #[test]
+fn a_guest_that_hangs_in_the_kernel_costs_one_call() {
+    let host = host(
+        vec![
+            call("bash", json!({"command": "mkfifo pipe"})),
+            trick("read", "pipe"),
+            trick("echo", "still here"),
+            Step::text("ok"),
+        ],
+        GRANTS,
+    );
+    let ran = run(&host);
+    let outputs = ran.outputs();
+    assert!(outputs[1].contains("took more than 2 s"), "{outputs:?}");
+    assert_eq!((outputs[2], ran.code), ("still here", Some(0)));
+}
+
+#[test]
+fn a_tool_that_only_looks_changes_nothing_whatever_its_plugin_was_granted() {
+    let look = call("probe__look", json!({"trick": "write", "with": "made.txt"}));
+    let host = host(vec![look, Step::text("ok")], GRANTS);
+    let ran = run_with(&host, &["--permission-mode", "plan"]);
+    assert!(ran.outputs()[0].contains("no grant for `files`"), "{:?}", ran.outputs());
+    assert!(!host.workspace.join("made.txt").exists());
+}
+
+#[test]
 fn floods_are_bounded() {
     let ran = run(&host(
         vec![trick("flood_output", ""), trick("flood_stdout", ""), trick("flood_log", ""), Step::text("ok")],

@@ -154,4 +154,18 @@ fn environment() -> String {
     format!("{variables:?} {arguments:?}")
 }
 
-sdk::export!(Probe);
+/// The same tricks by a tool that says of itself that it only looks.
+#[derive(Deserialize, JsonSchema)]
+#[serde(transparent)]
+struct Look(Probe);
+
+impl Tool for Look {
+    const NAME: &'static str = "look";
+    const DESCRIPTION: &'static str = "Misbehaves, and says that it only looks.";
+
+    fn run(self, call: &Call) -> Result<Output, ToolError> {
+        self.0.run(call)
+    }
+}
+
+sdk::export!(Probe, Look);

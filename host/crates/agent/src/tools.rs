@@ -8,7 +8,7 @@ use protocol::{
     ToolResult,
 };
 use provider::Completion;
-use runtime::{Pending, RunningCall};
+use runtime::{Pending, Plugin, RunningCall};
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -126,6 +126,11 @@ impl Session {
         let mut tiers = BTreeSet::from([policy.tier]);
         if self.runtime.can_exec(&call.name) {
             tiers.insert(Tier::Execute);
+        }
+        // What a stranger's plugin says of itself lowers nothing: what it can do counts too.
+        let strange = self.runtime.plugin(&call.name).filter(|_| !self.runtime.is_bundled(&call.name));
+        if strange.is_some_and(Plugin::can_send) {
+            tiers.insert(Tier::Remote);
         }
         let target = target(&call.name, arguments);
         let facts = Facts {

@@ -58,6 +58,12 @@ impl NetworkGrant {
         self.origin == *origin && self.methods.iter().any(|m| m == method)
     }
 
+    /// Whether it covers methods that send more than they ask for.
+    #[must_use]
+    pub fn sends(&self) -> bool {
+        !self.methods.iter().all(|method| DEFAULT_METHODS.contains(&method.as_str()))
+    }
+
     /// What both grants give, if it is anything.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Option<Self> {

@@ -1,7 +1,7 @@
 //! One call: a store of its own, on a thread of its own, within its times.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use protocol::ToolResult;
@@ -15,17 +15,19 @@ use crate::limits::Limits;
 use crate::state::{Call, CallState};
 use crate::stop::Stop;
 
-/// The wall time of a call: it stands still while the call waits for a person.
-#[derive(Debug)]
+/// The wall time of a call: it begins when the call has its thread, and stands still while the call waits
+/// for a person.
+#[derive(Debug, Default)]
 pub(crate) struct Clock {
+    started: OnceLock<Instant>,
     waits: AtomicUsize,
     waiting_since: Mutex<Option<Instant>>,
     waited_us: AtomicU64,
 }
 
 impl Clock {
-    pub(crate) fn new() -> Self {
-        Self { waits: AtomicUsize::new(0), waiting_since: Mutex::new(None), waited_us: AtomicU64::new(0) }
+    pub(crate) fn start(&self) {
+        self.started.get_or_init(Instant::now);
     }
 
     /// Stops the clock until the guard is dropped.
@@ -46,10 +48,10 @@ impl Clock {
     }
 
     /// Returns when `limit` has passed, waits not counted.
-    async fn run_out(&self, limit: Duration) {
-        let start = Instant::now();
+    pub(crate) async fn run_out(&self, limit: Duration) {
         loop {
-            let used = start.elapsed().saturating_sub(self.waited());
+            let used = self.started.get().map_or(Duration::ZERO, Instant::elapsed);
+            let used = used.saturating_sub(self.waited());
             match limit.checked_sub(used) {
                 None | Some(Duration::ZERO) => return,
                 Some(left) => tokio::time::sleep(left.max(Duration::from_millis(1))).await,
@@ -102,9 +104,7 @@ pub(crate) async fn run(shared: &Shared, pre: &PluginPre<CallState>, task: Task)
     let answer = tokio::select! {
         biased;
         () = cancelled(&cancel) => Err(Stop::Cancelled),
-        () = clock.run_out(wall_time) => {
-            Err(Stop::Wall { seconds: u32::try_from(wall_time.as_secs()).unwrap_or(u32::MAX) })
-        }
+        () = clock.run_out(wall_time) => Err(Stop::wall(wall_time)),
         answer = invoke(pre, &mut store, &wit_call) => Ok(answer),
     };
     let answer = match answer {

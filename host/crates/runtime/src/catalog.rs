@@ -5,7 +5,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use manifest::ToolPolicy;
+use egress::NetworkGrant;
+use manifest::{Tier, ToolPolicy};
 use protocol::ToolSpec;
 use tokio::sync::Semaphore;
 
@@ -100,6 +101,22 @@ impl Plugin {
             Source::Bundled(_) => tool.to_owned(),
             Source::File(_) => format!("{}__{tool}", self.described.manifest.id),
         }
+    }
+
+    /// What a call of one tool may do. A tool that says that it looks only changes nothing, whatever the
+    /// plugin as a whole was granted: its calls are not asked for.
+    pub(crate) fn capabilities_of(&self, tool: &str) -> manifest::Capabilities {
+        let mut capabilities = self.granted.capabilities.clone();
+        if self.policy(tool).is_none_or(|policy| policy.tier == Tier::Read) {
+            capabilities.files = false;
+        }
+        capabilities
+    }
+
+    /// Whether a call can send more than an address to another machine.
+    #[must_use]
+    pub fn can_send(&self) -> bool {
+        self.granted.network.iter().any(NetworkGrant::sends)
     }
 
     pub(crate) fn policy(&self, tool: &str) -> Option<&ToolPolicy> {
@@ -225,7 +242,8 @@ async fn describe_file(
     }
     notice(format!("{}: new or changed, compiling it once", path.display()));
     let described = compile_and_keep(path, &bytes, dirs).await?;
-    if index.entry(path).is_some_and(|entry| entry.approval != described.approval()) {
+    // By its id, not by its place: grants follow the id, and a file is easily renamed.
+    if index.approval_of(&described.manifest.id).is_some_and(|known| known != described.approval()) {
         return Err(PluginError::Changed { id: described.manifest.id, path: path.clone() });
     }
     index.put(path, stamp, described.clone());
@@ -240,6 +258,13 @@ async fn compile_and_keep(path: &Path, bytes: &[u8], dirs: &PluginDirs) -> Resul
         tracing::warn!("compiled code is not kept: {reason}");
     }
     Ok(compiled.described)
+}
+
+/// Forgets that a plugin was approved.
+pub(crate) fn forget(id: &str, dirs: &PluginDirs) -> Result<(), PluginError> {
+    let mut index = Index::read(&dirs.index)?;
+    index.forget(id);
+    index.save()
 }
 
 /// Compiles a component, describes it and approves it as it is now.

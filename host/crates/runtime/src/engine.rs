@@ -1,4 +1,4 @@
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use wasmtime::component::Linker;
@@ -89,6 +89,10 @@ fn pool() -> PoolingAllocationConfig {
         .total_memories(calls * MEMORIES)
         .total_tables(calls * TABLES)
         .total_stacks(calls)
+        // What one component takes: the pool is for all.
+        .max_core_instances_per_component(CORE_INSTANCES * 4)
+        .max_memories_per_component(MEMORIES * 4)
+        .max_tables_per_component(TABLES * 4)
         .max_memory_size(Limits::default().memory_bytes)
         .table_elements(MAX_TABLE_ELEMENTS)
         .max_unused_warm_slots(WARM_SLOTS)
@@ -100,22 +104,33 @@ fn pool() -> PoolingAllocationConfig {
     pool
 }
 
-/// A thread that advances the epoch while calls run, and sleeps when none does.
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.ticker.close();
+    }
+}
+
+/// A thread that advances the epoch while calls run, sleeps when none does, and ends with the engine.
 struct Ticker {
-    running: Mutex<usize>,
+    state: Mutex<State>,
     changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    running: usize,
+    closed: bool,
 }
 
 impl Ticker {
     fn start(engine: EngineWeak) -> Result<Arc<Self>, PluginError> {
-        let ticker = Arc::new(Self { running: Mutex::new(0), changed: Condvar::new() });
-        let weak = Arc::downgrade(&ticker);
+        let ticker = Arc::new(Self { state: Mutex::default(), changed: Condvar::new() });
+        let thread = ticker.clone();
         let body = move || {
-            while let Some(ticker) = weak.upgrade() {
-                ticker.wait_for_work();
+            while thread.has_work() {
                 let Some(engine) = engine.upgrade() else { return };
                 engine.increment_epoch();
-                drop((ticker, engine));
+                drop(engine);
                 std::thread::sleep(Duration::from_millis(EPOCH_MS));
             }
         };
@@ -123,18 +138,29 @@ impl Ticker {
         Ok(ticker)
     }
 
-    fn wait_for_work(&self) {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        while *running == 0 {
-            running = self.changed.wait(running).unwrap_or_else(PoisonError::into_inner);
+    /// Waits until a call runs; false once none ever will.
+    fn has_work(&self) -> bool {
+        let mut state = self.state();
+        while state.running == 0 && !state.closed {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        state.running > 0
     }
 
     fn change(&self, by: isize) {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        *running = running.saturating_add_signed(by);
-        drop(running);
+        let mut state = self.state();
+        state.running = state.running.saturating_add_signed(by);
+        drop(state);
         self.changed.notify_one();
+    }
+
+    fn close(&self) {
+        self.state().closed = true;
+        self.changed.notify_one();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -36,6 +36,12 @@ impl Grants {
         Ok(Self(grants))
     }
 
+    /// The tables, as they stand in the file.
+    #[must_use]
+    pub fn into_tables(self) -> BTreeMap<String, Capabilities> {
+        self.0
+    }
+
     /// What a plugin declares and was granted.
     pub(crate) fn effective(&self, manifest: &Manifest) -> Effective {
         let Some(granted) = self.0.get(&manifest.id) else {

@@ -80,10 +80,24 @@ impl Index {
         self.entries.iter().find(|e| e.path == path)
     }
 
+    /// What a person let in under an id, wherever it lay.
+    pub(crate) fn approval_of(&self, id: &str) -> Option<&str> {
+        let entry = self.entries.iter().find(|e| e.described.manifest.id == id);
+        entry.map(|entry| entry.approval.as_str())
+    }
+
     pub(crate) fn put(&mut self, path: &Path, stamp: Stamp, described: Described) {
-        self.entries.retain(|e| e.path != path);
+        let id = &described.manifest.id;
+        self.entries.retain(|e| e.path != path && e.described.manifest.id != *id);
         self.entries.push(Entry { path: path.to_owned(), stamp, approval: described.approval(), described });
         self.changed = true;
+    }
+
+    /// Forgets what was let in under an id.
+    pub(crate) fn forget(&mut self, id: &str) {
+        let before = self.entries.len();
+        self.entries.retain(|e| e.described.manifest.id != id);
+        self.changed |= self.entries.len() != before;
     }
 
     /// Writes what changed.
@@ -93,7 +107,6 @@ impl Index {
         }
         let failed =
             |reason: String| PluginError::Index { path: self.path.clone(), action: "written", reason };
-        self.entries.retain(|e| e.path.exists());
         let lock = Lock { version: VERSION, plugins: self.entries.clone() };
         let json = serde_json::to_vec(&lock).map_err(|e| failed(e.to_string()))?;
         let temporary = self.path.with_extension(format!("{}.tmp", std::process::id()));

@@ -33,5 +33,6 @@ pub use folders::{Folders, is_sealed};
 pub use grants::Grants;
 pub use inspect::{Inspection, inspect};
 pub use limits::Limits;
+pub use open::read_component;
 pub use runtime::{Pending, PluginRuntime, RunningCall, RuntimeConfig};
 pub use session::{SessionContext, Workplace};

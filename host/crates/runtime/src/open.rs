@@ -72,7 +72,7 @@ async fn open_file(
 }
 
 /// Reads a component file, once, with its size checked first.
-pub(crate) fn read_component(path: &Path) -> Result<Vec<u8>, PluginError> {
+pub fn read_component(path: &Path) -> Result<Vec<u8>, PluginError> {
     let failed = |e| PluginError::unreadable(path, e);
     let metadata = std::fs::metadata(path).map_err(failed)?;
     if !metadata.is_file() {

@@ -11,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cache::CodeCache;
 use crate::call::{Clock, Task, run};
-use crate::catalog::{Bundled, Catalog, Plugin, PluginDirs, Source, approve, discover};
+use crate::catalog::{Bundled, Catalog, Plugin, PluginDirs, Source, approve, discover, forget};
 use crate::engine::{Shared, Target};
-use crate::limits::MAX_CALLS;
+use crate::limits::{MAX_CALLS, MAX_CALLS_OF_PLUGIN};
 use crate::open::{Opened, open};
 use crate::state::Call;
 use crate::stop::Stop;
@@ -21,6 +21,9 @@ use crate::{Described, Grants, Limits, PluginError, SessionContext, arguments};
 
 /// Seconds that a tool with a `timeout` argument has on top of it, to tell what happened.
 const TIMEOUT_MARGIN_S: u32 = 60;
+
+/// How long after its time a call may take to end by itself.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// What a runtime is made from.
 #[derive(Debug)]
@@ -102,6 +105,14 @@ impl PluginRuntime {
         approve(path, dirs).await
     }
 
+    /// Forgets that a plugin was let in: one with its id is a stranger again.
+    ///
+    /// # Errors
+    /// When the index cannot be read or written.
+    pub fn forget(id: &str, dirs: &PluginDirs) -> Result<(), PluginError> {
+        forget(id, dirs)
+    }
+
     /// All tools, in the order they are offered.
     #[must_use]
     pub fn specs(&self) -> &[ToolSpec] {
@@ -149,28 +160,18 @@ impl PluginRuntime {
         needs: mpsc::Sender<Pending>,
         cancel: CancellationToken,
     ) -> RunningCall {
-        let (runtime, session) = (self.clone(), session.clone());
-        RunningCall(tokio::spawn(async move {
-            let Some((plugin, tool)) = runtime.inner.catalog.tools.get(&invocation.tool).cloned() else {
-                return ToolResult::failed(runtime.unknown_tool(&invocation.tool));
-            };
-            let slots = async { (runtime.inner.slots.acquire().await, plugin.slots.acquire().await) };
-            let _slots = tokio::select! {
-                biased;
-                () = cancel.cancelled() => {
-                    return ToolResult { cancelled: true, ..ToolResult::failed(Stop::Cancelled.to_string()) };
-                }
-                slots = slots => slots,
-            };
-            // From here on the thread may block: file operations of the guest are done on it.
-            tokio::task::block_in_place(|| {
-                let started = Instant::now();
-                let asked = Asked { session, invocation, needs, cancel };
-                let result =
-                    tokio::runtime::Handle::current().block_on(runtime.inner.call(&plugin, tool, asked));
-                ToolResult { took: started.elapsed(), ..result }
-            })
-        }))
+        let Some((plugin, tool)) = self.inner.catalog.tools.get(&invocation.tool).cloned() else {
+            let result = ToolResult::failed(self.unknown_tool(&invocation.tool));
+            let task = tokio::spawn(std::future::ready(result));
+            return RunningCall { task, cancel, clock: Arc::default(), wall_time: Duration::MAX };
+        };
+        let wall_time = wall_time(plugin.policy(&tool), &invocation.arguments, self.inner.limits.wall_time_s);
+        let (clock, session) = (Arc::new(Clock::default()), session.clone());
+        let asked =
+            Asked { session, invocation, needs, cancel: cancel.clone(), clock: clock.clone(), wall_time };
+        let runtime = self.clone();
+        let task = tokio::spawn(async move { runtime.inner.take_turn(&plugin, tool, asked).await });
+        RunningCall { task, cancel, clock, wall_time }
     }
 
     fn unknown_tool(&self, tool: &str) -> String {
@@ -181,15 +182,37 @@ impl PluginRuntime {
 
 /// A call that was started.
 #[derive(Debug)]
-pub struct RunningCall(JoinHandle<ToolResult>);
+pub struct RunningCall {
+    task: JoinHandle<ToolResult>,
+    cancel: CancellationToken,
+    clock: Arc<Clock>,
+    wall_time: Duration,
+}
 
 impl RunningCall {
-    /// What came of it.
-    pub async fn result(self) -> ToolResult {
-        self.0.await.unwrap_or_else(|error| {
-            ToolResult::failed(format!("the host failed while it ran the call: {error}"))
-        })
+    /// What came of it. A call whose thread hangs in the kernel, as one that opened a pipe does, is given up
+    /// a moment after its time; the thread stays until the program ends.
+    pub async fn result(mut self) -> ToolResult {
+        let cancelled = async {
+            self.cancel.cancelled().await;
+            tokio::time::sleep(GRACE).await;
+        };
+        tokio::select! {
+            biased;
+            done = &mut self.task => done.unwrap_or_else(|error| {
+                ToolResult::failed(format!("the host failed while it ran the call: {error}"))
+            }),
+            () = cancelled => given_up(),
+            () = self.clock.run_out(self.wall_time.saturating_add(GRACE)) => {
+                ToolResult::failed(Stop::wall(self.wall_time).to_string())
+            }
+        }
     }
+}
+
+/// What a call gets that the person stopped.
+fn given_up() -> ToolResult {
+    ToolResult { cancelled: true, ..ToolResult::failed(Stop::Cancelled.to_string()) }
 }
 
 /// What is asked of a plugin, and by whom.
@@ -198,11 +221,38 @@ struct Asked {
     invocation: Invocation,
     needs: mpsc::Sender<Pending>,
     cancel: CancellationToken,
+    clock: Arc<Clock>,
+    wall_time: Duration,
 }
 
 impl Inner {
+    /// Waits until the plugin and the process have room for a call, and runs it.
+    async fn take_turn(&self, plugin: &Plugin, tool: String, asked: Asked) -> ToolResult {
+        // The plugin's first: calls that wait for a busy plugin take nothing from the others.
+        let slots = async { (plugin.slots.acquire().await, self.slots.acquire().await) };
+        let _slots = tokio::select! {
+            biased;
+            () = asked.cancel.cancelled() => return given_up(),
+            slots = slots => slots,
+            () = tokio::time::sleep(asked.wall_time) => {
+                return ToolResult::failed(format!(
+                    "the call did not begin: `{}` was busy with {MAX_CALLS_OF_PLUGIN} other calls for {} s",
+                    plugin.described.manifest.id,
+                    asked.wall_time.as_secs()
+                ));
+            }
+        };
+        // From here on the thread may block: file operations of the guest are done on it.
+        tokio::task::block_in_place(|| {
+            asked.clock.start();
+            let started = Instant::now();
+            let result = tokio::runtime::Handle::current().block_on(self.call(plugin, tool, asked));
+            ToolResult { took: started.elapsed(), ..result }
+        })
+    }
+
     async fn call(&self, plugin: &Plugin, bare: String, asked: Asked) -> ToolResult {
-        let Asked { session, invocation, needs, cancel } = asked;
+        let Asked { session, invocation, needs, cancel, clock, wall_time } = asked;
         let Invocation { id, tool, mut arguments } = invocation;
         let (shared, opened) = match self.opened(plugin).await {
             Ok(opened) => opened,
@@ -215,18 +265,17 @@ impl Inner {
         if let Some(refusal) = arguments::refusal(&checked.validator, &checked.schema, &arguments) {
             return ToolResult::failed(refusal);
         }
-        let wall_time = wall_time(plugin.policy(&bare), &arguments, self.limits.wall_time_s);
         let call = Call {
             id,
             tool,
             plugin: plugin.described.manifest.id.as_str().into(),
-            capabilities: plugin.granted.capabilities.clone(),
+            capabilities: plugin.capabilities_of(&bare),
             network: plugin.granted.network.clone(),
             session,
             egress: self.egress.clone(),
             needs,
             cancel,
-            clock: Arc::new(Clock::new()),
+            clock,
             changes: Vec::new(),
             denial: None,
             log_messages: 0,
@@ -236,6 +285,7 @@ impl Inner {
             Task { call, tool: bare, arguments: arguments.to_string(), limits: self.limits, wall_time };
         run(shared, &opened.pre, task).await
     }
+
     fn shared(&self) -> Result<&Shared, PluginError> {
         if let Some(shared) = self.shared.get() {
             return Ok(shared);

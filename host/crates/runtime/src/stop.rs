@@ -1,6 +1,7 @@
 //! How a guest's run ended when it did not end well.
 
 use std::fmt;
+use std::time::Duration;
 
 use wasmtime::Trap;
 
@@ -29,6 +30,11 @@ pub(crate) enum Stop {
 }
 
 impl Stop {
+    /// The call took longer than it may.
+    pub(crate) fn wall(limit: Duration) -> Self {
+        Self::Wall { seconds: u32::try_from(limit.as_secs()).unwrap_or(u32::MAX) }
+    }
+
     /// What an error of wasmtime means, with what the store knows of its limits.
     pub(crate) fn of(error: &wasmtime::Error, state: &CallState) -> Self {
         if state.cpu.exceeded {
