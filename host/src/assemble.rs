@@ -99,7 +99,7 @@ impl Setup {
         dirs.extend(args.add_dir.iter().cloned());
         let Place { workspace, notice, read, write } =
             workspace::find(args.directory.as_deref(), &dirs, &self.paths)?;
-        let (mode, network) = enclosure(args);
+        let (mode, network) = enclosure(args)?;
         let own = self.paths.of_workspace(workspace.as_deref().unwrap_or(Path::new("(none)")));
         let wall = WallConfig {
             supervisor: SupervisorCommand { program: "/proc/self/exe".into(), args: vec![SUPERVISOR.into()] },
@@ -196,15 +196,16 @@ fn no_model() -> Failure {
         Exit::Credentials,
         anyhow::anyhow!(
             "there is no model to work with yet. Three ways:\n  \
-             1. a Hugging Face token: set HF_TOKEN or run `hf auth login` (tokens: https://huggingface.co/settings/tokens)\n  \
-             2. a local server: `ml-intern -m ollama/NAME`, `-m llamacpp/NAME`, `-m vllm/NAME` or `-m lm_studio/NAME`\n  \
+             1. a key: HF_TOKEN or `hf auth login` for any model of the Hugging Face router\n     \
+                (https://huggingface.co/settings/tokens), ANTHROPIC_API_KEY, or OPENAI_API_KEY\n  \
+             2. a local server: -m ollama/NAME, llamacpp/NAME, vllm/NAME or lm_studio/NAME\n  \
              3. neither: `ml-intern demo` shows the program at work with a scripted model"
         ),
     )
 }
 
 /// What encloses commands.
-fn enclosure(args: &PlaceArgs) -> (wall::Mode, Network) {
+fn enclosure(args: &PlaceArgs) -> Result<(wall::Mode, Network), Failure> {
     let (wall, network) = match args.sandbox {
         Some(SandboxArg::ReadOnly) => (Some(WallArg::ReadOnly), None),
         Some(SandboxArg::WorkspaceWrite) => (Some(WallArg::Workspace), None),
@@ -221,7 +222,16 @@ fn enclosure(args: &PlaceArgs) -> (wall::Mode, Network) {
         Some(NetworkArg::Open) if !args.offline => Network::Open,
         _ => Network::Off,
     };
-    (mode, network)
+    // Nothing is promised that nothing holds.
+    if matches!(mode, wall::Mode::External | wall::Mode::Off) && args.network == Some(NetworkArg::Off) {
+        return Err(Failure::usage(
+            "--network off needs the wall: with --wall off or external this program keeps no command off the network",
+        ));
+    }
+    if mode == wall::Mode::Off && args.offline {
+        return Err(Failure::usage("--offline cannot hold with --wall off: commands could connect anywhere"));
+    }
+    Ok((mode, network))
 }
 
 /// A session that can be started, and what is to be said about it first.
@@ -259,6 +269,12 @@ impl Enclosure {
         }
     }
 
+    /// For people: the grade, and whether the workspace is only read.
+    pub(crate) fn label(&self) -> String {
+        let read_only = if self.mode == wall::Mode::ReadOnly { " (read-only)" } else { "" };
+        format!("{}{read_only}", self.wall())
+    }
+
     fn is_walled(&self) -> bool {
         self.grade != Grade::None || self.mode == wall::Mode::Off
     }
@@ -289,9 +305,6 @@ pub(crate) async fn session(
         mode: workplace.wall.mode,
         network: workplace.wall.network,
     };
-    if place.offline && enclosure.mode == wall::Mode::Off {
-        return Err(Failure::usage("--offline cannot hold with --wall off: commands could connect anywhere"));
-    }
     let providers = setup.providers(&id, egress.clone())?;
     let (runtime, problems) = setup.plugins(place, egress.clone(), notice).await?;
     let mut notices: Vec<String> =
@@ -363,11 +376,15 @@ pub(crate) fn offered(
     offline: bool,
 ) -> (Vec<ToolSpec>, Option<String>) {
     let unconfined = !enclosure.is_walled() && !interactive && mode != Mode::Yolo;
-    let unprovable = offline && enclosure.grade == Grade::None;
+    let unprovable = offline && enclosure.grade != Grade::Partial;
     if !unconfined && !unprovable {
         return (runtime.specs().to_vec(), None);
     }
     let tools = runtime.specs().iter().filter(|spec| !runtime.can_exec(&spec.name)).cloned().collect();
+    if unprovable {
+        let notice = "commands are not offered to the model: --offline holds for them only behind this program's own wall";
+        return (tools, Some(notice.to_owned()));
+    }
     let notice = "commands are not offered to the model: this machine has no wall (Landlock of Linux 6.12); in a container or \
                   VM that confines them say --wall external, to run them unconfined --wall off";
     (tools, Some(notice.to_owned()))

@@ -29,7 +29,7 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Call one tool without a model.
     Tool(ToolArgs),
-    /// List plugins, show what they can reach, install them.
+    /// List plugins, show what they can reach, install and remove them, grant and revoke.
     #[command(subcommand)]
     Plugin(PluginCommand),
     /// Show the settings.
@@ -51,7 +51,8 @@ pub(crate) enum Command {
 /// A run, with or without a prompt.
 #[derive(Args, Debug, Default)]
 pub(crate) struct RunArgs {
-    /// What to do; `-` reads it from standard input. Without it a chat starts.
+    /// What to do; `-` reads it from standard input. Without it standard input is read or, at a terminal, a
+    /// chat starts.
     pub(crate) prompt: Option<String>,
 
     /// Do not chat: work on the prompt, or on standard input, and end.
@@ -141,7 +142,7 @@ pub(crate) struct PlaceArgs {
     pub(crate) add_dir: Vec<String>,
 
     /// What confines commands: the workspace can be written, or only read; an external wall (this
-    /// container or VM); none.
+    /// container or VM); none. Without the wall of this program the network is open to them.
     #[arg(long, value_enum, help_heading = "Permissions")]
     pub(crate) wall: Option<WallArg>,
 
@@ -202,6 +203,7 @@ pub(crate) struct ToolArgs {
 pub(crate) enum PluginCommand {
     /// List the plugins, their tools and what is wrong with those that cannot be used.
     List {
+        /// Print it as JSON.
         #[arg(long)]
         json: bool,
         #[command(flatten)]
@@ -211,6 +213,7 @@ pub(crate) enum PluginCommand {
     Info {
         /// An installed plugin's id, or a component file.
         plugin: String,
+        /// Print it as JSON.
         #[arg(long)]
         json: bool,
         #[command(flatten)]
@@ -218,12 +221,37 @@ pub(crate) enum PluginCommand {
     },
     /// Install a component, or approve one that is installed and changed.
     Install {
+        /// A component file, `NAME.wasm`.
         file: PathBuf,
         #[command(flatten)]
         place: PlaceArgs,
     },
+    /// Remove an installed plugin and take back what it was granted. What it stored stays.
+    Remove {
+        /// Its id.
+        plugin: String,
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+    /// Give an installed plugin everything that it declares; `plugin info` lists it.
+    Grant {
+        /// Its id.
+        plugin: String,
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+    /// Take everything back that a plugin was granted.
+    Revoke {
+        /// Its id.
+        plugin: String,
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
     /// Write the bundled plugins to a directory.
-    Export { directory: PathBuf },
+    Export {
+        /// Made if it does not exist.
+        directory: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -242,26 +270,28 @@ pub(crate) enum ConfigCommand {
 
 #[derive(Args, Debug)]
 pub(crate) struct SessionsArgs {
+    /// Print it as JSON.
     #[arg(long)]
     pub(crate) json: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuditCommand {
-    /// Check every record, and that a head that was kept is still there.
+    /// Check that no record was changed or removed since it was written.
     Verify {
-        /// The `audit_head` of a result line.
+        /// An `audit_head` that was kept from a result line: it must still be on record.
         #[arg(long, value_name = "HASH")]
         head: Option<String>,
+        /// Print it as JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Show what was decided in a session, or what began, ended and was installed.
+    /// Show what was decided in a session; without one, what began, ended, was installed and granted.
     Show {
         /// A session, by id or the beginning of one.
         session: Option<String>,
     },
-    /// The same as JSON lines.
+    /// Print the records of a session, or those of the user, as JSON lines.
     Export {
         /// A session, by id or the beginning of one.
         session: Option<String>,
@@ -276,6 +306,7 @@ pub(crate) struct NetArgs {
     /// The last N requests; 0 shows all.
     #[arg(short = 'n', long, value_name = "N", default_value_t = 50)]
     pub(crate) last: usize,
+    /// Print it as JSON.
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -14,6 +14,8 @@ mod tool;
 
 use std::io::IsTerminal as _;
 
+use clap::CommandFactory as _;
+
 pub(crate) use headless::SessionLine;
 
 use crate::cli::{Cli, Command, RunArgs};
@@ -40,6 +42,12 @@ pub(crate) async fn run(cli: Cli, environment: Environment) -> Result<Exit, Fail
 
 /// A prompt, or a standard input that is no terminal, makes it a run; otherwise it is a chat.
 async fn chat_or_run(args: RunArgs, environment: Environment) -> Result<Exit, Failure> {
+    let is_command = |word: &str| Cli::command().get_subcommands().any(|command| command.get_name() == word);
+    if let Some(word) = args.prompt.as_deref().filter(|word| is_command(word)) {
+        return Err(Failure::usage(format!(
+            "`{word}` is a command: put the options behind it, `ml-intern {word} …`; as a prompt it is `ml-intern run {word}`"
+        )));
+    }
     if args.session.resume.as_deref() == Some("") {
         return sessions::choose(environment);
     }

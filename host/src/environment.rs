@@ -40,9 +40,10 @@ impl Environment {
         if !path.is_file() {
             return Ok(());
         }
-        let broken = |e: dotenvy::Error| Failure::settings(anyhow::anyhow!("{}: {e}", path.display()));
-        for entry in dotenvy::from_path_iter(path).map_err(broken)? {
-            let (name, value) = entry.map_err(broken)?;
+        let unreadable = |e: std::io::Error| Failure::settings(anyhow::anyhow!("{}: {e}", path.display()));
+        let text = std::fs::read_to_string(path).map_err(unreadable)?;
+        for entry in dotenvy::from_read_iter(text.as_bytes()) {
+            let (name, value) = entry.map_err(|error| broken_line(path, &text, &error))?;
             self.dotenv.insert(name, value);
         }
         Ok(())
@@ -64,6 +65,19 @@ impl Environment {
     }
 }
 
+/// Where a `.env` is broken. What stands there is not told: it may be a secret.
+fn broken_line(path: &Path, text: &str, error: &dotenvy::Error) -> Failure {
+    let place = match error {
+        dotenvy::Error::LineParse(line, _) => text.find(line.trim_end()),
+        _ => None,
+    };
+    let line = place.map(|at| format!(":{}", text[..at].matches('\n').count() + 1)).unwrap_or_default();
+    let path = path.display();
+    Failure::settings(anyhow::anyhow!(
+        "{path}{line}: this is not `NAME=value`; a value with blanks or `#` is put in single quotes"
+    ))
+}
+
 /// A credential without line ends and white space around it; nothing if it is empty.
 pub(crate) fn clean(value: &str) -> Option<SecretString> {
     let cleaned: String = value.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
@@ -83,6 +97,21 @@ mod tests {
     use secrecy::ExposeSecret as _;
 
     use super::*;
+
+    #[test]
+    fn a_broken_line_is_named_and_not_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(".env");
+        let refused = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            Environment::default().add_dotenv(&path).unwrap_err().to_string()
+        };
+        assert!(refused("A=1\nHF_TOKEN=hf_secret extra\nB=2\n").contains(".env:2: this is not `NAME=value`"));
+        for text in ["HF_TOKEN=hf_secret extra\n", "HF_TOKEN='hf_secret\nB=2\n", "hf_secret\n"] {
+            let error = refused(text);
+            assert!(error.contains(".env") && !error.contains("hf_secret"), "{error}");
+        }
+    }
 
     #[test]
     fn the_process_environment_wins_over_dotenv() {

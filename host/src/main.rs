@@ -43,6 +43,9 @@ fn main() -> ExitCode {
         Err(error) => {
             // Help and version are no errors; clap knows the stream and the code.
             let _ = error.print();
+            if error.kind() == clap::error::ErrorKind::ArgumentConflict {
+                tip("a prompt of several words is put in quotes; options of a command stand behind it");
+            }
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
         }
     };
@@ -57,6 +60,11 @@ fn main() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(failure) => fail(&failure),
     }
+}
+
+#[expect(clippy::print_stderr, reason = "usage goes to standard error")]
+fn tip(text: &str) {
+    eprintln!("\n  tip: {text}");
 }
 
 #[expect(clippy::print_stderr, reason = "the last words of the program")]

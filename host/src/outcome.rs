@@ -39,6 +39,33 @@ pub(crate) struct RunResult<'a> {
     error: Option<&'a str>,
 }
 
+impl<'a> RunResult<'a> {
+    /// The line of a run that did not begin.
+    pub(crate) fn not_begun(exit: Exit, error: &'a str) -> Self {
+        static NONE: BTreeMap<String, (u32, u32)> = BTreeMap::new();
+        Self {
+            kind: "result",
+            session_id: "",
+            is_error: true,
+            subtype: if exit == Exit::Credentials { "credentials" } else { "error" },
+            num_turns: 0,
+            duration_ms: 0,
+            total_cost_usd: 0.0,
+            usage: Usage::default(),
+            permission_denials: &[],
+            wall: "unknown",
+            network: "unknown",
+            mode: "unknown",
+            unknown_outcomes: &[],
+            changed_files: &NONE,
+            audit_head: None,
+            exit_code: exit.code(),
+            result: None,
+            error: Some(error),
+        }
+    }
+}
+
 /// How the run ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum End {
@@ -65,6 +92,8 @@ pub(crate) struct Outcome {
     answer: Option<String>,
     error: Option<String>,
     audit_head: Option<String>,
+    /// Something of the host itself failed, whatever the agent did.
+    failed: bool,
     end: End,
     /// A signal asked the program to end.
     terminated: bool,
@@ -84,9 +113,16 @@ impl Outcome {
             answer: None,
             error: None,
             audit_head: None,
+            failed: false,
             end: End::Lost,
             terminated: false,
         }
+    }
+
+    /// Notes that the host could not do its part.
+    pub(crate) fn fail(&mut self, error: String) {
+        self.error.get_or_insert(error);
+        self.failed = true;
     }
 
     /// Takes an event in. Returns whether it ended the turn.
@@ -155,6 +191,7 @@ impl Outcome {
         let denied = !self.denials.is_empty() && !allow_denials;
         match self.end {
             _ if self.terminated => Exit::Terminated,
+            _ if self.failed => Exit::Failed,
             End::Interrupted => Exit::Interrupted,
             End::Failed(ErrorKind::Credentials) => Exit::Credentials,
             End::Failed(ErrorKind::Provider) => Exit::Provider,

@@ -16,6 +16,12 @@ pub(crate) fn plain(text: &str) -> String {
     text.chars().filter(|c| !acts(*c)).collect()
 }
 
+/// A line of what was asked for, on standard output. A reader that has seen enough is no failure.
+pub(crate) fn say(line: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stdout().lock(), "{}", plain(line));
+}
+
 /// One line of at most `width` characters.
 pub(crate) fn clip(text: &str, width: usize) -> String {
     let text = plain(text).replace(['\n', '\t'], " ");

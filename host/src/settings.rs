@@ -31,6 +31,11 @@ pub(crate) const WITHOUT_EFFECT: [(&str, &str); 10] = [
     ("share_traces", "nothing is uploaded"),
 ];
 
+/// Why a key has no effect, if it has none.
+pub(crate) fn without_effect(key: &str) -> Option<&'static str> {
+    WITHOUT_EFFECT.into_iter().find_map(|(name, why)| (name == key).then_some(why))
+}
+
 /// The settings of a run, complete.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Settings {

@@ -1,6 +1,5 @@
 //! When standard input is read, and how long it is waited for.
 
-use std::fs::File;
 use std::io::{IsTerminal as _, Read as _};
 use std::os::fd::AsFd as _;
 use std::time::Duration;
@@ -64,8 +63,12 @@ async fn read() -> Result<String, Failure> {
 }
 
 /// Writes a text where `-o` says.
-pub(crate) fn write_output(path: &std::path::Path, text: &str) -> Result<(), Failure> {
-    use std::io::Write as _;
-    let mut file = File::create(path).map_err(|e| Failure::usage(format!("-o {}: {e}", path.display())))?;
-    file.write_all(text.as_bytes()).map_err(|e| Failure::usage(format!("-o {}: {e}", path.display())))
+/// Whether the answer can be written there later.
+pub(crate) fn check_output(path: &std::path::Path) -> Result<(), String> {
+    let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
+    opened.map(drop).map_err(|e| format!("-o {}: {e}", path.display()))
+}
+
+pub(crate) fn write_output(path: &std::path::Path, text: &str) -> Result<(), String> {
+    std::fs::write(path, text).map_err(|e| format!("-o {}: {e}", path.display()))
 }

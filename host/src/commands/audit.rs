@@ -6,7 +6,7 @@ use crate::assemble::Setup;
 use crate::cli::AuditCommand;
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
-use crate::render::{json, plain};
+use crate::render::{json, say};
 
 pub(super) fn run(command: &AuditCommand, environment: Environment) -> Result<Exit, Failure> {
     let log = Setup::read(environment, None)?.audit();
@@ -108,9 +108,4 @@ fn told(act: &Act) -> String {
             format!("grant     {plugin} +[{}] -[{}]", granted.join(", "), revoked.join(", "))
         }
     }
-}
-
-#[expect(clippy::print_stdout, reason = "it is what was asked for")]
-fn say(line: &str) {
-    println!("{}", plain(line));
 }

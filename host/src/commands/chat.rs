@@ -74,8 +74,8 @@ impl Chat {
             style.dim(&format!("Route: {} (paid by {})", plain(model.route()), plain(model.payer()))),
             style.dim(&format!(
                 "Workspace: {} · wall: {} · network: {} · mode: {}",
-                self.handle.context.folders().workspace.display(),
-                self.enclosure.wall(),
+                plain(&self.handle.context.folders().workspace.display().to_string()),
+                self.enclosure.label(),
                 self.enclosure.network(),
                 self.mode,
             )),
@@ -95,7 +95,8 @@ impl Chat {
             )?;
             for id in resumed.unknown_outcomes {
                 self.screen.note(&style.yellow(&format!(
-                    "The outcome of call {id} is unknown: the program ended while it ran."
+                    "The outcome of call {} is unknown: the program ended while it ran.",
+                    plain(&id)
                 )))?;
             }
         }

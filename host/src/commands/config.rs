@@ -4,28 +4,29 @@ use crate::assemble::Setup;
 use crate::cli::ConfigCommand;
 use crate::environment::{Environment, is_secret};
 use crate::exit::{Exit, Failure};
-use crate::render::plain;
+use crate::render::say;
 use crate::schema;
-use crate::settings::Loaded;
+use crate::settings::{Loaded, without_effect};
 
-#[expect(clippy::print_stdout, reason = "the settings are what was asked for")]
 pub(super) fn run(command: &ConfigCommand, environment: Environment) -> Result<Exit, Failure> {
     let ConfigCommand::Show { origin, place } = command else {
-        println!("{}", serde_json::to_string_pretty(&schema::line()).map_err(anyhow::Error::from)?);
+        say(&serde_json::to_string_pretty(&schema::line()).map_err(anyhow::Error::from)?);
         return Ok(Exit::Done);
     };
     let loaded = Setup::read(environment, place.config.as_deref())?.loaded;
     if !origin {
         let mut value = loaded.value;
         hide(&mut value, false);
-        println!("{}", serde_json::to_string_pretty(&value).map_err(anyhow::Error::from)?);
+        say(&serde_json::to_string_pretty(&value).map_err(anyhow::Error::from)?);
         return Ok(Exit::Done);
     }
     let mut rows = Vec::new();
     leaves(&loaded, &loaded.value, &mut Vec::new(), &mut rows);
     let width = rows.iter().map(|(key, ..)| key.len()).max().unwrap_or(0);
     for (key, value, from) in rows {
-        println!("{key:width$}  {}  ({})", plain(&value), plain(&from));
+        let idle = without_effect(key.split('.').next().unwrap_or_default());
+        let idle = idle.map(|why| format!("; no effect: {why}")).unwrap_or_default();
+        say(&format!("{key:width$}  {value}  ({from}{idle})"));
     }
     Ok(Exit::Done)
 }

@@ -10,7 +10,7 @@ use crate::assemble::Setup;
 use crate::cli::DoctorArgs;
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
-use crate::render::{json, plain};
+use crate::render::{json, say};
 
 /// One thing that was looked at.
 #[derive(Debug, Serialize)]
@@ -148,7 +148,6 @@ async fn enclosure(setup: &Setup, args: &DoctorArgs) -> Result<Vec<Check>, Failu
     Ok(out)
 }
 
-#[expect(clippy::print_stdout, reason = "the report is what was asked for")]
 fn print(checks: &[Check], as_json: bool) -> std::io::Result<()> {
     if as_json {
         return json::line(&mut std::io::stdout(), &checks);
@@ -159,7 +158,7 @@ fn print(checks: &[Check], as_json: bool) -> std::io::Result<()> {
             Verdict::Note => "note",
             Verdict::Problem => "FAIL",
         };
-        println!("{mark}  {name}: {}", plain(detail));
+        say(&format!("{mark}  {name}: {detail}"));
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use crate::commands::needed_prompt;
 use crate::diagnostics;
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, RunResult};
 use crate::render::json;
 use crate::render::style::Style;
 use crate::render::terminal::{Answer, Terminal};
@@ -50,13 +50,38 @@ enum Printer {
 }
 
 pub(crate) async fn run(args: RunArgs, environment: Environment) -> Result<Exit, Failure> {
+    let format = format_of(&args);
+    let (setup, args, assembled, prompt, style, signals) =
+        begin(args, environment).await.or_else(|failure| not_begun(format, failure))?;
+    work(&setup, args, assembled, prompt, style, signals).await
+}
+
+/// Whoever reads lines gets a result line, also if nothing could begin.
+fn not_begun<T>(format: OutputFormat, failure: Failure) -> Result<T, Failure> {
+    if let OutputFormat::Json | OutputFormat::StreamJson = format {
+        json::line(&mut std::io::stdout(), &RunResult::not_begun(failure.exit, &failure.to_string()))?;
+    }
+    Err(failure)
+}
+
+type Begun = (Setup, RunArgs, Assembled, String, Style, Signals);
+
+async fn begin(args: RunArgs, environment: Environment) -> Result<Begun, Failure> {
     let prompt = needed_prompt(args.prompt.clone()).await?;
     let signals = Signals::new()?;
+    if let Some(path) = &args.output {
+        // Before any work is done, not after it.
+        stdin::check_output(path).map_err(Failure::usage)?;
+    }
     let setup = Setup::read(environment, args.place.config.as_deref())?;
     diagnostics::start(&setup.paths.state, args.place.verbose);
     let style = Style::of(&std::io::stderr(), &setup.environment);
     let assembled = assemble::session(&setup, &args.session, &args.place, false, &mut note).await?;
-    work(&setup, args, assembled, prompt, style, signals).await
+    Ok((setup, args, assembled, prompt, style, signals))
+}
+
+fn format_of(args: &RunArgs) -> OutputFormat {
+    if args.json { OutputFormat::StreamJson } else { args.output_format }
 }
 
 /// What a person or the system tells the process.
@@ -88,8 +113,8 @@ pub(crate) async fn work(
     let mode = config.settings.mode;
     let tools: Vec<String> = config.tools.iter().map(|tool| tool.name.clone()).collect();
     let limit = config.settings.max_iterations.map_or("no limit".to_owned(), |n| n.to_string());
-    let mut handle = agent::start(config)?;
-    let format = if args.json { OutputFormat::StreamJson } else { args.output_format };
+    let format = format_of(&args);
+    let mut handle = agent::start(config).or_else(|error| not_begun(format, error.into()))?;
     let mut printer = printer(format, style);
     if let Printer::Text(terminal) = &mut printer {
         if setup.hf_token().is_some() {
@@ -104,7 +129,7 @@ pub(crate) async fn work(
             ),
             format!(
                 "Tool runtime: local filesystem (wall: {}, network: {})",
-                enclosure.wall(),
+                enclosure.label(),
                 enclosure.network()
             ),
             format!("Max iterations: {limit}"),
@@ -127,12 +152,16 @@ pub(crate) async fn work(
     follow(&mut handle, &mut printer, &mut outcome, style, &mut signals).await?;
     submit(&handle, "sub_shutdown", Operation::Shutdown).await;
     drain(handle, &mut printer, &mut outcome).await;
-    if let (Some(path), Some(answer)) = (&args.output, outcome.answer()) {
-        stdin::write_output(path, answer)?;
+    if let (Some(path), Some(answer)) = (&args.output, outcome.answer())
+        && let Err(error) = stdin::write_output(path, answer)
+    {
+        note(format!("ERROR: {error}"));
+        outcome.fail(error);
     }
     let exit = outcome.exit(args.allow_denials);
-    finish(&printer, &outcome, &enclosure, mode, args.allow_denials)?;
-    Ok(exit)
+    // If the output is what failed, the exit code is all that can still be told.
+    let told = finish(&printer, &outcome, &enclosure, mode, args.allow_denials);
+    Ok(if told.is_err() { Exit::Failed } else { exit })
 }
 
 fn printer(format: OutputFormat, style: Style) -> Printer {
@@ -199,7 +228,12 @@ async fn follow(
             }
         };
         let Some(event) = event else { return Ok(()) };
-        show(printer, &event)?;
+        if let Err(error) = show(printer, &event) {
+            // Nobody reads any more. The turn ends in order, so that the session can go on.
+            outcome.fail(format!("the output cannot be written: {error}"));
+            *printer = Printer::Json;
+            handle.interrupt.interrupt();
+        }
         if outcome.take(&event) {
             if let (Printer::Text(terminal), Some((name, size))) = (printer, ended(&event)) {
                 terminal.note(&style.dim(&format!("--- Agent {name} (history_size={size}) ---")))?;

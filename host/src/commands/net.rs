@@ -9,7 +9,7 @@ use crate::assemble::Setup;
 use crate::cli::NetArgs;
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
-use crate::render::{json, plain};
+use crate::render::{json, say};
 
 /// A request: its first line in the ledger, and its last.
 #[derive(Debug, Serialize)]
@@ -112,9 +112,4 @@ fn told(request: &Request) -> String {
     };
     let run: String = run.chars().take(8).collect();
     format!("{}  {run:<8}  {who:<16} {method:<5} {origin}  {outcome}", at.replace('T', " "))
-}
-
-#[expect(clippy::print_stdout, reason = "it is what was asked for")]
-fn say(line: &str) {
-    println!("{}", plain(line));
 }

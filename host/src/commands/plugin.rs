@@ -1,23 +1,28 @@
 //! Plugins: what there is, what each can reach.
 
+mod change;
+
 use std::io::Read as _;
 use std::path::Path;
 
 use manifest::{Capabilities, Manifest, Mount};
-use runtime::{Bundled, Described, Inspection, Plugin, PluginError, PluginRuntime, Source, inspect};
+use runtime::{Bundled, Described, Inspection, Plugin, PluginError, PluginRuntime, inspect, read_component};
 use serde_json::json;
 
 use crate::assemble::Setup;
 use crate::cli::{PlaceArgs, PluginCommand};
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
-use crate::render::{json as lines, plain};
+use crate::render::{json as lines, plain, say};
 
 pub(super) async fn run(command: PluginCommand, environment: Environment) -> Result<Exit, Failure> {
     match command {
         PluginCommand::List { json, place } => list(environment, &place, json).await,
         PluginCommand::Info { plugin, json, place } => info(environment, &place, &plugin, json).await,
-        PluginCommand::Install { file, place } => install(environment, &place, &file).await,
+        PluginCommand::Install { file, place } => change::install(environment, &place, &file).await,
+        PluginCommand::Remove { plugin, place } => change::remove(environment, &place, &plugin).await,
+        PluginCommand::Grant { plugin, place } => change::grant(environment, &place, &plugin).await,
+        PluginCommand::Revoke { plugin, place } => change::revoke(environment, &place, &plugin).await,
         PluginCommand::Export { directory } => export(&directory),
     }
 }
@@ -67,7 +72,7 @@ async fn info(
 ) -> Result<Exit, Failure> {
     let path = Path::new(name);
     if path.extension().is_some_and(|e| e == "wasm") || path.is_file() {
-        let bytes = std::fs::read(path).map_err(|e| Failure::settings(anyhow::anyhow!("{name}: {e}")))?;
+        let bytes = read_component(path).map_err(Failure::settings)?;
         let Inspection { manifest, imports, digest } = inspect(name, &bytes).map_err(Failure::settings)?;
         return sheet(name, &manifest, &imports, &digest, None, as_json);
     }
@@ -178,56 +183,6 @@ fn cannot(imports: &[String]) -> Vec<&'static str> {
         .collect()
 }
 
-async fn install(environment: Environment, place: &PlaceArgs, file: &Path) -> Result<Exit, Failure> {
-    let setup = Setup::read(environment, place.config.as_deref())?;
-    let dirs = setup.plugin_dirs(&place.plugin_dir);
-    let bytes =
-        std::fs::read(file).map_err(|e| Failure::settings(anyhow::anyhow!("{}: {e}", file.display())))?;
-    let Inspection { manifest, .. } =
-        inspect(&file.display().to_string(), &bytes).map_err(Failure::settings)?;
-    if bundled::PLUGINS.iter().any(|bundled| bundled.id == manifest.id) {
-        return Err(Failure::settings(anyhow::anyhow!(
-            "`{}` is the id of a bundled plugin; give yours another",
-            manifest.id
-        )));
-    }
-    let in_folder = file.canonicalize().ok().and_then(|f| f.parent().map(Path::to_owned));
-    let already = dirs
-        .folders
-        .iter()
-        .chain(&dirs.named)
-        .filter_map(|d| d.canonicalize().ok())
-        .any(|d| Some(d) == in_folder);
-    let target =
-        if already { file.to_owned() } else { copy(&setup.paths.user_plugins(), &manifest.id, &bytes)? };
-    let described = PluginRuntime::approve(&target, &dirs).await.map_err(|error| {
-        if !already {
-            // What cannot be used is not left in the plugin folder.
-            let _ = std::fs::remove_file(&target);
-        }
-        Failure::settings(error)
-    })?;
-    let source = Source::File(target);
-    say(&format!("installed {} {} as {source}", described.manifest.id, described.manifest.version));
-    sheet(&source.to_string(), &described.manifest, &described.imports, &described.digest, None, false)?;
-    say(&format!(
-        "\nto grant it something, add a table [{}] to {}",
-        described.manifest.id,
-        setup.paths.grants().display()
-    ));
-    Ok(Exit::Done)
-}
-
-fn copy(folder: &Path, id: &str, bytes: &[u8]) -> Result<std::path::PathBuf, Failure> {
-    let target = folder.join(format!("{id}.wasm"));
-    let temporary = folder.join(format!(".{id}.{}.tmp", std::process::id()));
-    let failed = |e: std::io::Error| Failure::settings(anyhow::anyhow!("{}: {e}", target.display()));
-    std::fs::create_dir_all(folder).map_err(failed)?;
-    std::fs::write(&temporary, bytes).map_err(failed)?;
-    std::fs::rename(&temporary, &target).map_err(failed)?;
-    Ok(target)
-}
-
 fn export(directory: &Path) -> Result<Exit, Failure> {
     let failed = |e: std::io::Error| Failure::usage(format!("{}: {e}", directory.display()));
     std::fs::create_dir_all(directory).map_err(failed)?;
@@ -239,11 +194,6 @@ fn export(directory: &Path) -> Result<Exit, Failure> {
         say(&path.display().to_string());
     }
     Ok(Exit::Done)
-}
-
-#[expect(clippy::print_stdout, reason = "this is what was asked for")]
-fn say(line: &str) {
-    println!("{}", plain(line));
 }
 
 #[expect(clippy::print_stderr, reason = "notices go to standard error")]

@@ -4,7 +4,7 @@ use crate::assemble::Setup;
 use crate::cli::SessionsArgs;
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
-use crate::render::{json, plain};
+use crate::render::{json, say};
 
 pub(super) fn run(args: &SessionsArgs, environment: Environment) -> Result<Exit, Failure> {
     let sessions = Setup::read(environment, None)?.store().list();
@@ -24,10 +24,9 @@ pub(super) fn choose(environment: Environment) -> Result<Exit, Failure> {
     Err(Failure::usage("name a session: --resume ID (the beginning is enough)"))
 }
 
-#[expect(clippy::print_stdout, reason = "the list is what was asked for")]
 fn print(sessions: &[SavedHeader]) {
     if sessions.is_empty() {
-        println!("There are no saved sessions.");
+        say("There are no saved sessions.");
     }
     for session in sessions {
         let id: String = session.session_id.as_str().chars().take(8).collect();
@@ -38,6 +37,6 @@ fn print(sessions: &[SavedHeader]) {
             session.model,
             session.workspace.display()
         );
-        println!("{}", plain(&line));
+        say(&line);
     }
 }

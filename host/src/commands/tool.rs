@@ -85,7 +85,6 @@ fn answer(need: Pending) {
     let _ = need.reply.send(reply);
 }
 
-#[expect(clippy::print_stdout, reason = "the result is what was asked for")]
 fn print(tool: &str, result: &ToolResult, as_json: bool) -> Result<(), Failure> {
     if as_json {
         let value = json!({
@@ -95,7 +94,7 @@ fn print(tool: &str, result: &ToolResult, as_json: bool) -> Result<(), Failure> 
         render::json::line(&mut std::io::stdout(), &value)?;
         return Ok(());
     }
-    println!("{}", render::plain(&result.text));
+    render::say(&result.text);
     if let Some(denial) = &result.denial {
         note(format!("denied ({}); it would be allowed by: {}", denial.rule, denial.remedy));
     }

@@ -253,3 +253,47 @@ fn secrets_of_the_environment_are_in_no_file_and_no_request_but_their_own() {
             .all(|r| !r.contains("hf_4c2bSecretValue") && !format!("{:?}", r.headers).contains("hf_4c2b"))
     );
 }
+
+#[test]
+fn what_cannot_hold_is_refused_before_anything_runs() {
+    let host = TestHost::new([]);
+    for (arguments, told) in [
+        (vec!["go", "--wall", "off", "--network", "off"], "--network off needs the wall"),
+        (vec!["go", "--wall", "off", "--offline"], "--offline cannot hold"),
+        (vec!["-C", ".", "sessions"], "`sessions` is a command"),
+        (vec!["go", "-m", "chat/m", "-o", "no/such/folder/a.txt"], "-o no/such/folder/a.txt"),
+    ] {
+        let ran = host.run(&arguments);
+        assert_eq!(ran.code, Some(2), "{arguments:?}: {}", ran.stderr);
+        assert!(ran.stderr.contains(told), "{}", ran.stderr);
+    }
+    assert_eq!(host.server.completions(), 0);
+}
+
+#[test]
+fn whoever_reads_lines_gets_a_result_also_if_nothing_could_begin() {
+    let host = TestHost::new([]);
+    let ran = host.run(["go", "-m", "openai/gpt-5.5", "--json"]);
+    let result: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((&result["type"], &result["exit_code"], ran.code), (&json!("result"), &json!(4), Some(4)));
+    assert!(result["error"].as_str().unwrap().contains("OPENAI_API_KEY"), "{result}");
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_the_run_in_order() {
+    let host = TestHost::new([call("bash", json!({"command": "echo one"})).repeat(50), Step::text("done")]);
+    let mut child = host
+        .command(["go", "-m", "chat/m", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    // It ended in order: the session's end is on record and it goes on.
+    assert_eq!(host.run(["audit", "verify"]).stdout.matches("no recorded end").count(), 0);
+    let help = host.command(["config", "schema"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut help = help.unwrap();
+    drop(help.stdout.take());
+    assert_eq!(help.wait().unwrap().code(), Some(0));
+}

@@ -151,6 +151,62 @@ fn a_plugin_that_describes_itself_differently_waits_for_a_person() {
 }
 
 #[test]
+fn a_changed_plugin_is_not_let_in_under_another_file_name() {
+    let host = TestHost::new([]);
+    let folder = plugin_folder(&host);
+    let list = || host.run(["plugin", "list", "--plugin-dir", folder.to_str().unwrap()]);
+    std::fs::write(folder.join("x.wasm"), probe()).unwrap();
+    assert_eq!(list().code, Some(0));
+    std::fs::remove_file(folder.join("x.wasm")).unwrap();
+    std::fs::write(folder.join("y.wasm"), altered("Misbehaves", "Is so nice")).unwrap();
+    for _ in 0..2 {
+        let renamed = list();
+        assert_eq!(renamed.code, Some(3), "{}", renamed.stdout);
+        assert!(
+            renamed.stderr.contains("y.wasm") && renamed.stderr.contains("changed"),
+            "{}",
+            renamed.stderr
+        );
+    }
+    // The same component may move.
+    std::fs::remove_file(folder.join("y.wasm")).unwrap();
+    std::fs::write(folder.join("z.wasm"), probe()).unwrap();
+    assert_eq!(list().code, Some(0));
+}
+
+#[test]
+fn grants_are_given_and_taken_back_and_all_of_it_is_on_record() {
+    let host = TestHost::new([]);
+    let component = guests::component("probe");
+    let done = |arguments: &[&str]| {
+        let ran = host.run(arguments);
+        assert_eq!(ran.code, Some(0), "{arguments:?}: {}", ran.stderr);
+        ran.stdout
+    };
+    done(&["plugin", "install", component.to_str().unwrap()]);
+    host.file("a.txt", "one\n");
+    let reads = || {
+        let result = host.tool("probe__look", &json!({"trick": "read", "with": "a.txt"}), &[]);
+        result["output"].as_str().is_some_and(|output| output.contains("one"))
+    };
+    assert!(!reads());
+    assert!(done(&["plugin", "grant", "probe"]).contains("granted probe: paths workspace"));
+    assert!(reads());
+    assert!(done(&["plugin", "revoke", "probe"]).contains("revoked probe: exec"));
+    assert!(!reads());
+    done(&["plugin", "grant", "probe"]);
+    let removed = done(&["plugin", "remove", "probe"]);
+    assert!(removed.contains("removed ") && removed.contains("revoked probe: files"), "{removed}");
+    assert!(!done(&["plugin", "list"]).contains("probe"));
+    let acts: Vec<String> = done(&["audit", "show"]).lines().map(|line| line[31..40].to_owned()).collect();
+    let acts: Vec<&str> = acts.iter().map(|act| act.trim()).collect();
+    assert_eq!(acts, ["install", "grant", "grant", "grant", "remove", "grant"]);
+    assert_eq!(host.run(["audit", "verify"]).code, Some(0));
+    assert_eq!(host.run(["plugin", "remove", "shell"]).code, Some(2));
+    assert_eq!(host.run(["plugin", "grant", "nobody"]).code, Some(2));
+}
+
+#[test]
 fn installing_shows_the_sheet_and_refuses_what_is_bundled() {
     let host = TestHost::new([]);
     let install = host.run(["plugin", "install", guests::component("probe").to_str().unwrap()]);
@@ -158,9 +214,9 @@ fn installing_shows_the_sheet_and_refuses_what_is_bundled() {
     for line in [
         "installed probe 0.1.0",
         "start native commands",
-        "asked for, not installed",
+        "asked for, NOT granted",
         "connect to http://127.0.0.1:1 GET",
-        "to grant it something, add a table [probe]",
+        "it has not been granted all it asks for: ml-intern plugin grant probe",
     ] {
         assert!(install.stdout.contains(line), "{line}: {}", install.stdout);
     }

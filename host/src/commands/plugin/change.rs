@@ -1,0 +1,180 @@
+//! Plugins: installed, removed, granted and revoked. Each change stands in the audit log.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use audit::Act;
+use manifest::{Capabilities, Manifest};
+use runtime::{Described, Grants, Inspection, Plugin, PluginRuntime, Source, inspect, read_component};
+
+use super::{load, sheet};
+use crate::assemble::Setup;
+use crate::cli::PlaceArgs;
+use crate::environment::Environment;
+use crate::exit::{Exit, Failure};
+use crate::render::say;
+
+pub(super) async fn install(
+    environment: Environment,
+    place: &PlaceArgs,
+    file: &Path,
+) -> Result<Exit, Failure> {
+    let setup = Setup::read(environment.clone(), place.config.as_deref())?;
+    let dirs = setup.plugin_dirs(&place.plugin_dir);
+    let bytes = read_component(file).map_err(Failure::settings)?;
+    let Inspection { manifest, .. } =
+        inspect(&file.display().to_string(), &bytes).map_err(Failure::settings)?;
+    if bundled::PLUGINS.iter().any(|bundled| bundled.id == manifest.id) {
+        return Err(Failure::settings(anyhow::anyhow!(
+            "`{}` is the id of a bundled plugin; give yours another",
+            manifest.id
+        )));
+    }
+    let in_folder = file.canonicalize().ok().and_then(|f| f.parent().map(Path::to_owned));
+    let mut folders = dirs.folders.iter().chain(&dirs.named).filter_map(|d| d.canonicalize().ok());
+    let already = folders.any(|folder| Some(folder) == in_folder);
+    let target =
+        if already { file.to_owned() } else { copy(&setup.paths.user_plugins(), &manifest.id, &bytes)? };
+    let described = PluginRuntime::approve(&target, &dirs).await.map_err(|error| {
+        if !already {
+            // What cannot be used is not left in the plugin folder.
+            let _ = std::fs::remove_file(&target);
+        }
+        Failure::settings(error)
+    })?;
+    let path = target.display().to_string();
+    record(&setup, Act::Install { plugin: known(&described), path })?;
+    let Described { manifest, imports, digest, .. } = &described;
+    say(&format!("installed {} {}\n", manifest.id, manifest.version));
+    let (_, plugins, _) = load(environment, place).await?;
+    let plugin = plugins.plugins().iter().find(|plugin| plugin.described.manifest.id == manifest.id);
+    sheet(&Source::File(target).to_string(), manifest, imports, digest, plugin.map(AsRef::as_ref), false)?;
+    if plugin.is_some_and(|plugin| *plugin.granted() != manifest.capabilities) {
+        say(&format!("\nit has not been granted all it asks for: ml-intern plugin grant {}", manifest.id));
+    }
+    Ok(Exit::Done)
+}
+
+pub(super) async fn remove(environment: Environment, place: &PlaceArgs, id: &str) -> Result<Exit, Failure> {
+    let (setup, plugins, _) = load(environment, place).await?;
+    let path = match &find(&plugins, id)?.source {
+        Source::File(path) => path.clone(),
+        Source::Bundled(_) => return Err(Failure::usage(format!("`{id}` is bundled and cannot be removed"))),
+    };
+    std::fs::remove_file(&path).map_err(|e| Failure::settings(anyhow::anyhow!("{}: {e}", path.display())))?;
+    record(&setup, Act::Remove { plugin: id.to_owned(), path: path.display().to_string() })?;
+    say(&format!("removed {}", path.display()));
+    PluginRuntime::forget(id, &setup.plugin_dirs(&place.plugin_dir)).map_err(Failure::settings)?;
+    // Another plugin may come with the same id.
+    take_back(&setup, id)?;
+    Ok(Exit::Done)
+}
+
+pub(super) async fn grant(environment: Environment, place: &PlaceArgs, id: &str) -> Result<Exit, Failure> {
+    let (setup, plugins, _) = load(environment.clone(), place).await?;
+    let manifest = stranger(&plugins, id)?;
+    let given = manifest.capabilities.clone();
+    let granted = told(&given);
+    if granted.is_empty() {
+        say(&format!("`{id}` asks for nothing"));
+        return Ok(Exit::Done);
+    }
+    change(&setup, |grants| {
+        grants.insert(id.to_owned(), given);
+    })?;
+    record(&setup, Act::Grant { plugin: id.to_owned(), granted: granted.clone(), revoked: Vec::new() })?;
+    granted.iter().for_each(|line| say(&format!("granted {id}: {line}")));
+    Ok(Exit::Done)
+}
+
+pub(super) async fn revoke(environment: Environment, place: &PlaceArgs, id: &str) -> Result<Exit, Failure> {
+    let setup = Setup::read(environment, place.config.as_deref())?;
+    if !take_back(&setup, id)? {
+        say(&format!("`{id}` was granted nothing by you"));
+    }
+    Ok(Exit::Done)
+}
+
+/// Takes a plugin's grants back and says which. Returns whether there were any.
+fn take_back(setup: &Setup, id: &str) -> Result<bool, Failure> {
+    let mut taken = None;
+    change(setup, |grants| taken = grants.remove(id))?;
+    let revoked = taken.as_ref().map(told).unwrap_or_default();
+    if revoked.is_empty() {
+        return Ok(false);
+    }
+    record(setup, Act::Grant { plugin: id.to_owned(), granted: Vec::new(), revoked: revoked.clone() })?;
+    revoked.iter().for_each(|line| say(&format!("revoked {id}: {line}")));
+    Ok(true)
+}
+
+fn find<'a>(plugins: &'a PluginRuntime, id: &str) -> Result<&'a Plugin, Failure> {
+    let found = plugins.plugins().iter().find(|plugin| plugin.described.manifest.id == id);
+    found.map(AsRef::as_ref).ok_or_else(|| {
+        Failure::usage(format!("there is no plugin `{id}`; `ml-intern plugin list` names those there are"))
+    })
+}
+
+/// The manifest of a plugin whose grants are the user's.
+fn stranger<'a>(plugins: &'a PluginRuntime, id: &str) -> Result<&'a Manifest, Failure> {
+    let plugin = find(plugins, id)?;
+    match plugin.source {
+        Source::File(_) => Ok(&plugin.described.manifest),
+        Source::Bundled(_) => {
+            Err(Failure::usage(format!("`{id}` is bundled: its grants are those of configs/grants.toml")))
+        }
+    }
+}
+
+/// Changes the user's grants, in one step on the disk.
+fn change(setup: &Setup, edit: impl FnOnce(&mut BTreeMap<String, Capabilities>)) -> Result<(), Failure> {
+    let path = setup.paths.grants();
+    let failed = |reason: String| Failure::settings(anyhow::anyhow!("{}: {reason}", path.display()));
+    let text = match std::fs::read_to_string(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        text => text.map_err(|e| failed(e.to_string()))?,
+    };
+    let mut grants = Grants::parse(&path, &text).map_err(Failure::settings)?.into_tables();
+    let comments: String = text.lines().take_while(|l| l.starts_with('#')).flat_map(|l| [l, "\n"]).collect();
+    edit(&mut grants);
+    let tables = toml::to_string(&grants).map_err(|e| failed(e.to_string()))?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+    let written = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).and_then(|()| {
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        std::io::Write::write_all(&mut file, format!("{comments}{tables}").as_bytes())?;
+        std::fs::rename(&temporary, &path)
+    });
+    written.map_err(|e| failed(e.to_string()))
+}
+
+/// Capabilities, one line each, as they stand in a grants file.
+fn told(capabilities: &Capabilities) -> Vec<String> {
+    let Capabilities { exec, files, kv, paths, network } = capabilities;
+    let flags = [(*exec, "exec"), (*files, "files"), (*kv, "kv")];
+    let flags = flags.into_iter().filter(|(given, _)| *given).map(|(_, name)| name.to_owned());
+    let name = |mount| serde_json::to_value(mount).ok().and_then(|name| name.as_str().map(str::to_owned));
+    let paths = paths.iter().filter_map(name).map(|name| format!("paths {name}"));
+    flags.chain(paths).chain(network.iter().map(|origin| format!("network {origin}"))).collect()
+}
+
+fn known(described: &Described) -> audit::Plugin {
+    let Manifest { id, version, .. } = &described.manifest;
+    audit::Plugin { id: id.clone(), version: version.clone(), digest: described.digest.clone() }
+}
+
+fn record(setup: &Setup, act: Act) -> Result<(), Failure> {
+    setup.audit().user(act).map_err(|error| Failure::new(Exit::Failed, error))
+}
+
+fn copy(folder: &Path, id: &str, bytes: &[u8]) -> Result<PathBuf, Failure> {
+    let target = folder.join(format!("{id}.wasm"));
+    let temporary = folder.join(format!(".{id}.{}.tmp", std::process::id()));
+    let failed = |e: std::io::Error| Failure::settings(anyhow::anyhow!("{}: {e}", target.display()));
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    std::fs::write(&temporary, bytes).map_err(failed)?;
+    std::fs::rename(&temporary, &target).map_err(failed)?;
+    Ok(target)
+}
