@@ -250,6 +250,11 @@ pub(crate) struct Enclosure {
 }
 
 impl Enclosure {
+    pub(crate) fn of(workplace: &Workplace) -> Self {
+        let WallConfig { mode, network, .. } = workplace.wall;
+        Self { grade: wall::Wall::new(workplace.wall.clone()).grade(), mode, network }
+    }
+
     /// The wall's grade, in one word.
     pub(crate) fn wall(&self) -> &'static str {
         match self.grade {
@@ -300,11 +305,7 @@ pub(crate) async fn session(
         Start::New | Start::Fork(_) => SessionId::from(uuid::Uuid::new_v4().to_string()),
     };
     let egress = setup.egress(place.offline, id.as_str());
-    let enclosure = Enclosure {
-        grade: wall::Wall::new(workplace.wall.clone()).grade(),
-        mode: workplace.wall.mode,
-        network: workplace.wall.network,
-    };
+    let enclosure = Enclosure::of(&workplace);
     let providers = setup.providers(&id, egress.clone())?;
     let (runtime, problems) = setup.plugins(place, egress.clone(), notice).await?;
     let mut notices: Vec<String> =

@@ -9,6 +9,8 @@ use std::sync::{Mutex, PoisonError};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::paths::make_private;
+
 /// Bytes after which the file is put aside; one older file is kept.
 const MAX_BYTES: u64 = 5 << 20;
 
@@ -41,7 +43,7 @@ impl LogFile {
 
     fn open(&self) -> io::Result<File> {
         if let Some(folder) = self.path.parent() {
-            std::fs::create_dir_all(folder)?;
+            make_private(folder)?;
         }
         if std::fs::metadata(&self.path).is_ok_and(|m| m.len() > MAX_BYTES) {
             std::fs::rename(&self.path, self.path.with_extension("log.1"))?;

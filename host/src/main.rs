@@ -44,7 +44,9 @@ fn main() -> ExitCode {
             // Help and version are no errors; clap knows the stream and the code.
             let _ = error.print();
             if error.kind() == clap::error::ErrorKind::ArgumentConflict {
-                tip("a prompt of several words is put in quotes; options of a command stand behind it");
+                render::warn(
+                    "\n  tip: a prompt of several words is put in quotes; options of a command stand behind it",
+                );
             }
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
         }
@@ -62,13 +64,7 @@ fn main() -> ExitCode {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "usage goes to standard error")]
-fn tip(text: &str) {
-    eprintln!("\n  tip: {text}");
-}
-
-#[expect(clippy::print_stderr, reason = "the last words of the program")]
 fn fail(failure: &Failure) -> ExitCode {
-    eprintln!("ERROR: {}", render::plain(&failure.to_string()));
+    render::warn(&format!("ERROR: {failure}"));
     failure.exit.into()
 }

@@ -21,6 +21,12 @@ pub(crate) struct Paths {
     pub(crate) cache: PathBuf,
 }
 
+/// Makes a folder and those above it, for this user alone.
+pub(crate) fn make_private(folder: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
 impl Paths {
     pub(crate) fn find(environment: &Environment) -> Result<Self, Failure> {
         let home = environment.text("HOME").map(PathBuf::from).filter(|home| home.is_absolute());

@@ -22,6 +22,12 @@ pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{}", plain(line));
 }
 
+/// A line beside what was asked for, on standard error. Nobody reading it is no failure.
+pub(crate) fn warn(line: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr().lock(), "{}", plain(line));
+}
+
 /// One line of at most `width` characters.
 pub(crate) fn clip(text: &str, width: usize) -> String {
     let text = plain(text).replace(['\n', '\t'], " ");

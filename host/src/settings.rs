@@ -141,8 +141,8 @@ pub(crate) fn load(
 ) -> Result<Loaded, Failure> {
     let mut layers = vec![layer(BUNDLED_NAME.to_owned(), BUNDLED.to_owned())?];
     let user = user_file(paths, environment, given)?;
-    let folder = user.as_deref().and_then(Path::parent).unwrap_or(&paths.config);
-    environment.add_dotenv(&folder.join(".env"))?;
+    // Never the one beside another settings file: that may lie in a folder which is not trusted.
+    environment.add_dotenv(&paths.config.join(".env"))?;
     if let Some(path) = &user {
         let text = std::fs::read_to_string(path)
             .map_err(|e| Failure::settings(anyhow::anyhow!("{}: {e}", path.display())))?;

@@ -74,9 +74,10 @@ fn folder(given: Option<&Path>) -> Result<(PathBuf, bool), Failure> {
     Ok((path.canonicalize()?, true))
 }
 
-#[expect(clippy::print_stderr, reason = "notices of the demo go to standard error")]
 fn say(line: &str) {
-    eprintln!("{line}");
+    use std::io::Write as _;
+    // Styled: it is this program's own text.
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
 fn say_owned(line: String) {

@@ -10,6 +10,7 @@ use crate::assemble::Setup;
 use crate::cli::DoctorArgs;
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
+use crate::paths::make_private;
 use crate::render::{json, say};
 
 /// One thing that was looked at.
@@ -58,7 +59,7 @@ fn settings(setup: &Setup) -> Vec<Check> {
 
 fn folders(setup: &Setup) -> Vec<Check> {
     let paths = &setup.paths;
-    let one = |(name, path): (&str, &Path)| match std::fs::create_dir_all(path) {
+    let one = |(name, path): (&str, &Path)| match make_private(path) {
         Ok(()) => check(format!("folder: {name}"), Verdict::Ok, path.display().to_string()),
         Err(error) => {
             check(format!("folder: {name}"), Verdict::Problem, format!("{}: {error}", path.display()))
@@ -107,7 +108,7 @@ async fn enclosure(setup: &Setup, args: &DoctorArgs) -> Result<Vec<Check>, Failu
     }
     let id = SessionId::from(uuid::Uuid::new_v4().to_string());
     let dir = setup.store().dir(&id);
-    std::fs::create_dir_all(&dir)?;
+    make_private(&dir)?;
     let session = workplace.open(id, &dir)?;
     let probed = session.wall().probe().await;
     session.wall().shutdown().await;

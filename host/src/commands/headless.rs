@@ -291,7 +291,6 @@ fn finish(
     Ok(())
 }
 
-#[expect(clippy::print_stderr, reason = "notices of a run go to standard error")]
 fn note(line: String) {
-    eprintln!("{}", crate::render::plain(&line));
+    crate::render::warn(&line);
 }

@@ -126,6 +126,12 @@ fn sheet(
     Ok(Exit::Done)
 }
 
+/// A plugin as the audit log names it.
+pub(super) fn known(described: &Described) -> audit::Plugin {
+    let Manifest { id, version, .. } = &described.manifest;
+    audit::Plugin { id: id.clone(), version: version.clone(), digest: described.digest.clone() }
+}
+
 /// One line per thing it asks for, with whether it was given.
 fn reach(declared: &Capabilities, granted: Option<&Capabilities>, imports: &[String]) -> Vec<String> {
     let given = |has: &dyn Fn(&Capabilities) -> bool| match granted {
@@ -196,7 +202,6 @@ fn export(directory: &Path) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-#[expect(clippy::print_stderr, reason = "notices go to standard error")]
 fn note(line: String) {
-    eprintln!("{}", plain(&line));
+    crate::render::warn(&line);
 }

@@ -1,22 +1,31 @@
 //! One call of one tool, without a model.
 
+use audit::{Act, AuditError, AuditLog, Chain, Verdict};
 use protocol::{HostReply, HostRequest, Invocation, SessionId, ToolResult};
-use runtime::Pending;
+use runtime::{Pending, PluginRuntime};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::assemble::Setup;
+use crate::assemble::{Enclosure, Setup};
 use crate::cli::ToolArgs;
 use crate::commands::needed_prompt;
+use crate::commands::plugin::known;
 use crate::diagnostics;
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
+use crate::paths::make_private;
 use crate::render;
 
+/// The id of the one call.
+const CALL: &str = "call_1";
+
 pub(super) async fn run(args: ToolArgs, environment: Environment) -> Result<Exit, Failure> {
-    let text =
-        if args.arguments == "-" { needed_prompt(Some(args.arguments)).await? } else { args.arguments };
+    let text = if args.arguments == "-" {
+        needed_prompt(Some(args.arguments.clone())).await?
+    } else {
+        args.arguments.clone()
+    };
     let arguments: Value = serde_json::from_str(&text).map_err(|e| {
         Failure::usage(format!(
             "the arguments are not JSON: {e}; write them like '{{\"path\": \"README.md\"}}'"
@@ -38,11 +47,14 @@ pub(super) async fn run(args: ToolArgs, environment: Environment) -> Result<Exit
         )));
     }
     let dir = setup.store().dir(&id);
-    std::fs::create_dir_all(&dir)?;
+    make_private(&dir)?;
+    let enclosure = Enclosure::of(&workplace);
+    let audited = Audited::begin(&setup, &id, &plugins, (&args.name, &text), enclosure)
+        .map_err(|e| Failure::new(Exit::Failed, e))?;
     let session = std::sync::Arc::new(workplace.open(id, &dir)?);
     let (needs, mut pending) = mpsc::channel::<Pending>(8);
     let cancel = tokio_util::sync::CancellationToken::new();
-    let invocation = Invocation { id: "call_1".into(), tool: args.name.clone(), arguments };
+    let invocation = Invocation { id: CALL.into(), tool: args.name.clone(), arguments };
     let mut interrupted = signal(SignalKind::interrupt())?;
     let call = plugins.invoke(&session, invocation, needs, cancel.clone()).result();
     tokio::pin!(call);
@@ -60,6 +72,7 @@ pub(super) async fn run(args: ToolArgs, environment: Environment) -> Result<Exit
     {
         let _ = std::fs::remove_dir_all(&dir);
     }
+    audited.end(&result).map_err(|e| Failure::new(Exit::Failed, e))?;
     print(&args.name, &result, args.json)?;
     Ok(match result {
         ToolResult { cancelled: true, .. } => Exit::Interrupted,
@@ -67,6 +80,65 @@ pub(super) async fn run(args: ToolArgs, environment: Environment) -> Result<Exit
         ToolResult { denial: Some(_), .. } => Exit::Denied,
         _ => Exit::Failed,
     })
+}
+
+/// The call's own chain in the audit log: it was typed by the person, so the person decided.
+struct Audited {
+    log: AuditLog,
+    chain: Chain,
+    session: SessionId,
+}
+
+impl Audited {
+    fn begin(
+        setup: &Setup,
+        session: &SessionId,
+        plugins: &PluginRuntime,
+        (tool, arguments): (&str, &str),
+        enclosure: Enclosure,
+    ) -> Result<Self, AuditError> {
+        let log = setup.audit();
+        let plugin = plugins.plugin(tool);
+        let described = plugin.map(|plugin| &plugin.described);
+        let start = Act::Start {
+            session: session.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            model: "none: `ml-intern tool`".to_owned(),
+            workspace: None,
+            mode: "tool".to_owned(),
+            wall: enclosure.wall().to_owned(),
+            network: enclosure.network().to_owned(),
+            plugins: described.map(known).into_iter().collect(),
+        };
+        let decision = Act::Decision {
+            call: CALL.into(),
+            tool: tool.to_owned(),
+            component: described.map(|described| described.digest.clone()),
+            arguments: audit::digest(arguments.as_bytes()),
+            tiers: plugins.policy(tool).map(|policy| policy.tier).into_iter().collect(),
+            verdict: Verdict::Allow,
+            rule: "command-line".to_owned(),
+            target: arguments.chars().take(400).collect(),
+        };
+        log.user(start.clone())?;
+        let mut chain = log.session(session)?;
+        chain.append(start, false)?;
+        chain.append(decision, false)?;
+        Ok(Self { log, chain, session: session.clone() })
+    }
+
+    fn end(mut self, result: &ToolResult) -> Result<(), AuditError> {
+        let outcome = Act::Outcome {
+            call: CALL.into(),
+            success: result.success,
+            output: audit::digest(result.text.as_bytes()),
+            refused: result.denial.as_ref().map(|denial| denial.rule.clone()),
+        };
+        self.chain.append(outcome, false)?;
+        self.chain.append(Act::End { session: self.session.clone(), head: None }, false)?;
+        let head = Some(self.chain.head().to_owned());
+        self.log.user(Act::End { session: self.session, head })
+    }
 }
 
 /// Nobody is asked: what needs a person is refused.
@@ -101,7 +173,6 @@ fn print(tool: &str, result: &ToolResult, as_json: bool) -> Result<(), Failure> 
     Ok(())
 }
 
-#[expect(clippy::print_stderr, reason = "notices go to standard error")]
 fn note(line: String) {
-    eprintln!("{}", render::plain(&line));
+    crate::render::warn(&line);
 }

@@ -50,8 +50,9 @@ impl<A: Write, N: Write> Terminal<A, N> {
     /// A line beside the answer.
     pub(crate) fn note(&mut self, line: &str) -> std::io::Result<()> {
         self.clear()?;
-        writeln!(self.notes, "{line}")?;
-        self.notes.flush()
+        // Notes are for whoever watches; nobody watching is no reason to stop.
+        let _ = writeln!(self.notes, "{line}").and_then(|()| self.notes.flush());
+        Ok(())
     }
 
     pub(crate) fn event(&mut self, event: &Event) -> std::io::Result<()> {
@@ -204,14 +205,13 @@ impl<A: Write, N: Write> Terminal<A, N> {
             return Ok(());
         }
         self.waiting = true;
-        write!(self.notes, "{}", self.style.dim("  thinking…"))?;
-        self.notes.flush()
+        let _ = write!(self.notes, "{}", self.style.dim("  thinking…")).and_then(|()| self.notes.flush());
+        Ok(())
     }
 
     pub(crate) fn clear(&mut self) -> std::io::Result<()> {
         if std::mem::take(&mut self.waiting) {
-            write!(self.notes, "\r\u{1b}[K")?;
-            self.notes.flush()?;
+            let _ = write!(self.notes, "\r\u{1b}[K").and_then(|()| self.notes.flush());
         }
         Ok(())
     }

@@ -101,3 +101,16 @@ fn without_a_record_nothing_runs() {
     assert!(ran.stderr.contains("the audit log"), "{}", ran.stderr);
     assert!(!host.workspace.join("made").exists());
 }
+
+#[test]
+fn a_call_without_a_model_is_on_record_too() {
+    let host = TestHost::new([]);
+    host.tool("bash", &json!({"command": "exit 3"}), &[]);
+    let user = host.run(["audit", "export"]).stdout;
+    let start: Value = serde_json::from_str(user.lines().next().unwrap()).unwrap();
+    let records = records(&host, start["session"].as_str().unwrap());
+    let kinds: Vec<&str> = records.iter().filter_map(|record| record["act"].as_str()).collect();
+    assert_eq!(kinds, ["start", "decision", "outcome", "end"]);
+    assert_eq!((&records[1]["rule"], &records[2]["success"]), (&json!("command-line"), &json!(false)));
+    assert_eq!(host.run(["audit", "verify"]).code, Some(0));
+}

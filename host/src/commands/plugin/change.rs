@@ -1,18 +1,19 @@
 //! Plugins: installed, removed, granted and revoked. Each change stands in the audit log.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use audit::Act;
 use manifest::{Capabilities, Manifest};
 use runtime::{Described, Grants, Inspection, Plugin, PluginRuntime, Source, inspect, read_component};
 
-use super::{load, sheet};
+use super::{known, load, sheet};
 use crate::assemble::Setup;
 use crate::cli::PlaceArgs;
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
+use crate::paths::make_private;
 use crate::render::say;
 
 pub(super) async fn install(
@@ -141,7 +142,7 @@ fn change(setup: &Setup, edit: impl FnOnce(&mut BTreeMap<String, Capabilities>))
     let tables = toml::to_string(&grants).map_err(|e| failed(e.to_string()))?;
     let folder = path.parent().unwrap_or(Path::new("."));
     let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-    let written = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).and_then(|()| {
+    let written = make_private(folder).and_then(|()| {
         let mut options = std::fs::OpenOptions::new();
         let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         std::io::Write::write_all(&mut file, format!("{comments}{tables}").as_bytes())?;
@@ -160,11 +161,6 @@ fn told(capabilities: &Capabilities) -> Vec<String> {
     flags.chain(paths).chain(network.iter().map(|origin| format!("network {origin}"))).collect()
 }
 
-fn known(described: &Described) -> audit::Plugin {
-    let Manifest { id, version, .. } = &described.manifest;
-    audit::Plugin { id: id.clone(), version: version.clone(), digest: described.digest.clone() }
-}
-
 fn record(setup: &Setup, act: Act) -> Result<(), Failure> {
     setup.audit().user(act).map_err(|error| Failure::new(Exit::Failed, error))
 }
@@ -173,7 +169,7 @@ fn copy(folder: &Path, id: &str, bytes: &[u8]) -> Result<PathBuf, Failure> {
     let target = folder.join(format!("{id}.wasm"));
     let temporary = folder.join(format!(".{id}.{}.tmp", std::process::id()));
     let failed = |e: std::io::Error| Failure::settings(anyhow::anyhow!("{}: {e}", target.display()));
-    std::fs::create_dir_all(folder).map_err(failed)?;
+    make_private(folder).map_err(failed)?;
     std::fs::write(&temporary, bytes).map_err(failed)?;
     std::fs::rename(&temporary, &target).map_err(failed)?;
     Ok(target)
