@@ -4,8 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-/// Longest pointer file that is read; git writes one path.
-const MAX_POINTER: u64 = 8 << 10;
+use crate::small_file;
 
 /// The git folders outside `workspace` that git reads when it runs there: of the repository above, if the
 /// workspace is a folder of one, and of the repository that the workspace is a worktree of.
@@ -48,7 +47,7 @@ fn of_worktree(dot_git: &Path, own: &Path) -> Option<PathBuf> {
 }
 
 fn of_submodule(dot_git: &Path, own: PathBuf) -> Option<PathBuf> {
-    let config = fs::read_to_string(own.join("config")).ok()?;
+    let config = small_file::read(&own.join("config"))?;
     let worktree = config.lines().find_map(|line| line.trim().strip_prefix("worktree = "))?;
     let back = fs::canonicalize(own.join(worktree)).ok()?;
     (Some(back.as_path()) == dot_git.parent() && is_git_folder(&own)).then_some(own)
@@ -56,10 +55,7 @@ fn of_submodule(dot_git: &Path, own: PathBuf) -> Option<PathBuf> {
 
 /// The path in a file of git's, resolved from the file's folder.
 fn read_pointer(file: &Path, prefix: &str) -> Option<PathBuf> {
-    if !file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() <= MAX_POINTER) {
-        return None;
-    }
-    let text = fs::read_to_string(file).ok()?;
+    let text = small_file::read(file)?;
     let path = text.strip_prefix(prefix)?.trim();
     fs::canonicalize(file.parent()?.join(path)).ok()
 }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use crate::config::WallConfig;
 use crate::environment::user_variable;
 use crate::rights::{Rights, resolved};
+use crate::small_file;
 
 /// Most folders of programs that are followed; usual are fewer than 20.
 const MAX_FOLDERS: usize = 256;
@@ -342,7 +343,7 @@ fn has_python_library(prefix: &Path) -> bool {
 
 /// The folder of programs that a virtual environment says it was made from.
 fn base_of_virtual_environment(prefix: &Path) -> Option<PathBuf> {
-    let config = fs::read_to_string(prefix.join("pyvenv.cfg")).ok()?;
+    let config = small_file::read(&prefix.join("pyvenv.cfg"))?;
     let home = config.lines().find_map(|line| line.strip_prefix("home")?.trim_start().strip_prefix('='))?;
     Some(PathBuf::from(home.trim())).filter(|base| base.is_absolute())
 }

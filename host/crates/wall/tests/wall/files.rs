@@ -1,7 +1,7 @@
 //! Which files commands reach.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::Path;
 
 use ml_intern_wall::{Mode, WallError};
@@ -18,6 +18,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("our_settings_and_state_are_never_given", private_dirs),
     ("credentials_beside_tools_stay_closed", credentials_beside_tools),
     ("a_hostile_workspace_widens_nothing", hostile_workspace),
+    ("endless_files_of_a_workspace_hold_nothing_up", endless_files),
     ("links_in_tmp_lead_nowhere_after_a_restart", links_in_tmp),
 ];
 
@@ -171,14 +172,34 @@ fn hostile_workspace(variant: &Variant) {
         for folder in ["other/objects", "other/refs", "work/.venv/bin", "work/bin"] {
             fs::create_dir_all(root.join(folder)).unwrap();
         }
-        std::os::unix::fs::symlink(&secret, root.join("work/.venv/bin/python")).unwrap();
-        std::os::unix::fs::symlink(&secret, root.join("work/bin/python3")).unwrap();
+        symlink(&secret, root.join("work/.venv/bin/python")).unwrap();
+        symlink(&secret, root.join("work/bin/python3")).unwrap();
         write(&root.join("work/.git"), &format!("gitdir: {}/other\n", root.display()));
         let path = format!("{}/work/bin:/usr/bin:/bin", root.display());
         config.user_env = env(&[("PATH", &path)]);
     });
     for file in ["other/bin/python", "other/HEAD"] {
         fails(&session.sh(&format!("cat {}/{file}", session.root.display())));
+    }
+}
+
+fn endless_files(variant: &Variant) {
+    for kind in ["pipe", "/dev/zero"] {
+        let session = Session::with(variant, |_, root| {
+            let work = root.join("work");
+            fs::create_dir_all(work.join("git/own")).unwrap();
+            fs::create_dir(work.join(".venv")).unwrap();
+            write(&work.join(".git"), "gitdir: git/own\n");
+            for name in [".venv/pyvenv.cfg", "git/own/config", "git/own/gitdir"] {
+                if kind == "pipe" {
+                    let file = rustix::fs::FileType::Fifo;
+                    rustix::fs::mknodat(rustix::fs::CWD, work.join(name), file, 0o600.into(), 0).unwrap();
+                } else {
+                    symlink(kind, work.join(name)).unwrap();
+                }
+            }
+        });
+        ok(&session.sh("true"));
     }
 }
 
@@ -193,7 +214,7 @@ fn links_in_tmp(variant: &Variant) {
     // What a background process could have done to the session's tmp while nothing was mounted there.
     let stub = session.root.join("tmp").join(own);
     fs::remove_dir_all(&stub).unwrap();
-    std::os::unix::fs::symlink(target.path(), &stub).unwrap();
+    symlink(target.path(), &stub).unwrap();
     ok(&session.sh("true"));
     assert_eq!(fs::read_dir(target.path()).unwrap().count(), 0, "a mount point was made through a link");
 }
