@@ -36,6 +36,28 @@ pub struct WallConfig {
     pub namespaces: bool,
 }
 
+#[cfg(all(test, target_os = "linux"))]
+impl WallConfig {
+    /// One that nothing is started with.
+    pub(crate) fn for_tests() -> Self {
+        Self {
+            supervisor: SupervisorCommand { program: PathBuf::new(), args: Vec::new() },
+            mode: Mode::Workspace,
+            network: Network::Off,
+            workspace: "/w".into(),
+            read_dirs: Vec::new(),
+            write_dirs: Vec::new(),
+            home: "/state/home".into(),
+            tmp: "/state/tmp".into(),
+            caches: "/state/caches".into(),
+            private_dirs: Vec::new(),
+            user_env: Vec::new(),
+            extra_env_names: Vec::new(),
+            namespaces: false,
+        }
+    }
+}
+
 /// Without the values of the user's environment, which holds credentials.
 impl fmt::Debug for WallConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

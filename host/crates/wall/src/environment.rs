@@ -204,23 +204,13 @@ fn starts_with_ignoring_case(name: &str, prefix: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Network, SupervisorCommand};
 
     fn config(mode: Mode, user_env: &[(&str, &str)]) -> WallConfig {
         WallConfig {
-            supervisor: SupervisorCommand { program: PathBuf::new(), args: Vec::new() },
             mode,
-            network: Network::Off,
-            workspace: "/w".into(),
-            read_dirs: Vec::new(),
-            write_dirs: Vec::new(),
-            home: "/state/home".into(),
-            tmp: "/state/tmp".into(),
-            caches: "/state/caches".into(),
-            private_dirs: Vec::new(),
             user_env: user_env.iter().map(|(name, value)| (name.into(), value.into())).collect(),
             extra_env_names: ["WANDB_MODE", "WANDB_API_KEY", "LD_LIBRARY_PATH"].map(String::from).into(),
-            namespaces: false,
+            ..WallConfig::for_tests()
         }
     }
 

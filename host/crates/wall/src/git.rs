@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::rights::resolved;
 use crate::small_file;
 
 /// The git folders outside `workspace` that git reads when it runs there: of the repository above, if the
@@ -15,12 +16,29 @@ pub(crate) fn common_folders(workspace: &Path, user_home: Option<&Path>) -> Vec<
     let Ok(workspace) = fs::canonicalize(workspace) else {
         return Vec::new();
     };
-    let above = workspace.ancestors().take_while(|dir| Some(*dir) != user_home && dir.parent().is_some());
-    let Some(dot_git) = above.map(|dir| dir.join(".git")).find(|path| path.symlink_metadata().is_ok()) else {
+    let Some(repository) = repositories_around(&workspace, user_home).next() else {
         return Vec::new();
     };
+    let dot_git = repository.join(".git");
     let found = if dot_git.is_dir() { of_repository(&dot_git) } else { of_pointer(&dot_git) };
     found.into_iter().filter(|folder| !folder.starts_with(&workspace)).collect()
+}
+
+/// The outermost repository that `workspace` is a folder of, or the workspace of a repository in it.
+pub(crate) fn repository_around(workspace: &Path, user_home: Option<&Path>) -> Option<PathBuf> {
+    let workspace = fs::canonicalize(workspace).ok()?;
+    repositories_around(&workspace, user_home).last().map(Path::to_path_buf)
+}
+
+/// The repositories from `workspace` upwards. Neither a home nor what lies above it is one of them, whatever
+/// it holds.
+fn repositories_around<'a>(
+    workspace: &'a Path,
+    user_home: Option<&Path>,
+) -> impl Iterator<Item = &'a Path> + use<'a> {
+    let home = user_home.map(resolved);
+    let above = workspace.ancestors().take_while(move |dir| home.as_deref() != Some(*dir));
+    above.filter(|dir| dir.parent().is_some() && dir.join(".git").symlink_metadata().is_ok())
 }
 
 fn of_repository(dot_git: &Path) -> Vec<PathBuf> {

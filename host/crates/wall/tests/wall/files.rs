@@ -18,6 +18,10 @@ pub(crate) const TESTS: &[Test] = &[
     ("our_settings_and_state_are_never_given", private_dirs),
     ("credentials_beside_tools_stay_closed", credentials_beside_tools),
     ("a_hostile_workspace_widens_nothing", hostile_workspace),
+    ("a_hostile_environment_opens_nothing_else", hostile_environment),
+    ("what_a_command_left_in_its_home_opens_nothing", hostile_home),
+    ("a_folder_of_the_path_that_became_a_link_opens_nothing", hostile_path),
+    ("credentials_behind_links_stay_closed", credentials_behind_links),
     ("endless_files_of_a_workspace_hold_nothing_up", endless_files),
     ("links_in_tmp_lead_nowhere_after_a_restart", links_in_tmp),
 ];
@@ -201,6 +205,104 @@ fn endless_files(variant: &Variant) {
         });
         ok(&session.sh("true"));
     }
+}
+
+/// A folder of a hostile repository, whose environments lead to its siblings and from there outside.
+fn hostile_environment(variant: &Variant) {
+    let session = Session::with(variant, |config, root| {
+        let tools = root.join("repo/tools");
+        write(&root.join("private/diary"), "secret");
+        write(&root.join("repo/.git/HEAD"), "");
+        write(&tools.join("bin/python"), "");
+        write(&tools.join("lib/python3.9/os.py"), "");
+        write(&tools.join("untracked"), "secret");
+        write(&tools.join("pyvenv.cfg"), &format!("home = {}\n", root.join("private").display()));
+        symlink(root.join("private/diary"), tools.join("bin/a")).unwrap();
+        symlink(root.join("private"), tools.join("share")).unwrap();
+        fs::create_dir_all(root.join("repo/pkg/.venv/bin")).unwrap();
+        symlink("../../../tools/bin/python", root.join("repo/pkg/.venv/bin/python")).unwrap();
+        write(&root.join("repo/pkg/venv/pyvenv.cfg"), &format!("home = {}/bin\n", tools.display()));
+        write(&root.join("repo/pkg/env/pyvenv.cfg"), &format!("home = {}/private\n", root.display()));
+        // The user switched on an environment of the repository, which is hostile too.
+        write(&root.join("repo/.venv/pyvenv.cfg"), &format!("home = {}/private\n", root.display()));
+        write(&root.join("repo/.venv/bin/tool"), "#!/bin/sh\necho tool\n");
+        symlink(root.join("private/diary"), root.join("repo/.venv/bin/a")).unwrap();
+        symlink(root.join("private"), root.join("repo/.venv/lib")).unwrap();
+        config.workspace = root.join("repo/pkg");
+        let path = format!("{}/repo/.venv/bin:/usr/bin:/bin", root.display());
+        config.user_env = env(&[("PATH", &path), ("HOME", root.join("user").to_str().unwrap())]);
+    });
+    for file in ["private/diary", "repo/tools/untracked", "repo/tools/bin/a", "repo/.venv/bin/a"] {
+        fails(&session.sh(&format!("cat {}/{file}", session.root.display())));
+    }
+    fails(&session.sh(&format!("ls {}/private", session.root.display())));
+    assert_eq!(ok(&session.sh("tool")), "tool");
+}
+
+/// The home of commands outlives a session, and so does what a command left in it.
+fn hostile_home(variant: &Variant) {
+    let session = Session::with(variant, |_, root| {
+        write(&root.join("private/diary"), "secret");
+        let home = root.join("home");
+        write(&home.join("x/lib/python3.9/os.py"), "");
+        write(&home.join("y/lib/python3.9/os.py"), "");
+        write(&home.join("y/bin/python"), "");
+        fs::create_dir_all(home.join("x/bin")).unwrap();
+        symlink(root.join("private/diary"), home.join("x/bin/python3")).unwrap();
+        symlink(root.join("private/diary"), home.join("x/bin/python")).unwrap();
+        symlink(root.join("private/diary"), home.join("y/bin/python3")).unwrap();
+        for (folder, target) in [(".venv", "x"), ("venv", "y")] {
+            fs::create_dir_all(root.join("work").join(folder).join("bin")).unwrap();
+            let python = home.join(target).join("bin/python");
+            symlink(python, root.join("work").join(folder).join("bin/python")).unwrap();
+        }
+    });
+    fails(&session.sh(&format!("cat {}/private/diary", session.root.display())));
+}
+
+/// Folders that the user's variables name, replaced by links when they lie where commands write.
+fn hostile_path(variant: &Variant) {
+    let session = Session::with(variant, |config, root| {
+        write(&root.join("private/diary"), "secret");
+        write(&root.join("private/bin/diary"), "secret");
+        fs::create_dir_all(root.join("user/bin")).unwrap();
+        symlink("../../work/tool", root.join("user/bin/tool")).unwrap();
+        symlink("../private/diary", root.join("work/tool")).unwrap();
+        for link in ["programs", "env", "hub"] {
+            symlink("../private", root.join("work").join(link)).unwrap();
+        }
+        let at = |folder: &str| root.join(folder).display().to_string();
+        let path = format!("{}:{}:/usr/bin:/bin", at("work/programs"), at("user/bin"));
+        let (environment, hub) = (at("work/env"), at("work/hub"));
+        config.user_env = env(&[("PATH", &path), ("VIRTUAL_ENV", &environment), ("HF_HUB_CACHE", &hub)]);
+    });
+    for file in ["diary", "bin/diary"] {
+        fails(&session.sh(&format!("cat {}/private/{file}", session.root.display())));
+    }
+}
+
+/// A home whose folders are links to folders that tools lie in.
+fn credentials_behind_links(variant: &Variant) {
+    let session = Session::with(variant, |config, root| {
+        for file in ["dots/ssh/bin/id", "dots/ssh/id", "scratch/cache/huggingface/token", "hub/token-file"] {
+            write(&root.join(file), "secret");
+        }
+        write(&root.join("scratch/pyvenv.cfg"), "");
+        write(&root.join("scratch/bin/tool"), "#!/bin/sh\necho tool\n");
+        write(&root.join("hub/bin/tool"), "");
+        write(&root.join("hub/pyvenv.cfg"), "");
+        fs::create_dir(root.join("user")).unwrap();
+        symlink("../dots/ssh", root.join("user/.ssh")).unwrap();
+        symlink("../scratch/cache", root.join("user/.cache")).unwrap();
+        symlink("token-file", root.join("hub/token")).unwrap();
+        let at = |folder: &str| root.join(folder).display().to_string();
+        let path = format!("{}:{}:{}:/usr/bin:/bin", at("dots/ssh/bin"), at("scratch/bin"), at("hub/bin"));
+        config.user_env = env(&[("PATH", &path), ("HOME", &at("user")), ("HF_HOME", &at("hub"))]);
+    });
+    for file in ["dots/ssh/bin/id", "dots/ssh/id", "scratch/cache/huggingface/token", "hub/token-file"] {
+        fails(&session.sh(&format!("cat {}/{file}", session.root.display())));
+    }
+    assert_eq!(ok(&session.sh("tool")), "tool");
 }
 
 fn links_in_tmp(variant: &Variant) {

@@ -27,6 +27,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("devices_and_shared_memory", devices),
     ("added_folders", added_folders),
     ("tools_behind_links_and_shims", tools_behind_links),
+    ("environments_of_the_workspace_have_their_python", environments_of_the_workspace),
     ("models_the_user_has_are_found", models),
     ("the_network_when_it_is_open", network_open),
     ("without_a_wall_nothing_is_confined", off),
@@ -299,6 +300,56 @@ fn tools_behind_links(variant: &Variant) {
     let listed = session.sh(&format!("ls -A {user}"));
     assert!(variant.mounts || listed.code != Some(0), "{listed:?}");
     assert!(!listed.stdout.text().contains("notes"), "{listed:?}");
+}
+
+/// Environments that are not on `PATH`, as pyenv, uv and conda make them from a Python in the home.
+fn environments_of_the_workspace(variant: &Variant) {
+    let session = Session::with(variant, |config, root| {
+        let home = root.join("user");
+        for (prefix, environment) in [
+            (".pyenv/versions/3.12.1", "venv"),
+            (".local/share/uv/python/cpython-3.12.9-linux", ".venv"),
+            ("miniconda3", "env"),
+        ] {
+            let python = home.join(prefix);
+            write_program(
+                &python.join("bin/python3.12"),
+                "#!/bin/sh\nprefix=$(dirname \"$(readlink -f \"$0\")\")/..\n\
+                 cat \"$prefix/lib/python3.12/os.py\" \"$prefix/lib/libpython.so\"\n",
+            );
+            write_program(&python.join("lib/python3.12/os.py"), "library");
+            write_program(&python.join("lib/libpython.so"), " of python");
+            symlink("python3.12", python.join("bin/python3")).unwrap();
+            let environment = root.join("work").join(environment);
+            write_program(&environment.join("pyvenv.cfg"), &format!("home = {}/bin\n", python.display()));
+            fs::create_dir_all(environment.join("bin")).unwrap();
+            symlink(python.join("bin/python3"), environment.join("bin/python")).unwrap();
+        }
+        // uv's name for the newest patch. Private mounts hide links in the machine's `/tmp`, where this is.
+        if !variant.mounts {
+            let uv = home.join(".local/share/uv/python");
+            symlink("cpython-3.12.9-linux", uv.join("cpython-3.12-linux")).unwrap();
+            fs::remove_file(root.join("work/.venv/bin/python")).unwrap();
+            symlink(uv.join("cpython-3.12-linux/bin/python3.12"), root.join("work/.venv/bin/python"))
+                .unwrap();
+        }
+        // As `--copies` makes it: only the settings name the installation.
+        fs::remove_file(root.join("work/env/bin/python")).unwrap();
+        write_program(
+            &root.join("work/env/bin/python"),
+            &format!("#!/bin/sh\nexec {}/miniconda3/bin/python3\n", home.display()),
+        );
+        write_program(&home.join("miniconda3/notes"), "secret");
+        config.user_env = env(&[("PATH", "/usr/bin:/bin"), ("HOME", home.to_str().unwrap())]);
+    });
+    for environment in ["venv", ".venv", "env"] {
+        assert_eq!(
+            ok(&session.sh(&format!("{environment}/bin/python"))),
+            "library of python",
+            "{environment}"
+        );
+    }
+    fails(&session.sh(&format!("cat {}/user/miniconda3/notes", session.root.display())));
 }
 
 fn models(variant: &Variant) {
