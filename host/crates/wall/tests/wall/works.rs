@@ -21,6 +21,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("git_in_the_workspace", git_in_the_workspace),
     ("git_in_a_worktree_of_a_repository_outside", git_in_a_worktree),
     ("git_in_a_folder_of_a_repository", git_in_a_sub_folder),
+    ("files_are_opened_without_openat2", files_are_opened),
     ("terminals", terminals),
     ("tmp_is_the_sessions", tmp),
     ("files_get_the_users_mask", files),
@@ -193,6 +194,24 @@ fn git_in_a_sub_folder(variant: &Variant) {
         config.workspace = repository.join("sub");
     });
     assert_eq!(ok(&session.sh(&format!("{GIT} log --format=%s -- . && {GIT} ls-files"))), "first\nf");
+}
+
+/// With programs that open files in other ways than libc.
+fn files_are_opened(variant: &Variant) {
+    let session = Session::new(variant);
+    let program =
+        "require('fs').writeFileSync('n', 'x'); console.log(require('fs').readFileSync('n', 'utf8'))";
+    let script = format!("command -v node > /dev/null || {{ echo x; exit; }}; node -e \"{program}\"");
+    assert_eq!(ok(&session.sh(&script)), "x");
+    ok(&session.python(
+        "import os, shutil, tarfile, pathlib\n\
+         os.makedirs('a/b'); pathlib.Path('a/b/c').write_text('x')\n\
+         shutil.copytree('a', 'd'); tarfile.open('a.tar', 'w').add('a')\n\
+         tarfile.open('a.tar').extractall('e'); assert os.path.exists('d/b/c')",
+    ));
+    ok(&session.sh(
+        "tar cf b.tar a && mkdir g && tar xf b.tar -C g && cp -a a h && test -f g/a/b/c && test -f h/b/c",
+    ));
 }
 
 fn terminals(variant: &Variant) {
