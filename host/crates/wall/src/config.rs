@@ -31,6 +31,9 @@ pub struct WallConfig {
     /// Further names to take from `user_env`. Names that look like credentials, sockets or loader tricks
     /// are refused even then.
     pub extra_env_names: Vec<String>,
+    /// Names that no command gets in any mode, whatever they look like: those that the settings say hold
+    /// keys of providers.
+    pub refused_env_names: Vec<String>,
     /// Whether private mounts of `/tmp`, `/run`, `/dev/shm` and the terminals are made where the machine
     /// allows it. Without them the wall is still closed, with more residuals.
     pub namespaces: bool,
@@ -53,6 +56,7 @@ impl WallConfig {
             private_dirs: Vec::new(),
             user_env: Vec::new(),
             extra_env_names: Vec::new(),
+            refused_env_names: Vec::new(),
             namespaces: false,
         }
     }

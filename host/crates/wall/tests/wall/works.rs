@@ -404,10 +404,14 @@ fn off(variant: &Variant) {
     let session = Session::with(variant, |config, root| {
         config.mode = Mode::Off;
         fs::write(root.join("outside"), "text").unwrap();
-        config.user_env = env(&[("EDITOR", "vi"), ("HF_TOKEN", "hf_x"), ("HOME", "/somewhere")]);
+        config.user_env =
+            env(&[("EDITOR", "vi"), ("HF_TOKEN", "hf_x"), ("DB_PASS", "x"), ("HOME", "/somewhere")]);
     });
     assert_eq!(session.wall().grade(), Grade::None);
-    assert_eq!(ok(&session.sh("cat ../outside; echo; echo $HOME $EDITOR $HF_TOKEN")), "text\n/somewhere vi");
+    assert_eq!(
+        ok(&session.sh("cat ../outside; echo; echo $HOME $EDITOR $HF_TOKEN $DB_PASS")),
+        "text\n/somewhere vi"
+    );
     ok(&session.python("import socket; socket.socket(2, 1).bind(('127.0.0.1', 0))"));
     assert_eq!(session.block_on(session.wall().probe()).unwrap().acts, []);
 }
