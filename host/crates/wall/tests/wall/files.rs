@@ -112,7 +112,14 @@ fn a_refusal_is_explained(variant: &Variant) {
 
     let own_fault = session.sh("cat nowhere; echo 'a: Permission denied (publickey)' >&2; exit 1");
     assert_eq!((own_fault.wall_refusals, own_fault.notes), (0, Vec::new()));
-    let well = session.sh("echo 'cat: /etc/shadow: Permission denied' >&2");
+    let piped = session.sh(&format!("echo x 2>&1 > {}/new | tail -2", data.display()));
+    assert_eq!(ok(&piped).lines().count(), 1);
+    assert!(piped.wall_refusals == 1 && piped.notes[0].contains("--add-dir"), "{piped:?}");
+    let unresolved = "python3 -c 'import socket; socket.getaddrinfo(\"a.example\", 80)' 2>&1 | tail -2";
+    let unresolved = session.sh(unresolved);
+    ok(&unresolved);
+    assert!(unresolved.notes.len() == 1 && unresolved.notes[0].contains("--network open"), "{unresolved:?}");
+    let well = session.sh("echo 'cat: nowhere: Permission denied'; echo '\"Could not resolve host\"' >&2");
     assert_eq!((well.wall_refusals, well.notes), (0, Vec::new()));
 }
 
