@@ -114,6 +114,7 @@ impl Setup {
             private_dirs: self.paths.private(),
             user_env: self.environment.user.clone(),
             extra_env_names: self.settings().command_env.clone(),
+            refused_env_names: Vec::new(),
             namespaces: true,
         };
         let plugin_data = self.paths.data.join("plugin-data");

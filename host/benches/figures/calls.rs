@@ -78,6 +78,7 @@ fn workplace(base: &Path) -> Workplace {
         private_dirs: Vec::new(),
         user_env: vec![("PATH".into(), "/usr/bin:/bin".into())],
         extra_env_names: Vec::new(),
+        refused_env_names: Vec::new(),
         namespaces: true,
     };
     let plugin_data = base.join("data");

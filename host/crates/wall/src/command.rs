@@ -42,7 +42,7 @@ pub struct Exit {
     /// What the wall has to say of it, a sentence each: what it refused and what would change that, or
     /// that the supervisor had to be started again.
     pub notes: Vec<String>,
-    /// Lines of the command's errors that a rule of the wall explains.
+    /// Lines of the command's output that a rule of the wall explains.
     pub wall_refusals: u32,
 }
 

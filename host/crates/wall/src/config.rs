@@ -31,9 +31,35 @@ pub struct WallConfig {
     /// Further names to take from `user_env`. Names that look like credentials, sockets or loader tricks
     /// are refused even then.
     pub extra_env_names: Vec<String>,
+    /// Names that no command gets in any mode, whatever they look like: those that the settings say hold
+    /// keys of providers.
+    pub refused_env_names: Vec<String>,
     /// Whether private mounts of `/tmp`, `/run`, `/dev/shm` and the terminals are made where the machine
     /// allows it. Without them the wall is still closed, with more residuals.
     pub namespaces: bool,
+}
+
+#[cfg(all(test, target_os = "linux"))]
+impl WallConfig {
+    /// One that nothing is started with.
+    pub(crate) fn for_tests() -> Self {
+        Self {
+            supervisor: SupervisorCommand { program: PathBuf::new(), args: Vec::new() },
+            mode: Mode::Workspace,
+            network: Network::Off,
+            workspace: "/w".into(),
+            read_dirs: Vec::new(),
+            write_dirs: Vec::new(),
+            home: "/state/home".into(),
+            tmp: "/state/tmp".into(),
+            caches: "/state/caches".into(),
+            private_dirs: Vec::new(),
+            user_env: Vec::new(),
+            extra_env_names: Vec::new(),
+            refused_env_names: Vec::new(),
+            namespaces: false,
+        }
+    }
 }
 
 /// Without the values of the user's environment, which holds credentials.

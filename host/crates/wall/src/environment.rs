@@ -56,6 +56,12 @@ const CREDENTIAL_ENDINGS: [&str; 14] = [
     "COOKIE",
 ];
 
+/// Parts of a name that make it look like a credential as they are; as endings they are other words'.
+const CREDENTIAL_WORDS: [&str; 9] = ["PAT", "PASS", "PW", "PWD", "DSN", "CRED", "JWT", "PGPASS", "SSHPASS"];
+
+/// Names of the shell's that hold such a part.
+const HARMLESS_NAMES: [&str; 2] = ["PWD", "OLDPWD"];
+
 /// First letters of names that point programs to sockets of the user's session.
 const SOCKET_FAMILIES: [&str; 6] = ["SSH_", "DBUS_", "DOCKER_", "WAYLAND_", "PODMAN_", "GPG_"];
 
@@ -105,8 +111,11 @@ pub(crate) fn user_variable<'a>(config: &'a WallConfig, name: &str) -> Option<&'
 /// wall, `tool_env` what tools need to be found.
 pub(crate) fn base(config: &WallConfig, tool_env: &[Variable], tmp: &Path) -> Vec<Variable> {
     if config.mode == Mode::Off {
-        let no_credential = |variable: &&Variable| !looks_like_credential(&variable.0.to_string_lossy());
-        return config.user_env.iter().filter(no_credential).cloned().collect();
+        let is_harmless = |variable: &&Variable| {
+            let name = variable.0.to_string_lossy();
+            !looks_like_credential(&name) && !is_refused_by_name(config, &name)
+        };
+        return config.user_env.iter().filter(is_harmless).cloned().collect();
     }
     let mut env: Vec<Variable> =
         config.user_env.iter().filter(|(name, _)| is_taken(config, name)).cloned().collect();
@@ -147,7 +156,11 @@ fn is_taken(config: &WallConfig, name: &OsStr) -> bool {
     let listed = TAKEN.contains(&name)
         || TAKEN_FAMILIES.iter().any(|family| name.starts_with(family))
         || config.extra_env_names.iter().any(|extra| extra == name);
-    listed && !is_own(name) && refused_kind(name).is_none()
+    listed && !is_own(name) && refused_kind(name).is_none() && !is_refused_by_name(config, name)
+}
+
+fn is_refused_by_name(config: &WallConfig, name: &str) -> bool {
+    config.refused_env_names.iter().any(|refused| name.eq_ignore_ascii_case(refused))
 }
 
 /// Whether the wall gives `name` a value.
@@ -164,6 +177,9 @@ fn why_not(config: &WallConfig, name: &str, value: &str) -> Option<&'static str>
         || config.extra_env_names.iter().any(|extra| extra == name);
     if is_own(name) || is_listed {
         return Some("the host sets it; set it inside the command");
+    }
+    if is_refused_by_name(config, name) {
+        return Some("it holds a credential of the host's");
     }
     refused_kind(name)
 }
@@ -182,13 +198,16 @@ fn refused_kind(name: &str) -> Option<&'static str> {
     }
 }
 
-/// Whether a part of the name ends as credentials do: `HF_TOKEN`, `MY_APIKEY_2`, but not
-/// `TOKENIZERS_PARALLELISM`.
+/// Whether a part of the name is a word for credentials or ends as they do: `HF_TOKEN`, `MY_APIKEY_2`,
+/// `DB_PASS`, but not `TOKENIZERS_PARALLELISM` or `BYPASS`.
 fn looks_like_credential(name: &str) -> bool {
+    if HARMLESS_NAMES.contains(&name) {
+        return false;
+    }
     let name = name.to_ascii_uppercase();
     name.split('_').any(|part| {
         let part = part.trim_end_matches(|c: char| c.is_ascii_digit());
-        CREDENTIAL_ENDINGS.iter().any(|ending| part.ends_with(ending))
+        CREDENTIAL_WORDS.contains(&part) || CREDENTIAL_ENDINGS.iter().any(|ending| part.ends_with(ending))
     })
 }
 
@@ -204,23 +223,13 @@ fn starts_with_ignoring_case(name: &str, prefix: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Network, SupervisorCommand};
 
     fn config(mode: Mode, user_env: &[(&str, &str)]) -> WallConfig {
         WallConfig {
-            supervisor: SupervisorCommand { program: PathBuf::new(), args: Vec::new() },
             mode,
-            network: Network::Off,
-            workspace: "/w".into(),
-            read_dirs: Vec::new(),
-            write_dirs: Vec::new(),
-            home: "/state/home".into(),
-            tmp: "/state/tmp".into(),
-            caches: "/state/caches".into(),
-            private_dirs: Vec::new(),
             user_env: user_env.iter().map(|(name, value)| (name.into(), value.into())).collect(),
             extra_env_names: ["WANDB_MODE", "WANDB_API_KEY", "LD_LIBRARY_PATH"].map(String::from).into(),
-            namespaces: false,
+            ..WallConfig::for_tests()
         }
     }
 
@@ -255,6 +264,45 @@ mod tests {
     fn without_a_wall_only_credentials_are_taken_away() {
         let user = [("HOME", "/home/u"), ("EDITOR", "vi"), ("HF_TOKEN", "x"), ("aws_secret_access_key", "x")];
         assert_eq!(names(&base(&config(Mode::Off, &user), &[], Path::new("/tmp"))), ["HOME", "EDITOR"]);
+    }
+
+    #[test]
+    fn words_for_credentials_count_alone_and_between_underscores() {
+        for name in [
+            "GITHUB_PAT",
+            "PAT",
+            "AZURE_PAT_2",
+            "DB_PASS",
+            "PASS_DB",
+            "MYSQL_PWD",
+            "db_pwd",
+            "MY_PASSWD",
+            "SMTP_PW",
+            "SENTRY_DSN",
+            "GOOGLE_APPLICATION_CREDENTIALS",
+            "SSHPASS",
+            "API_JWT",
+        ] {
+            assert!(looks_like_credential(name), "{name}");
+        }
+        for name in ["PWD", "OLDPWD", "PATH", "PYTHONPATH", "PATTERN", "BYPASS", "PASSES", "HTTP_PATCH"] {
+            assert!(!looks_like_credential(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn configured_names_are_refused_in_every_mode() {
+        let user = [("MODEL_ACCESS", "x"), ("CUDA_ACCESS", "x"), ("LANG", "C")];
+        for mode in [Mode::Workspace, Mode::ReadOnly, Mode::External, Mode::Off] {
+            let refused_env_names = ["MODEL_ACCESS", "CUDA_ACCESS"].map(String::from).into();
+            let extra_env_names = vec!["MODEL_ACCESS".into()];
+            let config = WallConfig { refused_env_names, extra_env_names, ..config(mode, &user) };
+            let env = base(&config, &[], Path::new("/tmp"));
+            assert!(names(&env).contains(&"LANG"), "{mode:?}");
+            assert!(!names(&env).iter().any(|name| name.ends_with("ACCESS")), "{mode:?}: {env:?}");
+            let addition = [("model_access".to_owned(), "x".to_owned())];
+            assert!(extend(&mut Vec::new(), &config, &addition).is_err(), "{mode:?}");
+        }
     }
 
     #[test]

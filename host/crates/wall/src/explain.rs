@@ -1,14 +1,14 @@
-//! Says which of a failed command's errors a rule of the wall explains, and what would change it.
+//! Says which of a command's errors a rule of the wall explains, and what would change it.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use crate::command::Captured;
+use crate::command::{Captured, Exit};
 use crate::config::{Mode, Network};
 use crate::rights::Rights;
 
-/// Bytes at the end of stderr that are looked at. What refused a program stands near its end.
+/// Bytes at the end of an output that are looked at. What refused a program stands near its end.
 const MAX_TEXT: usize = 64 << 10;
 
 /// Most sentences; further refusals are only counted.
@@ -67,24 +67,42 @@ pub(crate) struct View<'a> {
     pub(crate) replaced: &'a [PathBuf],
 }
 
-/// The sentences for a command that failed, and how many lines they explain.
-pub(crate) fn explain(stderr: &Captured, view: &View<'_>) -> (Vec<String>, u32) {
-    let text = if stderr.tail.is_empty() { &stderr.head } else { &stderr.tail };
+/// The sentences for what a command wrote, and how many lines they explain.
+///
+/// A shell often sends errors to stdout, and a pipe or `|| true` ends with 0 all the same. stdout is looked
+/// at where stderr explains nothing; there, and after a success, a text about refusals is likelier to be
+/// just a text, so that one sentence is said and only for lines that look like a program's message.
+pub(crate) fn explain(exit: &Exit, view: &View<'_>) -> (Vec<String>, u32) {
+    let has_failed = exit.code != Some(0);
+    let said = explain_output(&exit.stderr, has_failed, view);
+    if said.0.is_empty() { explain_output(&exit.stdout, false, view) } else { said }
+}
+
+fn explain_output(output: &Captured, is_error: bool, view: &View<'_>) -> (Vec<String>, u32) {
+    let text = if output.tail.is_empty() { &output.head } else { &output.tail };
     let text = text.get(text.len().saturating_sub(MAX_TEXT)..).unwrap_or_default();
     let text = String::from_utf8_lossy(text);
     let uses_sockets = text.contains("socket");
+    let max_notes = if is_error { MAX_NOTES } else { 1 };
     let mut notes: Vec<String> = Vec::new();
     let mut refusals = 0;
-    for line in text.lines() {
+    for line in text.lines().filter(|line| is_error || is_message(line)) {
         let Some(note) = explain_line(line, uses_sockets, view) else {
             continue;
         };
         refusals += 1;
-        if notes.len() < MAX_NOTES && !notes.contains(&note) {
+        if notes.len() < max_notes && !notes.contains(&note) {
             notes.push(note);
         }
     }
     (notes, refusals)
+}
+
+/// Whether the line has an error behind a colon, as in `cat: f: Permission denied`, and not within quotes, as
+/// a source file has it.
+fn is_message(line: &str) -> bool {
+    let before = DENIED.iter().chain(&NO_NETWORK).find_map(|phrase| Some(line.split_once(phrase)?.0));
+    before.is_some_and(|before| before.contains(':') && !before.ends_with(['"', '\'', '`', '‘']))
 }
 
 fn explain_line(line: &str, uses_sockets: bool, view: &View<'_>) -> Option<String> {
@@ -218,6 +236,13 @@ mod tests {
 
     /// What is said of one line, with `DIR` standing for an existing folder outside the wall.
     fn said(mode: Mode, network: Network, line: &str) -> Option<String> {
+        let notes = said_after(1, mode, network, line);
+        assert!(notes.len() <= 1, "{notes:?}");
+        notes.into_iter().next()
+    }
+
+    /// The same of lines that a command with this exit code wrote, to stdout where it is 0.
+    fn said_after(exit_code: i32, mode: Mode, network: Network, line: &str) -> Vec<String> {
         let root = tempfile::tempdir().unwrap();
         let dir = fs::canonicalize(root.path()).unwrap();
         for folder in ["work", "data", "readable"] {
@@ -230,10 +255,14 @@ mod tests {
         let rights = Rights::for_tests(rules.into(), vec![dir.join("work")]);
         let view = View { rights: &rights, mode, network, cwd: &dir.join("work"), replaced: &[] };
         let text = line.replace("DIR", dir.to_str().unwrap());
-        let stderr = Captured { head: text.into(), ..Captured::default() };
-        let (notes, refusals) = explain(&stderr, &view);
-        assert_eq!(notes.len(), refusals as usize);
-        notes.into_iter().next().map(|note| note.replace(dir.to_str().unwrap(), "DIR"))
+        let output = Captured { head: text.into(), ..Captured::default() };
+        let exit = match exit_code {
+            0 => Exit { code: Some(0), stdout: output, ..Exit::default() },
+            code => Exit { code: Some(code), stderr: output, ..Exit::default() },
+        };
+        let (notes, refusals) = explain(&exit, &view);
+        assert!(notes.len() <= refusals as usize);
+        notes.into_iter().map(|note| note.replace(dir.to_str().unwrap(), "DIR")).collect()
     }
 
     #[test]
@@ -283,6 +312,29 @@ mod tests {
             assert_eq!(said(Mode::Workspace, Network::Off, line), None, "{line}");
         }
         assert_eq!(said(Mode::Workspace, Network::Open, "curl: (6) Could not resolve host: a.example"), None);
+    }
+
+    #[test]
+    fn a_success_is_explained_once_and_only_by_messages() {
+        let said = |network, text| said_after(0, Mode::Workspace, network, text);
+        for line in [
+            "curl: (6) Could not resolve host: a.example",
+            "fatal: unable to access 'https://a.example/': Could not resolve host: a.example",
+            "a\ncurl: (6) Could not resolve host: a\ncat: DIR/data/file: Permission denied\nb",
+        ] {
+            assert_eq!(said(Network::Off, line), [NETWORK_NOTE], "{line}");
+        }
+        assert_eq!(said(Network::Off, "cat: DIR/data/file: Permission denied").len(), 1);
+        for line in [
+            "    \"Could not resolve host\",",
+            "x = [\"a:\", \"Permission denied\"]",
+            "What to do when it says Could not resolve host and Permission denied",
+            "cat: DIR/work/file: Permission denied",
+            "git@a.example: Permission denied (publickey).",
+        ] {
+            assert!(said(Network::Off, line).is_empty(), "{line}");
+        }
+        assert!(said(Network::Open, "curl: (6) Could not resolve host: a.example").is_empty());
     }
 
     #[test]

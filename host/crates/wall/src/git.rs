@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-/// Longest pointer file that is read; git writes one path.
-const MAX_POINTER: u64 = 8 << 10;
+use crate::rights::resolved;
+use crate::small_file;
 
 /// The git folders outside `workspace` that git reads when it runs there: of the repository above, if the
 /// workspace is a folder of one, and of the repository that the workspace is a worktree of.
@@ -16,12 +16,29 @@ pub(crate) fn common_folders(workspace: &Path, user_home: Option<&Path>) -> Vec<
     let Ok(workspace) = fs::canonicalize(workspace) else {
         return Vec::new();
     };
-    let above = workspace.ancestors().take_while(|dir| Some(*dir) != user_home && dir.parent().is_some());
-    let Some(dot_git) = above.map(|dir| dir.join(".git")).find(|path| path.symlink_metadata().is_ok()) else {
+    let Some(repository) = repositories_around(&workspace, user_home).next() else {
         return Vec::new();
     };
+    let dot_git = repository.join(".git");
     let found = if dot_git.is_dir() { of_repository(&dot_git) } else { of_pointer(&dot_git) };
     found.into_iter().filter(|folder| !folder.starts_with(&workspace)).collect()
+}
+
+/// The outermost repository that `workspace` is a folder of, or the workspace of a repository in it.
+pub(crate) fn repository_around(workspace: &Path, user_home: Option<&Path>) -> Option<PathBuf> {
+    let workspace = fs::canonicalize(workspace).ok()?;
+    repositories_around(&workspace, user_home).last().map(Path::to_path_buf)
+}
+
+/// The repositories from `workspace` upwards. Neither a home nor what lies above it is one of them, whatever
+/// it holds.
+fn repositories_around<'a>(
+    workspace: &'a Path,
+    user_home: Option<&Path>,
+) -> impl Iterator<Item = &'a Path> + use<'a> {
+    let home = user_home.map(resolved);
+    let above = workspace.ancestors().take_while(move |dir| home.as_deref() != Some(*dir));
+    above.filter(|dir| dir.parent().is_some() && dir.join(".git").symlink_metadata().is_ok())
 }
 
 fn of_repository(dot_git: &Path) -> Vec<PathBuf> {
@@ -48,7 +65,7 @@ fn of_worktree(dot_git: &Path, own: &Path) -> Option<PathBuf> {
 }
 
 fn of_submodule(dot_git: &Path, own: PathBuf) -> Option<PathBuf> {
-    let config = fs::read_to_string(own.join("config")).ok()?;
+    let config = small_file::read(&own.join("config"))?;
     let worktree = config.lines().find_map(|line| line.trim().strip_prefix("worktree = "))?;
     let back = fs::canonicalize(own.join(worktree)).ok()?;
     (Some(back.as_path()) == dot_git.parent() && is_git_folder(&own)).then_some(own)
@@ -56,10 +73,7 @@ fn of_submodule(dot_git: &Path, own: PathBuf) -> Option<PathBuf> {
 
 /// The path in a file of git's, resolved from the file's folder.
 fn read_pointer(file: &Path, prefix: &str) -> Option<PathBuf> {
-    if !file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() <= MAX_POINTER) {
-        return None;
-    }
-    let text = fs::read_to_string(file).ok()?;
+    let text = small_file::read(file)?;
     let path = text.strip_prefix(prefix)?.trim();
     fs::canonicalize(file.parent()?.join(path)).ok()
 }

@@ -30,9 +30,17 @@ mod git;
 #[cfg(target_os = "linux")]
 mod grade;
 #[cfg(target_os = "linux")]
+mod ground;
+#[cfg(target_os = "linux")]
 mod host;
 #[cfg(target_os = "linux")]
+mod python;
+#[cfg(target_os = "linux")]
 mod rights;
+#[cfg(target_os = "linux")]
+mod secrets;
+#[cfg(target_os = "linux")]
+mod small_file;
 #[cfg(target_os = "linux")]
 mod supervisor;
 #[cfg(target_os = "linux")]

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Mode, WallConfig};
 use crate::environment::user_variable;
 use crate::error::WallError;
-use crate::tools::{Tools, find_tools, secrets};
+use crate::secrets::secrets;
+use crate::tools::{Tools, find_tools};
 use crate::wire::{Kept, Mounts};
 use crate::{folders, git};
 
@@ -285,9 +286,14 @@ impl Rights {
     }
 }
 
-/// `path` with links followed, or as it is where it does not exist.
+/// `path` with links followed, as far as it exists.
 pub(crate) fn resolved(path: &Path) -> PathBuf {
-    fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf())
+    let found = path.ancestors().find_map(|above| Some((above, fs::canonicalize(above).ok()?)));
+    match found.map(|(above, real)| (real, path.strip_prefix(above))) {
+        Some((real, Ok(rest))) if !rest.as_os_str().is_empty() => real.join(rest),
+        Some((real, Ok(_))) => real,
+        _ => path.to_path_buf(),
+    }
 }
 
 #[cfg(test)]

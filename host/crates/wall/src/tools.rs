@@ -2,7 +2,8 @@
 //!
 //! A tool is more than its program: a virtual environment needs the interpreter it links to, a shim the
 //! versions behind it. Each folder of `PATH` is followed to the prefixes it belongs to, and from there on,
-//! but never into a home folder as a whole, a folder of credentials or one of ours.
+//! but never into a home folder as a whole, a folder of credentials or one of ours. Where others than the
+//! user may have put files no link is followed; an environment there gets the Python it was made from.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -11,52 +12,16 @@ use std::path::{Path, PathBuf};
 
 use crate::config::WallConfig;
 use crate::environment::user_variable;
+use crate::ground::Ground;
+use crate::python::{base_of_virtual_environment, has_python_library, installation_of, interpreters_behind};
 use crate::rights::{Rights, resolved};
+use crate::secrets::secrets;
 
 /// Most folders of programs that are followed; usual are fewer than 20.
 const MAX_FOLDERS: usize = 256;
 
 /// Most links of one folder that are followed; a large conda environment has about 3000 entries.
 const MAX_LINKS: usize = 4096;
-
-/// Most links that are followed from one program; the kernel follows 40.
-const MAX_HOPS: usize = 40;
-
-/// What in a home folder no tool's prefix may hold or lie in.
-const CREDENTIALS: [&str; 32] = [
-    ".aws",
-    ".azure",
-    ".bash_history",
-    ".cache/huggingface/stored_tokens",
-    ".cache/huggingface/token",
-    ".cargo/credentials",
-    ".cargo/credentials.toml",
-    ".config",
-    ".docker",
-    ".git-credentials",
-    ".gitconfig",
-    ".gnupg",
-    ".huggingface",
-    ".ipython",
-    ".jupyter",
-    ".kaggle",
-    ".kube",
-    ".local/share/keyrings",
-    ".local/share/uv/credentials",
-    ".local/state",
-    ".mozilla",
-    ".netrc",
-    ".npmrc",
-    ".password-store",
-    ".pki",
-    ".pypirc",
-    ".python_history",
-    ".ssh",
-    ".terraform.d",
-    ".thunderbird",
-    ".vault-token",
-    ".zsh_history",
-];
 
 /// Programs in system folders that may be links to a tool elsewhere.
 const INTERPRETERS: [&str; 6] = ["python3", "python", "node", "conda", "uv", "git"];
@@ -66,6 +31,9 @@ const WORKSPACE_ENVIRONMENTS: [&str; 3] = [".venv", "venv", "env"];
 
 /// Parts of a prefix that programs need, where the prefix as a whole is too much.
 const PREFIX_PARTS: [&str; 5] = ["lib", "lib64", "libexec", "share", "include"];
+
+/// Further parts that an environment on foreign ground, or the installation behind it, gets one by one.
+const ENVIRONMENT_PARTS: [&str; 3] = ["bin", "ssl", "pyvenv.cfg"];
 
 pub(crate) struct Tools {
     /// Folders and files that commands may read and run.
@@ -90,8 +58,9 @@ pub(crate) fn find_tools(config: &WallConfig, rights: &Rights) -> Tools {
         search.add_program(Path::new(conda));
     }
     search.follow();
-    search.add_workspace_environments(&config.workspace);
-    search.follow();
+    for name in WORKSPACE_ENVIRONMENTS {
+        search.add_python_behind(&config.workspace.join(name));
+    }
     search.add_hub_cache(config);
 
     let mut env = Vec::new();
@@ -104,23 +73,13 @@ pub(crate) fn find_tools(config: &WallConfig, rights: &Rights) -> Tools {
     Tools { readable: search.readable, env }
 }
 
-/// Folders and files of credentials, and of our settings and state.
-pub(crate) fn secrets(config: &WallConfig, home: Option<&Path>) -> Vec<PathBuf> {
-    let mut secrets: Vec<PathBuf> = config.private_dirs.iter().map(|dir| resolved(dir)).collect();
-    if let Some(home) = home {
-        let home = resolved(home);
-        secrets.extend(CREDENTIALS.iter().map(|name| home.join(name)));
-    }
-    if let Some(hub) = user_variable(config, "HF_HOME") {
-        secrets.extend(["token", "stored_tokens"].map(|name| resolved(Path::new(hub)).join(name)));
-    }
-    secrets.extend(user_variable(config, "HF_TOKEN_PATH").map(|path| resolved(Path::new(path))));
-    secrets
-}
-
 /// A folder of the user's Hugging Face cache, `hub` or `datasets`. Never the cache's root: the token lies
 /// there.
 pub(crate) fn hub_folder(config: &WallConfig, name: &str) -> Option<PathBuf> {
+    fs::canonicalize(hub_path(config, name)?).ok().filter(|folder| folder.is_dir())
+}
+
+fn hub_path(config: &WallConfig, name: &str) -> Option<PathBuf> {
     let variable = |name: &str| user_variable(config, name).map(PathBuf::from);
     let in_root = || {
         let root = variable("HF_HOME")
@@ -129,8 +88,7 @@ pub(crate) fn hub_folder(config: &WallConfig, name: &str) -> Option<PathBuf> {
         root.map(|root| root.join(name))
     };
     let own_variable = if name == "hub" { "HF_HUB_CACHE" } else { "HF_DATASETS_CACHE" };
-    let folder = variable(own_variable).or_else(in_root)?;
-    fs::canonicalize(folder).ok().filter(|folder| folder.is_dir())
+    variable(own_variable).or_else(in_root)
 }
 
 /// The folders of the user's `PATH`, or the usual ones. Relative ones would depend on what lies in a working
@@ -142,6 +100,7 @@ pub(crate) fn search_path(config: &WallConfig) -> Vec<PathBuf> {
 
 struct Search<'a> {
     rights: &'a Rights,
+    ground: Ground,
     home: Option<&'a Path>,
     /// No prefix may contain one of these: the home, folders of credentials, ours.
     not_above: Vec<PathBuf>,
@@ -160,6 +119,7 @@ impl<'a> Search<'a> {
         let not_above = not_inside.iter().cloned().chain(home.map(resolved)).collect();
         Self {
             rights,
+            ground: Ground::new(rights, &config.workspace, home),
             home,
             not_above,
             not_inside,
@@ -179,7 +139,7 @@ impl<'a> Search<'a> {
 
     /// Notes a folder of programs. What it resolves to is looked at once.
     fn add_folder(&mut self, folder: &Path) {
-        let Ok(folder) = fs::canonicalize(folder) else {
+        let Some(folder) = self.ground.resolve(folder) else {
             return;
         };
         if folder.is_dir() && self.seen.len() < MAX_FOLDERS && !self.seen.contains(&folder) {
@@ -191,16 +151,13 @@ impl<'a> Search<'a> {
     /// Makes a program readable, and notes the folders of all links on the way to it: a virtual environment
     /// lies beside its link, not beside the interpreter.
     fn add_program(&mut self, program: &Path) {
-        let mut link = program.to_path_buf();
-        for _ in 0..MAX_HOPS {
-            let Ok(target) = fs::read_link(&link) else { break };
-            let Some(folder) = link.parent() else { break };
-            link = folder.join(target);
-            if let Some(folder) = link.parent().filter(|_| !self.is_covered(&link)) {
-                self.add_folder(folder);
-            }
+        let followed = self.ground.follow(program);
+        for folder in
+            followed.folders.iter().filter(|folder| !self.is_covered(folder)).cloned().collect::<Vec<_>>()
+        {
+            self.add_folder(&folder);
         }
-        let Ok(program) = fs::canonicalize(program) else {
+        let Some(program) = followed.target else {
             return;
         };
         if !self.is_covered(&program) && program.is_file() && self.may_read(&program) {
@@ -209,6 +166,10 @@ impl<'a> Search<'a> {
     }
 
     fn follow_folder(&mut self, folder: &Path) {
+        if self.ground.is_foreign(folder) {
+            self.allow_foreign(folder);
+            return;
+        }
         if self.is_system(folder) {
             for name in INTERPRETERS {
                 self.add_program(&folder.join(name));
@@ -216,9 +177,6 @@ impl<'a> Search<'a> {
             if folder != Path::new("/usr/local/bin") {
                 return;
             }
-        } else if self.is_given(folder) {
-            // What lies in a workspace may be hostile and does not widen what is readable.
-            return;
         } else {
             self.allow(folder);
             self.allow_prefix(folder);
@@ -231,22 +189,27 @@ impl<'a> Search<'a> {
         }
     }
 
+    /// Allows a folder of `PATH` that others may have filled, such as that of an environment in the
+    /// repository around the workspace: the folder itself and what belongs to it, by no link of theirs.
+    fn allow_foreign(&mut self, folder: &Path) {
+        self.allow(folder);
+        let Some(prefix) = self.prefix_of(folder) else { return };
+        self.allow_parts(&prefix);
+        self.add_python_behind(&prefix);
+    }
+
     /// Allows what belongs to a folder of programs: the prefix above it, or the usual parts of it.
     fn allow_prefix(&mut self, folder: &Path) {
-        let Some(prefix) = folder.parent() else { return };
-        let is_programs_folder = folder.file_name().is_some_and(|name| {
-            ["bin", "sbin", "shims", "condabin", "Scripts"].iter().any(|known| name == *known)
-        });
-        if !is_programs_folder || self.home.is_some_and(|home| resolved(home) == prefix) {
-            return;
-        }
-        if let Some(base) = base_of_virtual_environment(prefix) {
+        let Some(prefix) = self.prefix_of(folder) else { return };
+        // The settings of an environment are text that anything may have written.
+        let base = base_of_virtual_environment(&prefix).and_then(|base| self.ground.resolve(&base));
+        if let Some(base) = base.filter(|base| base.parent().is_some_and(has_python_library)) {
             self.add_folder(&base);
         }
-        if is_pyenv(prefix) {
-            self.pyenv_root.get_or_insert_with(|| prefix.to_path_buf());
+        if is_pyenv(&prefix) {
+            self.pyenv_root.get_or_insert_with(|| prefix.clone());
         }
-        if is_prefix(prefix) && self.allow(prefix) {
+        if is_prefix(&prefix) && self.allow(&prefix) {
             return;
         }
         for part in PREFIX_PARTS {
@@ -257,26 +220,48 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Interpreters that virtual environments of the workspace link to. The link may be hostile, so its
-    /// target counts only if it is an installation of Python.
-    fn add_workspace_environments(&mut self, workspace: &Path) {
-        for name in WORKSPACE_ENVIRONMENTS {
-            let environment = workspace.join(name);
-            let python = fs::canonicalize(environment.join("bin/python")).ok();
-            let linked = python.as_deref().and_then(Path::parent).map(Path::to_path_buf);
-            for folder in [linked, base_of_virtual_environment(&environment)].into_iter().flatten() {
-                let folder = resolved(&folder);
-                if folder.parent().is_some_and(has_python_library) {
-                    self.add_folder(&folder);
-                }
+    /// The prefix that a folder belongs to, if its name is one of those for programs.
+    fn prefix_of(&self, folder: &Path) -> Option<PathBuf> {
+        let prefix = folder.parent()?;
+        let is_programs_folder = folder.file_name().is_some_and(|name| {
+            ["bin", "sbin", "shims", "condabin", "Scripts"].iter().any(|known| name == *known)
+        });
+        let is_home = self.home.is_some_and(|home| resolved(home) == prefix);
+        (is_programs_folder && !is_home).then(|| prefix.to_path_buf())
+    }
+
+    /// Allows the parts of a prefix that are no links.
+    fn allow_parts(&mut self, prefix: &Path) {
+        for part in PREFIX_PARTS.iter().chain(&ENVIRONMENT_PARTS) {
+            let part = prefix.join(part);
+            if part.symlink_metadata().is_ok_and(|metadata| !metadata.is_symlink()) {
+                self.allow(&part);
+            }
+        }
+    }
+
+    /// Allows the Python that a virtual environment on foreign ground was made from. What the environment
+    /// says may be hostile, so it counts only if it leads to an installation of Python on other ground; of
+    /// that no folder is listed and no link followed.
+    fn add_python_behind(&mut self, environment: &Path) {
+        for interpreter in interpreters_behind(environment) {
+            if self.is_covered(&interpreter) || self.ground.is_foreign(&interpreter) {
+                continue;
+            }
+            if let Some(prefix) = installation_of(&interpreter).filter(|_| self.may_read(&interpreter)) {
+                self.allow(&interpreter);
+                self.allow_parts(&prefix);
             }
         }
     }
 
     /// Models and data sets that the user downloaded before.
     fn add_hub_cache(&mut self, config: &WallConfig) {
-        for folder in [hub_folder(config, "hub"), hub_folder(config, "datasets")].into_iter().flatten() {
-            self.allow(&folder);
+        for name in ["hub", "datasets"] {
+            let folder = hub_path(config, name).and_then(|path| self.ground.resolve(&path));
+            if let Some(folder) = folder.filter(|folder| folder.is_dir()) {
+                self.allow(&folder);
+            }
         }
     }
 
@@ -284,7 +269,7 @@ impl<'a> Search<'a> {
     fn add_rustup(&mut self, config: &WallConfig) -> Option<PathBuf> {
         let root = user_variable(config, "RUSTUP_HOME").map(PathBuf::from);
         let root = root.or_else(|| self.home.map(|home| home.join(".rustup")))?;
-        let root = fs::canonicalize(root).ok()?;
+        let root = self.ground.resolve(&root)?;
         (self.rustup_found && root.join("toolchains").is_dir() && self.allow(&root)).then_some(root)
     }
 
@@ -307,12 +292,9 @@ impl<'a> Search<'a> {
             || self.rights.access(path).is_some_and(|access| access.reads())
     }
 
-    fn is_given(&self, path: &Path) -> bool {
-        self.rights.granted.iter().any(|dir| path.starts_with(dir))
-    }
-
+    /// Whether a rule of the system's already makes `path` readable.
     fn is_system(&self, path: &Path) -> bool {
-        !self.is_given(path) && self.rights.access(path).is_some_and(|access| access.reads())
+        self.rights.access(path).is_some_and(|access| access.reads())
     }
 }
 
@@ -330,19 +312,4 @@ fn is_prefix(folder: &Path) -> bool {
 
 fn is_pyenv(folder: &Path) -> bool {
     folder.join("shims").is_dir() && folder.join("versions").is_dir()
-}
-
-/// Whether a folder holds the standard library of a Python.
-fn has_python_library(prefix: &Path) -> bool {
-    let libraries = fs::read_dir(prefix.join("lib")).into_iter().flatten().flatten();
-    libraries.take(MAX_LINKS).any(|entry| {
-        entry.file_name().as_encoded_bytes().starts_with(b"python3") && entry.path().join("os.py").is_file()
-    })
-}
-
-/// The folder of programs that a virtual environment says it was made from.
-fn base_of_virtual_environment(prefix: &Path) -> Option<PathBuf> {
-    let config = fs::read_to_string(prefix.join("pyvenv.cfg")).ok()?;
-    let home = config.lines().find_map(|line| line.strip_prefix("home")?.trim_start().strip_prefix('='))?;
-    Some(PathBuf::from(home.trim())).filter(|base| base.is_absolute())
 }

@@ -123,7 +123,7 @@ impl Wall {
         }
         (exit.timed_out, exit.cancelled) = (ending.timed_out, ending.cancelled);
         notes.extend([stdout_note, stderr_note].into_iter().flatten());
-        if exit.code != Some(0) && self.config.mode.is_confined() {
+        if self.config.mode.is_confined() {
             let (explained, refusals) = session.explain(&self.config, &exit, &cwd);
             notes.extend(explained);
             exit.wall_refusals = refusals;
@@ -245,7 +245,7 @@ impl Session {
             cwd,
             replaced: &replaced,
         };
-        explain(&exit.stderr, &view)
+        explain(exit, &view)
     }
 }
 

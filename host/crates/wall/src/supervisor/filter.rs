@@ -103,6 +103,41 @@ const TIOCSETD: u64 = 0x5423;
 const OTHER_PROCESSES: [(c_long, u8); 3] =
     [(libc::SYS_prlimit64, 0), (libc::SYS_setpriority, 1), (libc::SYS_ioprio_set, 1)];
 
+/// Calls that give a file a mode, and which argument the mode is.
+const MODES: &[(c_long, u8)] = &[
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_chmod, 1),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_mknod, 1),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_creat, 1),
+    (libc::SYS_fchmod, 1),
+    (libc::SYS_fchmodat, 2),
+    (FCHMODAT2, 2),
+    (libc::SYS_mknodat, 2),
+];
+
+/// Calls that may make a file, and which arguments the flags and the mode are.
+const OPENINGS: &[(c_long, u8, u8)] = &[
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_open, 1, 2),
+    (libc::SYS_openat, 2, 3),
+];
+
+/// The same number everywhere, and not in `libc` for all of its C libraries.
+const FCHMODAT2: c_long = 452;
+
+/// Modes by which a program runs with its owner's or its group's rights. One that a command left in the
+/// workspace would do so for whoever starts it outside.
+///
+/// Folders pay for this: their setgid bit, which hands the group on, cannot be set either, for no filter
+/// sees what a path names. New folders still get it from the folder around them.
+const SET_ID: [u32; 2] = [libc::S_ISUID, libc::S_ISGID];
+
+/// Flags of an opening that make the kernel look at the mode. (`O_TMPFILE` without the bit of
+/// `O_DIRECTORY`.)
+const MAKES_A_FILE: [i32; 2] = [libc::O_CREAT, libc::O_TMPFILE & !libc::O_DIRECTORY];
+
 /// Installs the filters for this process and all that it starts.
 pub(super) fn install(network: Network) -> io::Result<()> {
     for program in programs(network)? {
@@ -114,8 +149,10 @@ pub(super) fn install(network: Network) -> io::Result<()> {
 /// One program for each error that is answered.
 fn programs(network: Network) -> io::Result<Vec<BpfProgram>> {
     let mut programs = vec![compile(refused()?, libc::EPERM)?];
-    // Its flags lie in memory, where no filter can read them; libc then uses `clone`.
-    programs.push(compile(Calls::from([(libc::SYS_clone3, Vec::new())]), libc::ENOSYS)?);
+    // Their flags and modes lie in memory, where no filter can read them; programs then use `clone` and
+    // `openat`.
+    let unknown = [libc::SYS_clone3, libc::SYS_openat2].map(|call| (call, Vec::new()));
+    programs.push(compile(Calls::from(unknown), libc::ENOSYS)?);
     programs.push(compile(other_families(network)?, libc::EAFNOSUPPORT)?);
     if network == Network::Off {
         let internet = [libc::AF_INET, libc::AF_INET6];
@@ -144,7 +181,28 @@ fn refused() -> io::Result<Calls> {
         let is_named = condition(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, 0)?;
         calls.insert(call, vec![rule(vec![is_named])?]);
     }
+    calls.extend(set_id_modes()?);
     Ok(calls)
+}
+
+/// What would make a program that runs with another's rights.
+fn set_id_modes() -> io::Result<Calls> {
+    let mut calls = Calls::new();
+    for (call, mode) in MODES {
+        let rules = SET_ID.iter().map(|bit| rule(vec![has_bit(*mode, *bit)?]));
+        calls.insert(*call, rules.collect::<io::Result<_>>()?);
+    }
+    for (call, flags, mode) in OPENINGS {
+        let pairs = MAKES_A_FILE.iter().flat_map(|flag| SET_ID.map(|bit| (flag.unsigned_abs(), bit)));
+        let rules = pairs.map(|(flag, bit)| rule(vec![has_bit(*flags, flag)?, has_bit(*mode, bit)?]));
+        calls.insert(*call, rules.collect::<io::Result<_>>()?);
+    }
+    Ok(calls)
+}
+
+fn has_bit(argument: u8, bit: u32) -> io::Result<SeccompCondition> {
+    let bit = u64::from(bit);
+    condition(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(bit), bit)
 }
 
 /// Families of sockets beside path sockets and the internet's. With the network open, libc asks the kernel

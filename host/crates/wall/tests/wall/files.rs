@@ -1,7 +1,7 @@
 //! Which files commands reach.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::Path;
 
 use ml_intern_wall::{Mode, WallError};
@@ -18,6 +18,11 @@ pub(crate) const TESTS: &[Test] = &[
     ("our_settings_and_state_are_never_given", private_dirs),
     ("credentials_beside_tools_stay_closed", credentials_beside_tools),
     ("a_hostile_workspace_widens_nothing", hostile_workspace),
+    ("a_hostile_environment_opens_nothing_else", hostile_environment),
+    ("what_a_command_left_in_its_home_opens_nothing", hostile_home),
+    ("a_folder_of_the_path_that_became_a_link_opens_nothing", hostile_path),
+    ("credentials_behind_links_stay_closed", credentials_behind_links),
+    ("endless_files_of_a_workspace_hold_nothing_up", endless_files),
     ("links_in_tmp_lead_nowhere_after_a_restart", links_in_tmp),
 ];
 
@@ -107,7 +112,14 @@ fn a_refusal_is_explained(variant: &Variant) {
 
     let own_fault = session.sh("cat nowhere; echo 'a: Permission denied (publickey)' >&2; exit 1");
     assert_eq!((own_fault.wall_refusals, own_fault.notes), (0, Vec::new()));
-    let well = session.sh("echo 'cat: /etc/shadow: Permission denied' >&2");
+    let piped = session.sh(&format!("echo x 2>&1 > {}/new | tail -2", data.display()));
+    assert_eq!(ok(&piped).lines().count(), 1);
+    assert!(piped.wall_refusals == 1 && piped.notes[0].contains("--add-dir"), "{piped:?}");
+    let unresolved = "python3 -c 'import socket; socket.getaddrinfo(\"a.example\", 80)' 2>&1 | tail -2";
+    let unresolved = session.sh(unresolved);
+    ok(&unresolved);
+    assert!(unresolved.notes.len() == 1 && unresolved.notes[0].contains("--network open"), "{unresolved:?}");
+    let well = session.sh("echo 'cat: nowhere: Permission denied'; echo '\"Could not resolve host\"' >&2");
     assert_eq!((well.wall_refusals, well.notes), (0, Vec::new()));
 }
 
@@ -171,8 +183,8 @@ fn hostile_workspace(variant: &Variant) {
         for folder in ["other/objects", "other/refs", "work/.venv/bin", "work/bin"] {
             fs::create_dir_all(root.join(folder)).unwrap();
         }
-        std::os::unix::fs::symlink(&secret, root.join("work/.venv/bin/python")).unwrap();
-        std::os::unix::fs::symlink(&secret, root.join("work/bin/python3")).unwrap();
+        symlink(&secret, root.join("work/.venv/bin/python")).unwrap();
+        symlink(&secret, root.join("work/bin/python3")).unwrap();
         write(&root.join("work/.git"), &format!("gitdir: {}/other\n", root.display()));
         let path = format!("{}/work/bin:/usr/bin:/bin", root.display());
         config.user_env = env(&[("PATH", &path)]);
@@ -180,6 +192,124 @@ fn hostile_workspace(variant: &Variant) {
     for file in ["other/bin/python", "other/HEAD"] {
         fails(&session.sh(&format!("cat {}/{file}", session.root.display())));
     }
+}
+
+fn endless_files(variant: &Variant) {
+    for kind in ["pipe", "/dev/zero"] {
+        let session = Session::with(variant, |_, root| {
+            let work = root.join("work");
+            fs::create_dir_all(work.join("git/own")).unwrap();
+            fs::create_dir(work.join(".venv")).unwrap();
+            write(&work.join(".git"), "gitdir: git/own\n");
+            for name in [".venv/pyvenv.cfg", "git/own/config", "git/own/gitdir"] {
+                if kind == "pipe" {
+                    let file = rustix::fs::FileType::Fifo;
+                    rustix::fs::mknodat(rustix::fs::CWD, work.join(name), file, 0o600.into(), 0).unwrap();
+                } else {
+                    symlink(kind, work.join(name)).unwrap();
+                }
+            }
+        });
+        ok(&session.sh("true"));
+    }
+}
+
+/// A folder of a hostile repository, whose environments lead to its siblings and from there outside.
+fn hostile_environment(variant: &Variant) {
+    let session = Session::with(variant, |config, root| {
+        let tools = root.join("repo/tools");
+        write(&root.join("private/diary"), "secret");
+        write(&root.join("repo/.git/HEAD"), "");
+        write(&tools.join("bin/python"), "");
+        write(&tools.join("lib/python3.9/os.py"), "");
+        write(&tools.join("untracked"), "secret");
+        write(&tools.join("pyvenv.cfg"), &format!("home = {}\n", root.join("private").display()));
+        symlink(root.join("private/diary"), tools.join("bin/a")).unwrap();
+        symlink(root.join("private"), tools.join("share")).unwrap();
+        fs::create_dir_all(root.join("repo/pkg/.venv/bin")).unwrap();
+        symlink("../../../tools/bin/python", root.join("repo/pkg/.venv/bin/python")).unwrap();
+        write(&root.join("repo/pkg/venv/pyvenv.cfg"), &format!("home = {}/bin\n", tools.display()));
+        write(&root.join("repo/pkg/env/pyvenv.cfg"), &format!("home = {}/private\n", root.display()));
+        // The user switched on an environment of the repository, which is hostile too.
+        write(&root.join("repo/.venv/pyvenv.cfg"), &format!("home = {}/private\n", root.display()));
+        write(&root.join("repo/.venv/bin/tool"), "#!/bin/sh\necho tool\n");
+        symlink(root.join("private/diary"), root.join("repo/.venv/bin/a")).unwrap();
+        symlink(root.join("private"), root.join("repo/.venv/lib")).unwrap();
+        config.workspace = root.join("repo/pkg");
+        let path = format!("{}/repo/.venv/bin:/usr/bin:/bin", root.display());
+        config.user_env = env(&[("PATH", &path), ("HOME", root.join("user").to_str().unwrap())]);
+    });
+    for file in ["private/diary", "repo/tools/untracked", "repo/tools/bin/a", "repo/.venv/bin/a"] {
+        fails(&session.sh(&format!("cat {}/{file}", session.root.display())));
+    }
+    fails(&session.sh(&format!("ls {}/private", session.root.display())));
+    assert_eq!(ok(&session.sh("tool")), "tool");
+}
+
+/// The home of commands outlives a session, and so does what a command left in it.
+fn hostile_home(variant: &Variant) {
+    let session = Session::with(variant, |_, root| {
+        write(&root.join("private/diary"), "secret");
+        let home = root.join("home");
+        write(&home.join("x/lib/python3.9/os.py"), "");
+        write(&home.join("y/lib/python3.9/os.py"), "");
+        write(&home.join("y/bin/python"), "");
+        fs::create_dir_all(home.join("x/bin")).unwrap();
+        symlink(root.join("private/diary"), home.join("x/bin/python3")).unwrap();
+        symlink(root.join("private/diary"), home.join("x/bin/python")).unwrap();
+        symlink(root.join("private/diary"), home.join("y/bin/python3")).unwrap();
+        for (folder, target) in [(".venv", "x"), ("venv", "y")] {
+            fs::create_dir_all(root.join("work").join(folder).join("bin")).unwrap();
+            let python = home.join(target).join("bin/python");
+            symlink(python, root.join("work").join(folder).join("bin/python")).unwrap();
+        }
+    });
+    fails(&session.sh(&format!("cat {}/private/diary", session.root.display())));
+}
+
+/// Folders that the user's variables name, replaced by links when they lie where commands write.
+fn hostile_path(variant: &Variant) {
+    let session = Session::with(variant, |config, root| {
+        write(&root.join("private/diary"), "secret");
+        write(&root.join("private/bin/diary"), "secret");
+        fs::create_dir_all(root.join("user/bin")).unwrap();
+        symlink("../../work/tool", root.join("user/bin/tool")).unwrap();
+        symlink("../private/diary", root.join("work/tool")).unwrap();
+        for link in ["programs", "env", "hub"] {
+            symlink("../private", root.join("work").join(link)).unwrap();
+        }
+        let at = |folder: &str| root.join(folder).display().to_string();
+        let path = format!("{}:{}:/usr/bin:/bin", at("work/programs"), at("user/bin"));
+        let (environment, hub) = (at("work/env"), at("work/hub"));
+        config.user_env = env(&[("PATH", &path), ("VIRTUAL_ENV", &environment), ("HF_HUB_CACHE", &hub)]);
+    });
+    for file in ["diary", "bin/diary"] {
+        fails(&session.sh(&format!("cat {}/private/{file}", session.root.display())));
+    }
+}
+
+/// A home whose folders are links to folders that tools lie in.
+fn credentials_behind_links(variant: &Variant) {
+    let session = Session::with(variant, |config, root| {
+        for file in ["dots/ssh/bin/id", "dots/ssh/id", "scratch/cache/huggingface/token", "hub/token-file"] {
+            write(&root.join(file), "secret");
+        }
+        write(&root.join("scratch/pyvenv.cfg"), "");
+        write(&root.join("scratch/bin/tool"), "#!/bin/sh\necho tool\n");
+        write(&root.join("hub/bin/tool"), "");
+        write(&root.join("hub/pyvenv.cfg"), "");
+        fs::create_dir(root.join("user")).unwrap();
+        symlink("../dots/ssh", root.join("user/.ssh")).unwrap();
+        symlink("../scratch/cache", root.join("user/.cache")).unwrap();
+        symlink("token-file", root.join("hub/token")).unwrap();
+        let at = |folder: &str| root.join(folder).display().to_string();
+        let path = format!("{}:{}:{}:/usr/bin:/bin", at("dots/ssh/bin"), at("scratch/bin"), at("hub/bin"));
+        config.user_env = env(&[("PATH", &path), ("HOME", &at("user")), ("HF_HOME", &at("hub"))]);
+    });
+    for file in ["dots/ssh/bin/id", "dots/ssh/id", "scratch/cache/huggingface/token", "hub/token-file"] {
+        fails(&session.sh(&format!("cat {}/{file}", session.root.display())));
+    }
+    assert_eq!(ok(&session.sh("tool")), "tool");
 }
 
 fn links_in_tmp(variant: &Variant) {
@@ -193,7 +323,7 @@ fn links_in_tmp(variant: &Variant) {
     // What a background process could have done to the session's tmp while nothing was mounted there.
     let stub = session.root.join("tmp").join(own);
     fs::remove_dir_all(&stub).unwrap();
-    std::os::unix::fs::symlink(target.path(), &stub).unwrap();
+    symlink(target.path(), &stub).unwrap();
     ok(&session.sh("true"));
     assert_eq!(fs::read_dir(target.path()).unwrap().count(), 0, "a mount point was made through a link");
 }

@@ -20,6 +20,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("abstract_sockets_outside_are_out_of_reach", abstract_sockets),
     ("exotic_sockets_are_refused", exotic_sockets),
     ("system_calls_are_refused", system_calls),
+    ("no_command_leaves_a_set_id_program", set_id_programs),
     ("namespaces_and_mounts_are_refused", namespaces),
     ("terminal_input_cannot_be_pushed", terminal_input),
     ("other_terminals_are_out_of_reach", other_terminals),
@@ -175,6 +176,38 @@ fn system_calls(variant: &Variant) {
     if cfg!(target_arch = "x86_64") {
         assert_eq!(call(&session, "syscall(0x40000000 + 39)"), "ENOSYS");
     }
+}
+
+fn set_id_programs(variant: &Variant) {
+    let session = Session::new(variant);
+    let work = session.work();
+    fs::write(work.join("f"), "").unwrap();
+    for mode in ["0o4755", "0o2755", "0o6000"] {
+        for (expression, error) in [
+            (format!("chmod(b'f', {mode})"), "EPERM"),
+            (format!("fchmod(os.open('f', os.O_RDONLY), {mode})"), "EPERM"),
+            (format!("fchmodat(-100, b'f', {mode}, 0)"), "EPERM"),
+            (format!("syscall(452, -100, b'f', {mode}, 0)"), "EPERM"),
+            (format!("open(b'new', os.O_CREAT | os.O_WRONLY, {mode})"), "EPERM"),
+            (format!("openat(-100, b'new', os.O_CREAT | os.O_WRONLY, {mode})"), "EPERM"),
+            (format!("openat(-100, b'.', os.O_TMPFILE | os.O_WRONLY, {mode})"), "EPERM"),
+            (format!("creat(b'new', {mode})"), "EPERM"),
+            (format!("mknod(b'new', 0o100000 | {mode}, 0)"), "EPERM"),
+            (format!("mknodat(-100, b'new', 0o100000 | {mode}, 0)"), "EPERM"),
+            (format!("syscall(437, -100, b'new', (ctypes.c_ulong * 3)(0o101, {mode}, 0), 24)"), "ENOSYS"),
+        ] {
+            assert_eq!(call(&session, &expression), error, "{expression}");
+        }
+    }
+    // A mode without a file to make means nothing.
+    assert!(call(&session, "open(b'f', os.O_RDONLY, 0o6755)") == "done");
+    assert_eq!(call(&session, "openat(-100, b'sticky', os.O_CREAT | os.O_WRONLY, 0o1755)"), "done");
+    assert_eq!(call(&session, "chmod(b'f', 0o755)"), "done");
+
+    // Given by the user, from where a command might take it over.
+    fs::set_permissions(work.join("f"), std::os::unix::fs::PermissionsExt::from_mode(0o6755)).unwrap();
+    session.sh("cp -p f copied; cp -a f archived; tar cf a.tar f && mkdir t && tar xpf a.tar -C t; install -m 4755 f i");
+    ok(&session.python("import os\nfor n in 'copied', 'archived', 't/f', 'i':\n    assert not os.path.exists(n) or not os.stat(n).st_mode & 0o6000, n"));
 }
 
 fn namespaces(variant: &Variant) {

@@ -59,6 +59,7 @@ impl Session {
             private_dirs: Vec::new(),
             user_env: std::env::vars_os().collect(),
             extra_env_names: Vec::new(),
+            refused_env_names: Vec::new(),
             namespaces: variant.mounts,
         };
         change(&mut config, &root);

@@ -21,12 +21,14 @@ pub(crate) const TESTS: &[Test] = &[
     ("git_in_the_workspace", git_in_the_workspace),
     ("git_in_a_worktree_of_a_repository_outside", git_in_a_worktree),
     ("git_in_a_folder_of_a_repository", git_in_a_sub_folder),
+    ("files_are_opened_without_openat2", files_are_opened),
     ("terminals", terminals),
     ("tmp_is_the_sessions", tmp),
     ("files_get_the_users_mask", files),
     ("devices_and_shared_memory", devices),
     ("added_folders", added_folders),
     ("tools_behind_links_and_shims", tools_behind_links),
+    ("environments_of_the_workspace_have_their_python", environments_of_the_workspace),
     ("models_the_user_has_are_found", models),
     ("the_network_when_it_is_open", network_open),
     ("without_a_wall_nothing_is_confined", off),
@@ -194,6 +196,24 @@ fn git_in_a_sub_folder(variant: &Variant) {
     assert_eq!(ok(&session.sh(&format!("{GIT} log --format=%s -- . && {GIT} ls-files"))), "first\nf");
 }
 
+/// With programs that open files in other ways than libc.
+fn files_are_opened(variant: &Variant) {
+    let session = Session::new(variant);
+    let program =
+        "require('fs').writeFileSync('n', 'x'); console.log(require('fs').readFileSync('n', 'utf8'))";
+    let script = format!("command -v node > /dev/null || {{ echo x; exit; }}; node -e \"{program}\"");
+    assert_eq!(ok(&session.sh(&script)), "x");
+    ok(&session.python(
+        "import os, shutil, tarfile, pathlib\n\
+         os.makedirs('a/b'); pathlib.Path('a/b/c').write_text('x')\n\
+         shutil.copytree('a', 'd'); tarfile.open('a.tar', 'w').add('a')\n\
+         tarfile.open('a.tar').extractall('e'); assert os.path.exists('d/b/c')",
+    ));
+    ok(&session.sh(
+        "tar cf b.tar a && mkdir g && tar xf b.tar -C g && cp -a a h && test -f g/a/b/c && test -f h/b/c",
+    ));
+}
+
 fn terminals(variant: &Variant) {
     let session = Session::new(variant);
     let program =
@@ -301,6 +321,56 @@ fn tools_behind_links(variant: &Variant) {
     assert!(!listed.stdout.text().contains("notes"), "{listed:?}");
 }
 
+/// Environments that are not on `PATH`, as pyenv, uv and conda make them from a Python in the home.
+fn environments_of_the_workspace(variant: &Variant) {
+    let session = Session::with(variant, |config, root| {
+        let home = root.join("user");
+        for (prefix, environment) in [
+            (".pyenv/versions/3.12.1", "venv"),
+            (".local/share/uv/python/cpython-3.12.9-linux", ".venv"),
+            ("miniconda3", "env"),
+        ] {
+            let python = home.join(prefix);
+            write_program(
+                &python.join("bin/python3.12"),
+                "#!/bin/sh\nprefix=$(dirname \"$(readlink -f \"$0\")\")/..\n\
+                 cat \"$prefix/lib/python3.12/os.py\" \"$prefix/lib/libpython.so\"\n",
+            );
+            write_program(&python.join("lib/python3.12/os.py"), "library");
+            write_program(&python.join("lib/libpython.so"), " of python");
+            symlink("python3.12", python.join("bin/python3")).unwrap();
+            let environment = root.join("work").join(environment);
+            write_program(&environment.join("pyvenv.cfg"), &format!("home = {}/bin\n", python.display()));
+            fs::create_dir_all(environment.join("bin")).unwrap();
+            symlink(python.join("bin/python3"), environment.join("bin/python")).unwrap();
+        }
+        // uv's name for the newest patch. Private mounts hide links in the machine's `/tmp`, where this is.
+        if !variant.mounts {
+            let uv = home.join(".local/share/uv/python");
+            symlink("cpython-3.12.9-linux", uv.join("cpython-3.12-linux")).unwrap();
+            fs::remove_file(root.join("work/.venv/bin/python")).unwrap();
+            symlink(uv.join("cpython-3.12-linux/bin/python3.12"), root.join("work/.venv/bin/python"))
+                .unwrap();
+        }
+        // As `--copies` makes it: only the settings name the installation.
+        fs::remove_file(root.join("work/env/bin/python")).unwrap();
+        write_program(
+            &root.join("work/env/bin/python"),
+            &format!("#!/bin/sh\nexec {}/miniconda3/bin/python3\n", home.display()),
+        );
+        write_program(&home.join("miniconda3/notes"), "secret");
+        config.user_env = env(&[("PATH", "/usr/bin:/bin"), ("HOME", home.to_str().unwrap())]);
+    });
+    for environment in ["venv", ".venv", "env"] {
+        assert_eq!(
+            ok(&session.sh(&format!("{environment}/bin/python"))),
+            "library of python",
+            "{environment}"
+        );
+    }
+    fails(&session.sh(&format!("cat {}/user/miniconda3/notes", session.root.display())));
+}
+
 fn models(variant: &Variant) {
     let session = Session::with(variant, |config, root| {
         let hub = root.join("user/.cache/huggingface/hub/models--org--name");
@@ -334,10 +404,14 @@ fn off(variant: &Variant) {
     let session = Session::with(variant, |config, root| {
         config.mode = Mode::Off;
         fs::write(root.join("outside"), "text").unwrap();
-        config.user_env = env(&[("EDITOR", "vi"), ("HF_TOKEN", "hf_x"), ("HOME", "/somewhere")]);
+        config.user_env =
+            env(&[("EDITOR", "vi"), ("HF_TOKEN", "hf_x"), ("DB_PASS", "x"), ("HOME", "/somewhere")]);
     });
     assert_eq!(session.wall().grade(), Grade::None);
-    assert_eq!(ok(&session.sh("cat ../outside; echo; echo $HOME $EDITOR $HF_TOKEN")), "text\n/somewhere vi");
+    assert_eq!(
+        ok(&session.sh("cat ../outside; echo; echo $HOME $EDITOR $HF_TOKEN $DB_PASS")),
+        "text\n/somewhere vi"
+    );
     ok(&session.python("import socket; socket.socket(2, 1).bind(('127.0.0.1', 0))"));
     assert_eq!(session.block_on(session.wall().probe()).unwrap().acts, []);
 }
