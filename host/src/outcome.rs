@@ -65,6 +65,8 @@ pub(crate) struct Outcome {
     answer: Option<String>,
     error: Option<String>,
     audit_head: Option<String>,
+    /// Why the last completion ended.
+    finish: Option<String>,
     end: End,
     /// A signal asked the program to end.
     terminated: bool,
@@ -84,6 +86,7 @@ impl Outcome {
             answer: None,
             error: None,
             audit_head: None,
+            finish: None,
             end: End::Lost,
             terminated: false,
         }
@@ -92,8 +95,9 @@ impl Outcome {
     /// Takes an event in. Returns whether it ended the turn.
     pub(crate) fn take(&mut self, event: &Event) -> bool {
         match event {
-            Event::LlmCall { cost_usd, usage, kind, .. } => {
+            Event::LlmCall { cost_usd, usage, kind, finish_reason, .. } => {
                 self.completions += u32::from(kind == "main");
+                self.finish.clone_from(finish_reason);
                 self.usage += *usage;
                 self.cost += cost_usd;
             }
@@ -111,6 +115,10 @@ impl Outcome {
                     StopReason::Done if final_response.is_none() => End::Empty,
                     StopReason::Done => End::Complete,
                 };
+                if self.end == End::Empty {
+                    let finish = self.finish.as_deref().unwrap_or("unknown");
+                    self.error = Some(format!("the model gave an empty answer (it ended with `{finish}`)"));
+                }
                 return true;
             }
             Event::Shutdown { audit_head } => self.audit_head = Some(audit_head.clone()),
