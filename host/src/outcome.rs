@@ -94,6 +94,8 @@ pub(crate) struct Outcome {
     audit_head: Option<String>,
     /// Something of the host itself failed, whatever the agent did.
     failed: bool,
+    /// Why the last completion ended.
+    finish: Option<String>,
     end: End,
     /// A signal asked the program to end.
     terminated: bool,
@@ -114,6 +116,7 @@ impl Outcome {
             error: None,
             audit_head: None,
             failed: false,
+            finish: None,
             end: End::Lost,
             terminated: false,
         }
@@ -128,8 +131,9 @@ impl Outcome {
     /// Takes an event in. Returns whether it ended the turn.
     pub(crate) fn take(&mut self, event: &Event) -> bool {
         match event {
-            Event::LlmCall { cost_usd, usage, kind, .. } => {
+            Event::LlmCall { cost_usd, usage, kind, finish_reason, .. } => {
                 self.completions += u32::from(kind == "main");
+                self.finish.clone_from(finish_reason);
                 self.usage += *usage;
                 self.cost += cost_usd;
             }
@@ -147,6 +151,10 @@ impl Outcome {
                     StopReason::Done if final_response.is_none() => End::Empty,
                     StopReason::Done => End::Complete,
                 };
+                if self.end == End::Empty {
+                    let finish = self.finish.as_deref().unwrap_or("unknown");
+                    self.error = Some(format!("the model gave an empty answer (it ended with `{finish}`)"));
+                }
                 return true;
             }
             Event::Shutdown { audit_head } => self.audit_head = Some(audit_head.clone()),

@@ -78,9 +78,7 @@ impl Paths {
 
     /// What belongs to a workspace and lies outside it: its private home and caches.
     pub(crate) fn of_workspace(&self, workspace: &Path) -> PathBuf {
-        use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-        let mut hasher = DefaultHasher::new();
-        workspace.hash(&mut hasher);
-        self.state.join("workspaces").join(format!("{:016x}", hasher.finish()))
+        let name = audit::digest(workspace.as_os_str().as_encoded_bytes());
+        self.state.join("workspaces").join(&name[..16])
     }
 }

@@ -1,6 +1,6 @@
 //! The audit log: checked, shown, handed on.
 
-use audit::{Act, AuditLog, Entry, Report, Verdict};
+use audit::{Act, AuditLog, Entry, Finding, Report, Verdict};
 
 use crate::assemble::Setup;
 use crate::cli::AuditCommand;
@@ -28,15 +28,21 @@ pub(super) fn run(command: &AuditCommand, environment: Environment) -> Result<Ex
 }
 
 fn verify(log: &AuditLog, head: Option<&str>, as_json: bool) -> Result<Exit, Failure> {
-    let Report { chains, records, findings, open, head: found } = log.verify(head)?;
+    if let Some(head) = head.filter(|head| !is_hash(head)) {
+        let message =
+            format!("`{head}` is no head: it has 64 digits of 0-9 and a-f, as `audit_head` of a result");
+        return Err(Failure::usage(message));
+    }
+    let Report { chains, records, findings, notes, open, head: found } = log.verify(head)?;
     let lost = head.is_some() && found.is_none();
     if as_json {
-        let findings: Vec<_> = findings
-            .iter()
-            .map(|f| serde_json::json!({"path": f.path, "line": f.line, "what": f.what}))
-            .collect();
+        let told = |found: &[Finding]| -> Vec<_> {
+            let one = |f: &Finding| serde_json::json!({"path": f.path, "line": f.line, "what": f.what});
+            found.iter().map(one).collect()
+        };
         let value = serde_json::json!({
-            "chains": chains, "records": records, "findings": findings, "open_sessions": open,
+            "chains": chains, "records": records, "findings": told(&findings), "notes": told(&notes),
+            "open_sessions": open,
             "head": found.as_ref().map(|(path, later)| serde_json::json!({"path": path, "later_records": later})),
         });
         json::line(&mut std::io::stdout(), &value)?;
@@ -44,6 +50,9 @@ fn verify(log: &AuditLog, head: Option<&str>, as_json: bool) -> Result<Exit, Fai
         say(&format!("{chains} chains, {records} records"));
         for finding in &findings {
             say(&format!("WRONG  {}:{}: {}", finding.path.display(), finding.line, finding.what));
+        }
+        for note in &notes {
+            say(&format!("note   {}:{}: {}", note.path.display(), note.line, note.what));
         }
         for session in &open {
             say(&format!("note   session {session} has no recorded end: it runs, or it was killed"));
@@ -54,11 +63,17 @@ fn verify(log: &AuditLog, head: Option<&str>, as_json: bool) -> Result<Exit, Fai
             None if lost => say("WRONG  no chain has this head: records were changed or removed"),
             None => {}
         }
-        if findings.is_empty() && !lost {
+        if records == 0 && findings.is_empty() {
+            say("note   there is no record yet");
+        } else if findings.is_empty() && !lost {
             say("ok     every record follows the one before it");
         }
     }
     Ok(if findings.is_empty() && !lost { Exit::Done } else { Exit::Failed })
+}
+
+fn is_hash(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// The records of one session, or of the user: what began and ended, was installed and granted.
@@ -100,6 +115,7 @@ fn told(act: &Act) -> String {
             let head = head.as_ref().map(|head| format!(" with {head}")).unwrap_or_default();
             format!("end       {session}{head}")
         }
+        Act::Torn { file, bytes, .. } => format!("torn      {bytes} bytes put aside, see {file}"),
         Act::Install { plugin, path } => {
             format!("install   {} {} sha256:{} {path}", plugin.id, plugin.version, plugin.digest)
         }

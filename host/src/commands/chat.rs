@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use agent::Handle;
-use protocol::{Event, Operation, Submission};
+use protocol::{Event, Operation, SessionId, Submission};
 use reedline::{DefaultPrompt, DefaultPromptSegment, Reedline, Signal};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -61,6 +61,7 @@ pub(super) async fn run(args: RunArgs, environment: Environment) -> Result<Exit,
     }
     let mut chat = Chat { handle, screen, style, enclosure, mode, sent: 0, turns: 0, pressed: None };
     chat.banner()?;
+    chat.ready().await?;
     chat.run().await
 }
 
@@ -100,6 +101,18 @@ impl Chat {
                 )))?;
             }
         }
+        Ok(())
+    }
+
+    /// Shows what the session says before it takes input.
+    async fn ready(&mut self) -> Result<(), Failure> {
+        while let Some(event) = self.handle.events.recv().await {
+            self.screen.event(&event)?;
+            if let Event::Ready { .. } = event {
+                break;
+            }
+        }
+        self.screen.clear()?;
         Ok(())
     }
 
@@ -174,6 +187,7 @@ impl Chat {
                 self.turn(Operation::New { clear_screen: word == "clear" }).await
             }
             "undo" => self.turn(Operation::Undo).await,
+            "compact" => self.turn(Operation::Compact).await,
             "model" if argument.is_empty() => {
                 self.models()?;
                 Ok(Next::Prompt)
@@ -191,11 +205,12 @@ impl Chat {
     }
 
     fn help(&mut self) -> std::io::Result<()> {
-        const ROWS: [(&str, &str); 7] = [
+        const ROWS: [(&str, &str); 8] = [
             ("/help", "this list"),
             ("/new", "start a new conversation"),
             ("/clear", "the same, with an empty screen"),
             ("/undo", "take back the last message and what followed it"),
+            ("/compact", "summarise what came before, to make room"),
             ("/model [id]", "show the models, or switch to one"),
             ("/status", "what this session is"),
             ("/quit", "leave"),
@@ -251,6 +266,10 @@ impl Chat {
     async fn turn(&mut self, operation: Operation) -> Result<Next, Failure> {
         self.sent += 1;
         let id = format!("sub_{}", self.sent);
+        // In a turn it is one event among others.
+        let compacts = operation == Operation::Compact;
+        // A key that was pressed when the last turn was over already does not stop this one.
+        self.handle.interrupt.reset();
         if self.handle.operations.send(Submission { id, operation }).await.is_err() {
             return Ok(Next::Leave);
         }
@@ -281,9 +300,12 @@ impl Chat {
                     self.handle.refresh_model(&model);
                     return Ok(Next::Prompt);
                 }
-                Event::UndoComplete {} | Event::NewComplete { .. } | Event::ResumeComplete { .. } => {
+                Event::NewComplete { session_id, .. } => {
+                    self.handle.session = SessionId::from(session_id);
                     return Ok(Next::Prompt);
                 }
+                Event::UndoComplete {} => return Ok(Next::Prompt),
+                Event::Compacted { .. } if compacts => return Ok(Next::Prompt),
                 Event::Shutdown { .. } => return Ok(Next::Leave),
                 _ => {}
             }

@@ -42,7 +42,17 @@ pub(crate) fn ask(
         let Some(key) = key else {
             return Ok(Decided::Interrupt);
         };
-        let feedback = if key == 'f' { Some(words(out)?) } else { None };
+        let feedback = match key {
+            'f' => {
+                let words = words(out)?;
+                writeln!(out)?;
+                let Some(words) = words else {
+                    return Ok(Decided::Interrupt);
+                };
+                Some(words)
+            }
+            _ => None,
+        };
         answers.push(ApprovalAnswer {
             tool_call_id: request.tool_call_id.clone(),
             approved: matches!(key, 'y' | 's'),
@@ -106,12 +116,49 @@ fn is_end(event: &Key) -> bool {
     modifiers.contains(KeyModifiers::CONTROL) && matches!(c, 'c' | 'd')
 }
 
-fn words(out: &mut impl Write) -> std::io::Result<String> {
-    write!(out, "  what should it do instead? ")?;
-    out.flush()?;
-    let mut line = String::new();
-    std::io::stdin().read_line(&mut line)?;
-    Ok(line.trim().to_owned())
+/// Reads a line. None: Ctrl-C or Ctrl-D. In raw mode, for otherwise Ctrl-C would reach the turn behind the
+/// card's back, and the answer would come when nothing waits for it.
+fn words(out: &mut impl Write) -> std::io::Result<Option<String>> {
+    raw(|| {
+        let mut line = String::new();
+        loop {
+            write!(out, "\r\x1b[K  what should it do instead? {line}")?;
+            out.flush()?;
+            match typed(&mut line, &read()?) {
+                Typed::More => {}
+                Typed::Done => return Ok(Some(line.trim().to_owned())),
+                Typed::End => return Ok(None),
+            }
+        }
+    })
+}
+
+/// What a key does to a line.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Typed {
+    More,
+    Done,
+    /// Ctrl-C or Ctrl-D.
+    End,
+}
+
+fn typed(line: &mut String, event: &Key) -> Typed {
+    if is_end(event) {
+        return Typed::End;
+    }
+    let Key::Key(KeyEvent { code, kind: KeyEventKind::Press | KeyEventKind::Repeat, modifiers, .. }) = event
+    else {
+        return Typed::More;
+    };
+    match code {
+        KeyCode::Enter => return Typed::Done,
+        KeyCode::Backspace => {
+            line.pop();
+        }
+        KeyCode::Char(c) if !modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) => line.push(*c),
+        _ => {}
+    }
+    Typed::More
 }
 
 fn raw<T>(work: impl FnOnce() -> std::io::Result<T>) -> std::io::Result<T> {
@@ -119,4 +166,28 @@ fn raw<T>(work: impl FnOnce() -> std::io::Result<T>) -> std::io::Result<T> {
     let done = work();
     disable_raw_mode()?;
     done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(code: KeyCode, modifiers: KeyModifiers) -> Key {
+        Key::Key(KeyEvent::new(code, modifiers))
+    }
+
+    #[test]
+    fn words_are_typed_corrected_and_given_up() {
+        let mut line = String::new();
+        let plain = |c| key(KeyCode::Char(c), KeyModifiers::NONE);
+        for c in "no é".chars() {
+            assert_eq!(typed(&mut line, &plain(c)), Typed::More);
+        }
+        assert_eq!(typed(&mut line, &key(KeyCode::Backspace, KeyModifiers::NONE)), Typed::More);
+        assert_eq!(typed(&mut line, &key(KeyCode::Char('a'), KeyModifiers::CONTROL)), Typed::More);
+        assert_eq!(line, "no ");
+        assert_eq!(typed(&mut line, &key(KeyCode::Enter, KeyModifiers::NONE)), Typed::Done);
+        assert_eq!(typed(&mut line, &key(KeyCode::Char('c'), KeyModifiers::CONTROL)), Typed::End);
+        assert_eq!(typed(&mut line, &key(KeyCode::Char('d'), KeyModifiers::CONTROL)), Typed::End);
+    }
 }

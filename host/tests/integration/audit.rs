@@ -114,3 +114,27 @@ fn a_call_without_a_model_is_on_record_too() {
     assert_eq!((&records[1]["rule"], &records[2]["success"]), (&json!("command-line"), &json!(false)));
     assert_eq!(host.run(["audit", "verify"]).code, Some(0));
 }
+
+#[test]
+fn an_empty_log_and_a_head_that_is_none_are_told() {
+    let host = TestHost::new([]);
+    let verified = host.run(["audit", "verify"]);
+    assert_eq!(verified.code, Some(0));
+    assert!(verified.stdout.contains("there is no record yet"), "{}", verified.stdout);
+    assert_eq!(host.run(["audit", "verify", "--head", "abc"]).code, Some(2));
+}
+
+#[test]
+fn a_torn_record_does_not_keep_the_program_from_its_work() {
+    let host = TestHost::new([Step::text("first"), Step::text("second")]);
+    let id = host.stream(&[]).result()["session_id"].as_str().unwrap().to_owned();
+    for name in ["user".to_owned(), format!("session-{id}")] {
+        let file = format!(".local/state/ml-intern/audit/{name}.jsonl");
+        let text = std::fs::read_to_string(host.home.join(&file)).unwrap();
+        host.home_file(&file, &format!("{text}0a1b {{\"seq\""));
+    }
+    assert_eq!(host.stream(&["--continue"]).code, Some(0));
+    let verified = host.run(["audit", "verify"]);
+    assert_eq!(verified.code, Some(0), "{}", verified.stdout);
+    assert_eq!(verified.stdout.matches(".torn").count(), 2, "{}", verified.stdout);
+}

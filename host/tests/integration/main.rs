@@ -3,6 +3,7 @@
 
 mod audit;
 mod cli;
+mod compaction;
 mod formats;
 mod guests;
 mod permissions;

@@ -88,6 +88,50 @@ fn a_session_goes_on_where_it_was_left() {
 }
 
 #[test]
+fn another_model_is_remembered_and_the_prompt_stays_as_it_was() {
+    let host = TestHost::new([Step::text("first"), Step::text("second"), Step::text("third")]);
+    host.stream(&[]);
+    // The last line of a prompt tells the time, which goes on.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    let other = Stream::of(&host.run(["go", "-m", "chat/other", "--json", "-c"]));
+    assert_eq!(other.all("model_changed")[0]["model"], "chat/other");
+    let third = Stream::of(&host.run(["go", "--json", "-c"]));
+    assert_eq!(third.lines[0]["model"], "chat/other");
+    assert!(third.all("model_changed").is_empty());
+    let systems: Vec<String> =
+        host.server.requests().iter().map(|r| r.body()["messages"][0].to_string()).collect();
+    assert_eq!(systems[0], systems[1]);
+    assert_eq!(systems[0], systems[2]);
+}
+
+#[test]
+fn a_fork_keeps_the_plan() {
+    let plan = call("plan_tool", json!({"todos": [{"id": "1", "content": "dig", "status": "completed"}]}));
+    let host = TestHost::new([plan, Step::text("first"), Step::text("second")]);
+    let first = host.stream(&[]);
+    let fork = host.stream(&["--continue", "--fork"]);
+    assert_eq!(fork.all("plan_update")[0]["plan"], first.all("plan_update")[0]["plan"]);
+    assert_eq!(fork.all("resumed_from")[0]["original_event_count"], first.lines.len() - 2);
+}
+
+#[test]
+fn a_session_from_another_folder_says_so_and_is_the_latest_here() {
+    let host = TestHost::new([Step::text("first"), Step::text("second"), Step::text("third")]);
+    let first = host.stream(&[]);
+    let id = first.lines[0]["session_id"].as_str().unwrap();
+    let elsewhere = host.home.join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    let run = |arguments: &[&str]| {
+        let arguments = [&["go", "-m", "chat/m", "--json"], arguments].concat();
+        let output = host.command(arguments).current_dir(&elsewhere).output().unwrap();
+        Stream::of(&crate::support::Ran::of(&output))
+    };
+    let second = run(&["--resume", id]);
+    assert!(second.notices()[0].contains("this session was at work in"), "{:?}", second.notices());
+    assert_eq!(run(&["--continue"]).lines[0]["session_id"], id);
+}
+
+#[test]
 fn a_fork_leaves_the_old_session_as_it_was() {
     let host = TestHost::new([Step::text("first"), Step::text("second")]);
     let first = host.stream(&[]);

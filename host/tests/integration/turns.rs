@@ -201,6 +201,18 @@ fn an_empty_answer_is_asked_for_again_and_then_told() {
     assert_eq!((ran.code, &ran.result()["result"]), (Some(0), &json!("here")));
     let ran = TestHost::new([Step::text("").repeat(3)]).stream(&[]);
     assert_eq!((ran.code, &ran.result()["subtype"]), (Some(1), &json!("empty_answer")));
+    assert!(ran.result()["error"].as_str().unwrap().contains("it ended with `stop`"), "{}", ran.result());
+    let filtered =
+        TestHost::new([Step::text("").finish("content_filter").repeat(3)]).run(["go", "-m", "chat/m"]);
+    assert!(
+        filtered.stderr.contains("an empty answer again (it ended with `content_filter`)"),
+        "{}",
+        filtered.stderr
+    );
+    // One empty answer after each step is no streak.
+    let read = || call("read", json!({"path": "a.txt"}));
+    let ran = TestHost::new([Step::text(""), read(), Step::text(""), Step::text("here")]).stream(&[]);
+    assert_eq!((ran.code, &ran.result()["result"]), (Some(0), &json!("here")));
 }
 
 #[test]
@@ -279,41 +291,15 @@ fn a_garbled_line_in_a_stream_is_skipped() {
 }
 
 #[test]
-fn an_overflow_makes_room_and_goes_on() {
-    let overflow = Step::error(
-        400,
-        r#"{"error": {"message": "This model's maximum context length is 1000 tokens", "code": "context_length_exceeded"}}"#,
-    );
-    let steps = [
-        call("read", json!({"path": "a.txt"})).repeat(6),
-        overflow,
-        Step::text("the summary"),
-        Step::text("done"),
-    ];
-    let host = TestHost::new(steps);
-    host.file("a.txt", &"some text\n".repeat(100));
+fn a_long_id_of_a_call_does_not_end_the_session() {
+    let host = TestHost::new([
+        call("read", json!({"path": "a.txt"})).call_ids(["x".repeat(300_000)]),
+        Step::text("ok"),
+    ]);
+    host.file("a.txt", "one\n");
     let ran = host.stream(&[]);
-    assert_eq!(
-        (ran.code, &ran.result()["result"]),
-        (Some(0), &json!("done")),
-        "{:?} {}",
-        ran.types(),
-        ran.stderr
-    );
-    assert_eq!(ran.all("compacted").len(), 1);
-    let last = host.server.requests().last().unwrap().body();
-    assert_eq!(messages(&last, "user")[0], "go");
-    assert!(messages(&last, "assistant").contains(&"the summary".to_owned()));
-    assert_eq!(ran.all("llm_call").iter().filter(|c| c["kind"] == "compaction").count(), 1);
-    assert_eq!(host.server.violations(), Vec::<String>::new());
-}
-
-#[test]
-fn a_conversation_that_cannot_shrink_ends_and_says_so() {
-    let overflow = Step::error(400, r#"{"error": {"message": "prompt is too long"}}"#);
-    let ran = TestHost::new([overflow.repeat(9)]).stream(&[]);
-    assert_ne!(ran.code, Some(0));
-    assert!(ran.result()["error"].as_str().is_some_and(|e| !e.is_empty()), "{}", ran.result());
+    assert_eq!((ran.code, ran.outputs()), (Some(0), vec!["     1\tone"]), "{}", ran.stderr);
+    assert_eq!(ran.all("tool_call")[0]["tool_call_id"], "call_1");
 }
 
 #[test]
@@ -395,6 +381,33 @@ fn an_interrupt_stops_a_stream_a_command_and_a_retry() {
             assert_eq!(ran.all("tool_state_change")[0]["state"], "cancelled");
         }
     }
+}
+
+#[test]
+fn an_interrupt_before_the_turn_stops_it() {
+    let gate = Gate::new();
+    let host = TestHost::new([Step::text("never seen").stall_after(0, &gate).repeat(9)]);
+    for _ in 0..5 {
+        let child = host
+            .command(["go", "-m", "chat/m", "--json"])
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        // The program listens; that is long before its turn begins.
+        let status = format!("/proc/{}/status", child.id());
+        let caught = || {
+            let status = std::fs::read_to_string(&status).unwrap_or_default();
+            let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or("0").trim();
+            u64::from_str_radix(mask, 16).unwrap_or(0)
+        };
+        poll(|| caught() & 0b10 != 0);
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        let ran = Stream::of(&crate::support::Ran::of(&child.wait_with_output().unwrap()));
+        assert_eq!((ran.code, &ran.result()["subtype"]), (Some(130), &json!("interrupted")));
+    }
+    gate.open();
 }
 
 #[test]

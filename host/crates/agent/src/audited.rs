@@ -13,9 +13,20 @@ use crate::session::Session;
 /// Characters of a target that are kept; the whole is in the session's file, under the digest.
 const TARGET: usize = 400;
 
+/// Characters of an id or a name that a model made up which are kept.
+const NAME: usize = 200;
+
+fn clip(text: &str, characters: usize) -> String {
+    text.chars().take(characters).collect()
+}
+
+fn clip_id(id: &ToolCallId) -> ToolCallId {
+    clip(id.as_str(), NAME).into()
+}
+
 impl Session {
     /// Adds a record to the session's chain. A call whose record cannot be written does not run.
-    pub(crate) fn audit(&mut self, act: Act) -> Result<(), StoreError> {
+    fn audit(&mut self, act: Act) -> Result<(), StoreError> {
         Ok(self.chain.append(act, false)?)
     }
 
@@ -61,14 +72,14 @@ impl Session {
         };
         let plugin = self.runtime.plugin(&call.name);
         self.audit(Act::Decision {
-            call: call.id.clone(),
-            tool: call.name.clone(),
+            call: clip_id(&call.id),
+            tool: clip(&call.name, NAME),
             component: plugin.map(|plugin| plugin.described.digest.clone()),
             arguments: digest(call.arguments.as_bytes()),
             tiers: tiers.clone(),
             verdict,
             rule: rule.clone(),
-            target: target.chars().take(TARGET).collect(),
+            target: clip(target, TARGET),
         })
     }
 
@@ -84,8 +95,8 @@ impl Session {
             Answer::Rejected { .. } => "rejected",
             Answer::Abandoned => "abandoned",
         };
-        let target = target.chars().take(TARGET).collect();
-        self.audit(Act::Answer { call: call.clone(), target, answer: answer.to_owned() })
+        let target = clip(target, TARGET);
+        self.audit(Act::Answer { call: clip_id(call), target, answer: answer.to_owned() })
     }
 
     pub(crate) fn audit_outcome(
@@ -96,10 +107,15 @@ impl Session {
         denial: Option<&PermissionDenial>,
     ) -> Result<(), StoreError> {
         self.audit(Act::Outcome {
-            call: call.clone(),
+            call: clip_id(call),
             success,
             output: digest(text.as_bytes()),
             refused: denial.map(|denial| denial.rule.clone()),
         })
+    }
+
+    /// Records that a call ended without an outcome of its own.
+    pub(crate) fn audit_unfinished(&mut self, call: &ToolCallId, why: &str) -> Result<(), StoreError> {
+        self.audit(Act::Unfinished { call: clip_id(call), why: why.to_owned() })
     }
 }

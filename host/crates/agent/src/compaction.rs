@@ -1,12 +1,11 @@
 //! Making room: older items are summarised, huge ones are replaced by a line, pairs are never split.
 
-use std::time::Instant;
-
 use protocol::{Assistant, Event, Item};
-use provider::{CompletionOptions, Delta, Effort, ProviderError};
+use provider::{CompletionOptions, Effort, Prompt, ProviderError};
 use tokio_util::sync::CancellationToken;
 
 use crate::session::Session;
+use crate::step::Purpose;
 use crate::turn::Fault;
 use crate::{StoreError, notes, transcript};
 
@@ -26,6 +25,8 @@ struct Cut {
     head: usize,
     /// The first item of the tail that stays.
     tail: usize,
+    /// What the person said last, if it is between the two: it is being worked on, and stays word for word.
+    request: Option<usize>,
 }
 
 impl Session {
@@ -55,43 +56,48 @@ impl Session {
         self.compact(cancel, self.prompt.estimated_tokens().saturating_sub(1)).await
     }
 
-    /// Compacts because the person asked for it.
+    /// Compacts because the person asked for it. Ends with `compacted`, also when there was nothing to do.
     pub(crate) async fn compact_now(&mut self) -> Result<(), StoreError> {
-        let cancel = self.interrupt.begin();
+        let cancel = self.interrupt.token();
+        let before = self.context_tokens();
         if cut(&self.items).is_none() {
-            return self.notice("nothing to compact yet").await;
+            self.notice("there is nothing to summarise yet").await?;
         }
-        match self.compact(&cancel, u64::MAX).await {
-            Ok(()) => Ok(()),
-            Err(Fault::Interrupted) => self.journal.emit(Event::Interrupted {}).await,
-            Err(Fault::Provider(error)) => {
-                self.notice(format!("compaction failed: {}", error.user_message())).await
+        let shrunk = self.shrink(&cancel).await;
+        self.interrupt.reset();
+        match shrunk {
+            Ok(()) => {
+                let event = Event::Compacted { old_tokens: before, new_tokens: self.context_tokens() };
+                self.journal.emit(event).await
             }
-            Err(Fault::Terminated) => {
-                self.ended = true;
-                Ok(())
-            }
-            Err(Fault::Store(error)) => Err(error),
+            Err(fault) => self.say_fault(fault).await,
         }
     }
 
     /// Summarises and shortens. More than `limit` tokens afterwards end the conversation.
     async fn compact(&mut self, cancel: &CancellationToken, limit: u64) -> Result<(), Fault> {
         let before = self.context_tokens();
-        if let Some(Cut { head, tail }) = cut(&self.items) {
-            let summary = self.summarise(head, tail, cancel).await?;
-            let summary = Assistant { content: Some(summary), summary: true, ..Assistant::default() };
-            self.items.splice(head..tail, [Item::Assistant(summary)]);
-        }
-        let huge = HUGE_TOKENS.min(self.model.context_window() / 4);
-        shorten(&mut self.items, huge);
-        self.journal.transcript(&self.items).await?;
-        self.encode();
+        self.shrink(cancel).await?;
         let after = self.context_tokens();
         if after != before {
             self.journal.emit(Event::Compacted { old_tokens: before, new_tokens: after }).await?;
         }
         if after > limit { self.terminate(after, limit).await } else { Ok(()) }
+    }
+
+    /// Replaces older items by a summary and huge ones by a line.
+    async fn shrink(&mut self, cancel: &CancellationToken) -> Result<(), Fault> {
+        if let Some(Cut { head, tail, request }) = cut(&self.items) {
+            let content = Some(self.summarise(head, tail, cancel).await?);
+            let summary = Item::Assistant(Assistant { content, summary: true, ..Assistant::default() });
+            let request = request.map(|at| self.items[at].clone());
+            self.items.splice(head..tail, std::iter::once(summary).chain(request));
+        }
+        let huge = HUGE_TOKENS.min(self.model.context_window() / 4);
+        shorten(&mut self.items, huge);
+        self.journal.transcript(&self.items).await?;
+        self.encode();
+        Ok(())
     }
 
     async fn terminate(&mut self, usage: u64, limit: u64) -> Result<(), Fault> {
@@ -108,52 +114,64 @@ impl Session {
         Err(Fault::Terminated)
     }
 
-    /// Asks the model for a summary of the items that go.
+    /// Asks the model for a summary of the items that go. Where none can be made the items go all the
+    /// same: a conversation that does not fit cannot go on with them.
     async fn summarise(
         &mut self,
         head: usize,
         tail: usize,
         cancel: &CancellationToken,
     ) -> Result<String, Fault> {
-        let window = self.model.context_window();
+        let summary = match self.complete(Purpose::Summary { until: tail }, cancel).await {
+            Ok(completion) => completion.text,
+            Err(Fault::Provider(error)) if cannot_be_asked(&error) => {
+                self.notice(format!("no summary could be made: {error}")).await?;
+                None
+            }
+            Err(fault) => return Err(fault),
+        };
+        let left_out = tail - head;
+        Ok(summary
+            .unwrap_or_else(|| format!("[{left_out} earlier items were left out; no summary could be made]")))
+    }
+
+    /// The conversation up to an item, for a summary.
+    pub(crate) fn summary_prompt(&self, until: usize) -> Prompt {
         let mut prompt = self.model.prompt(&self.system, &self.tools);
-        for item in self.items[..tail].iter().map(brief) {
+        for item in self.items[..until].iter().map(brief) {
             prompt.push(&item);
         }
         prompt.push(&Item::User { content: notes::SUMMARISE.to_owned(), note: true });
-        let options = CompletionOptions {
-            stream: false,
-            effort: self.settings.effort.map(|_| Effort::High),
-            max_output_tokens: Some(u32::try_from(window / 10).unwrap_or(u32::MAX)),
-            tools: false,
-        };
-        let started = Instant::now();
-        let work = async {
-            let mut stream = self.model.complete(&prompt, &options).await?;
-            while let Some(Delta::Text(_) | Delta::Reasoning(_)) = stream.next().await? {}
-            Ok::<_, ProviderError>(stream.finish())
-        };
-        let completion = tokio::select! {
-            biased;
-            () = cancel.cancelled() => return Err(Fault::Interrupted),
-            completion = work => completion.map_err(Fault::Provider)?,
-        };
-        self.record(&completion, started.elapsed(), "compaction").await?;
-        let kept = tail.saturating_sub(head);
-        Ok(completion
-            .text
-            .unwrap_or_else(|| format!("[{kept} earlier items were left out; no summary could be made]")))
+        prompt
     }
+
+    pub(crate) fn summary_options(&self) -> CompletionOptions {
+        let tokens = self.model.context_window() / 10;
+        CompletionOptions {
+            stream: false,
+            effort: self.effort.map(|effort| effort.min(Effort::High)),
+            max_output_tokens: Some(u32::try_from(tokens).unwrap_or(u32::MAX)),
+            tools: false,
+        }
+    }
+}
+
+/// Whether the summary itself is what the provider does not take, so that asking later would not help.
+fn cannot_be_asked(error: &ProviderError) -> bool {
+    error.is_overflow() || matches!(error, ProviderError::Refused { .. } | ProviderError::Protocol { .. })
 }
 
 /// Finds what can go: the tail begins at something the person said, or where a step begins.
 fn cut(items: &[Item]) -> Option<Cut> {
+    let said = |item: &Item| matches!(item, Item::User { note: false, .. });
     let head = items.iter().position(|i| matches!(i, Item::User { .. })).map_or(0, |first| first + 1);
     let latest = items.len().checked_sub(TAIL)?;
     let begins = |k: &usize| !matches!(items[*k], Item::Tool { .. });
     let tail = (head..=latest).rev().find(begins)?;
+    let request = items.iter().rposition(said).filter(|at| (head..tail).contains(at));
     // A summary that stands for one item only gains nothing.
-    (tail > head + 1).then_some(Cut { head, tail })
+    let summarised = tail - head - usize::from(request.is_some());
+    (summarised > 1).then_some(Cut { head, tail, request })
 }
 
 /// An item as the summary is made from it.
@@ -202,8 +220,21 @@ mod tests {
     fn one_message_with_many_steps_can_be_compacted() {
         let items = steps(20);
         let cut = cut(&items).unwrap();
-        assert_eq!(cut, Cut { head: 1, tail: 35 });
+        assert_eq!(cut, Cut { head: 1, tail: 35, request: None });
         assert!(matches!(items[cut.tail], Item::Assistant(_)));
+    }
+
+    #[test]
+    fn the_request_that_is_worked_on_stays() {
+        let mut items = steps(4);
+        items.push(user("now this"));
+        items.extend(steps(10).split_off(1));
+        assert_eq!(cut(&items), Some(Cut { head: 1, tail: 23, request: Some(9) }));
+        // Once more: a summary and a request that stands behind it already are nothing to summarise.
+        assert_eq!(
+            cut(&[vec![user("go"), calls(&[]), user("now this")], steps(3).split_off(1)].concat()),
+            None
+        );
     }
 
     #[test]

@@ -73,6 +73,12 @@ impl Journal {
         self.file.append(&[Line::Transcript { items: Cow::Borrowed(items) }])
     }
 
+    /// Writes the system prompt of the conversation.
+    pub(crate) async fn system(&mut self, text: &str) -> Result<(), StoreError> {
+        self.flush().await?;
+        self.file.append(&[Line::System { text: Cow::Borrowed(text) }])
+    }
+
     /// Takes streamed text. It is written and shown by the next event, or when [`Journal::due`] says so.
     pub(crate) fn text(&mut self, piece: &str) {
         self.text.push_str(piece);

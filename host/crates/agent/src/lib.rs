@@ -4,8 +4,10 @@ mod approval;
 mod audited;
 mod compaction;
 mod guard;
+mod interrupt;
 mod journal;
 mod notes;
+mod operations;
 mod persist;
 mod questions;
 mod session;
@@ -15,7 +17,6 @@ mod transcript;
 mod turn;
 
 pub use approval::Mode;
+pub use interrupt::Interrupt;
 pub use persist::{Saved, SavedHeader, SessionStore, StoreError};
-pub use session::{
-    AgentSettings, Handle, Interrupt, Resumed, SessionConfig, Start, StartError, SystemPrompt, start,
-};
+pub use session::{AgentSettings, Handle, Resumed, SessionConfig, Start, StartError, SystemPrompt, start};

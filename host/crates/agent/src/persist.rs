@@ -58,6 +58,10 @@ pub(crate) enum Line<'a> {
         at: String,
         event: std::borrow::Cow<'a, Event>,
     },
+    /// The system prompt of the conversation from here on.
+    System {
+        text: std::borrow::Cow<'a, str>,
+    },
     /// An entry of the transcript.
     Item {
         at: String,
@@ -75,6 +79,8 @@ pub struct Saved {
     pub header: SavedHeader,
     /// The model that was used last.
     pub model: String,
+    /// The system prompt of the conversation.
+    pub system: Option<String>,
     pub items: Vec<Item>,
     pub plan: Vec<PlanItem>,
     pub events: usize,
@@ -95,6 +101,8 @@ pub struct SessionStore {
 pub(crate) struct SessionFile {
     pub(crate) file: File,
     pub(crate) path: PathBuf,
+    /// Its length in bytes.
+    length: u64,
 }
 
 impl SessionStore {
@@ -155,7 +163,7 @@ impl SessionStore {
         entries.filter(|e| e.path().join(FILE).is_file()).filter_map(|e| e.file_name().into_string().ok())
     }
 
-    /// Starts a session's file and makes it the latest of its workspace.
+    /// Starts a session's file.
     pub(crate) fn create(
         &self,
         id: &SessionId,
@@ -171,7 +179,7 @@ impl SessionStore {
             .mode(0o600)
             .open(&path)
             .map_err(|e| at(&path, e))?;
-        let mut file = lock(SessionFile { file, path }, id)?;
+        let mut file = lock(SessionFile { file, path, length: 0 }, id)?;
         let header = SavedHeader {
             version: VERSION,
             session_id: id.clone(),
@@ -180,7 +188,6 @@ impl SessionStore {
             model: model.to_owned(),
         };
         file.append(&[Line::Session(header)])?;
-        self.point(workspace, id)?;
         Ok(file)
     }
 
@@ -188,9 +195,8 @@ impl SessionStore {
     pub(crate) fn open(&self, id: &SessionId) -> Result<(SessionFile, Saved), StoreError> {
         let path = self.dir(id).join(FILE);
         let file = OpenOptions::new().read(true).append(true).open(&path).map_err(|e| at(&path, e))?;
-        let mut file = lock(SessionFile { file, path }, id)?;
+        let mut file = lock(SessionFile { file, path, length: 0 }, id)?;
         let saved = file.replay()?;
-        self.point(&saved.header.workspace, id)?;
         Ok((file, saved))
     }
 
@@ -204,7 +210,8 @@ impl SessionStore {
         replay(&path, &file).map(|(saved, _)| saved)
     }
 
-    fn point(&self, workspace: &Path, id: &SessionId) -> Result<(), StoreError> {
+    /// Makes a session the latest of a workspace.
+    pub(crate) fn point(&self, workspace: &Path, id: &SessionId) -> Result<(), StoreError> {
         let pointer = self.pointer(workspace);
         let folder = pointer.parent().unwrap_or(&self.root);
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|e| at(folder, e))?;
@@ -214,10 +221,8 @@ impl SessionStore {
     }
 
     fn pointer(&self, workspace: &Path) -> PathBuf {
-        use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-        let mut hasher = DefaultHasher::new();
-        workspace.hash(&mut hasher);
-        self.root.with_file_name("latest").join(format!("{:016x}", hasher.finish()))
+        let name = audit::digest(workspace.as_os_str().as_encoded_bytes());
+        self.root.with_file_name("latest").join(name)
     }
 }
 
@@ -229,7 +234,17 @@ impl SessionFile {
             serde_json::to_writer(&mut text, line).map_err(|e| at(&self.path, e.into()))?;
             text.push(b'\n');
         }
-        self.file.write_all(&text).map_err(|e| at(&self.path, e))
+        self.write(&text)
+    }
+
+    fn write(&mut self, text: &[u8]) -> Result<(), StoreError> {
+        if let Err(source) = self.file.write_all(text) {
+            // The next line must not be glued to a part of this one.
+            let _ = self.file.set_len(self.length);
+            return Err(at(&self.path, source));
+        }
+        self.length += text.len() as u64;
+        Ok(())
     }
 
     /// A handle for flushing to the disk on another thread.
@@ -239,10 +254,10 @@ impl SessionFile {
 
     fn replay(&mut self) -> Result<Saved, StoreError> {
         let (saved, torn) = replay(&self.path, &self.file)?;
-        self.file.seek(SeekFrom::End(0)).map_err(|e| at(&self.path, e))?;
+        self.length = self.file.seek(SeekFrom::End(0)).map_err(|e| at(&self.path, e))?;
         if torn {
             // The next line must not be glued to what is left of the last one.
-            self.file.write_all(b"\n").map_err(|e| at(&self.path, e))?;
+            self.write(b"\n")?;
         }
         Ok(saved)
     }
@@ -298,6 +313,7 @@ fn replay(path: &Path, file: &File) -> Result<(Saved, bool), StoreError> {
 #[derive(Default)]
 struct Fold {
     model: String,
+    system: Option<String>,
     items: Vec<Item>,
     plan: Vec<PlanItem>,
     events: usize,
@@ -312,6 +328,7 @@ impl Fold {
     fn line(&mut self, line: Line<'_>) {
         match line {
             Line::Session(_) => {}
+            Line::System { text } => self.system = Some(text.into_owned()),
             Line::Transcript { items } => self.items = items.into_owned(),
             Line::Item { item, .. } => self.item(item.into_owned()),
             Line::Event { event, .. } => {
@@ -362,6 +379,7 @@ impl Fold {
         Saved {
             header,
             model: self.model,
+            system: self.system,
             items: self.items,
             plan: self.plan,
             events: self.events,
@@ -405,6 +423,7 @@ mod tests {
         let (_dir, store, id) = store();
         let workspace = Path::new("/w");
         let mut file = store.create(&id, workspace, "m").unwrap();
+        store.point(workspace, &id).unwrap();
         file.append(&[item(user("hi")), chunk("Hel"), chunk("lo")]).unwrap();
         let path = file.path.clone();
         drop(file);

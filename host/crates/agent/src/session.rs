@@ -1,18 +1,18 @@
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use audit::{AuditLog, Chain};
-use protocol::{ErrorKind, Event, Item, Operation, PlanItem, SessionId, Submission, ToolSpec};
+use protocol::{ErrorKind, Event, Item, PlanItem, SessionId, Submission, ToolSpec};
 use provider::{Effort, Model, Prompt, Providers};
 use runtime::{PluginRuntime, SessionContext, Workplace};
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 use crate::guard::Guard;
 use crate::journal::Journal;
-use crate::persist::{Saved, SessionFile};
-use crate::{Mode, SessionStore, StoreError, transcript};
+use crate::persist::Saved;
+use crate::{Interrupt, Mode, SessionStore, StoreError};
 
 /// Operations and events that wait at most; whoever sends more waits.
 const CHANNEL: usize = 64;
@@ -102,24 +102,6 @@ pub struct Resumed {
     pub unknown_outcomes: Vec<String>,
 }
 
-/// Stops the running turn. It is no operation: it does not wait for its turn.
-#[derive(Clone, Debug, Default)]
-pub struct Interrupt(Arc<Mutex<CancellationToken>>);
-
-impl Interrupt {
-    /// Stops what runs now; the session goes on with the next operation.
-    pub fn interrupt(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).cancel();
-    }
-
-    /// A token for a new turn.
-    pub(crate) fn begin(&self) -> CancellationToken {
-        let token = CancellationToken::new();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&token);
-        token
-    }
-}
-
 /// The state of a conversation. One task owns it.
 pub(crate) struct Session {
     pub(crate) id: SessionId,
@@ -137,6 +119,8 @@ pub(crate) struct Session {
     pub(crate) system: String,
     pub(crate) tools: Arc<[ToolSpec]>,
     pub(crate) settings: AgentSettings,
+    /// The effort that the model takes: the one of the settings, or less.
+    pub(crate) effort: Option<Effort>,
     pub(crate) journal: Journal,
     pub(crate) items: Vec<Item>,
     /// The items, encoded for the model's wire.
@@ -204,12 +188,15 @@ pub fn start(config: SessionConfig) -> Result<Handle, StartError> {
     let saved_model = opened.as_ref().map(|(_, saved)| saved.model.clone());
     let model = providers.resolve(&model.or(saved_model).unwrap_or(default_model))?;
     let id = if let Start::Continue(from) = &start { from.clone() } else { id };
+    // A session whose records cannot be written does not begin, and leaves nothing behind.
+    let chain = audit.session(&id).map_err(StoreError::from)?;
+    audit.check_writable().map_err(StoreError::from)?;
     let (file, saved) = match opened {
         Some((Some(file), saved)) => (file, Some(saved)),
         other => (store.create(&id, workplace.workspace(), model.id())?, other.map(|(_, saved)| saved)),
     };
     let context = Arc::new(workplace.open(id.clone(), &store.dir(&id))?);
-    let chain = audit.session(&id).map_err(StoreError::from)?;
+    store.point(workplace.workspace(), &id)?;
     let (operations, receiver) = mpsc::channel(CHANNEL);
     let (sender, events) = mpsc::channel(CHANNEL);
     let system = system_prompt();
@@ -228,6 +215,7 @@ pub fn start(config: SessionConfig) -> Result<Handle, StartError> {
         system_prompt,
         system,
         tools: tools.into(),
+        effort: settings.effort,
         settings,
         journal: Journal::new(file, sender),
         items: Vec::new(),
@@ -242,10 +230,10 @@ pub fn start(config: SessionConfig) -> Result<Handle, StartError> {
         interrupt: interrupt.clone(),
         ended: false,
     };
+    let opening = Opening::of(&start, saved.as_ref(), &session);
     let resumed = saved.map(|saved| session.restore(saved));
     session.audit_start()?;
-    let origin = start;
-    let task = tokio::spawn(session.run(origin));
+    let task = tokio::spawn(session.run(opening));
     let suggestions = providers.suggestions().iter().map(|s| (s.id.clone(), s.label.clone())).collect();
     Ok(Handle {
         session: id,
@@ -261,6 +249,35 @@ pub fn start(config: SessionConfig) -> Result<Handle, StartError> {
     })
 }
 
+/// What a session says before it is ready.
+struct Opening {
+    /// Where it comes from, with how many events.
+    fork: Option<(SessionId, usize)>,
+    /// The folder that it was at work in before, if it is another one now.
+    elsewhere: Option<PathBuf>,
+    /// It goes on with another model than before.
+    model_changed: bool,
+    /// Its file has the system prompt.
+    knows_system: bool,
+}
+
+impl Opening {
+    fn of(start: &Start, saved: Option<&Saved>, session: &Session) -> Self {
+        let continues = matches!(start, Start::Continue(_));
+        let fork = match (start, saved) {
+            (Start::Fork(from), Some(saved)) => Some((from.clone(), saved.events)),
+            _ => None,
+        };
+        let before = saved.map(|saved| saved.header.workspace.clone());
+        Self {
+            fork,
+            elsewhere: before.filter(|folder| folder != session.workplace.workspace()),
+            model_changed: continues && saved.is_some_and(|saved| saved.model != session.model.id()),
+            knows_system: continues && saved.is_some_and(|saved| session.earlier_system(saved).is_some()),
+        }
+    }
+}
+
 impl Session {
     fn restore(&mut self, saved: Saved) -> Resumed {
         let resumed = Resumed {
@@ -268,11 +285,20 @@ impl Session {
             dropped: saved.dropped,
             unknown_outcomes: saved.unknown_outcomes.iter().map(ToString::to_string).collect(),
         };
+        if let Some(system) = self.earlier_system(&saved) {
+            self.system = system.to_owned();
+        }
         self.turns = saved.items.iter().filter(|i| matches!(i, Item::User { note: false, .. })).count();
         self.plan = saved.plan;
         self.items = saved.items;
         self.encode();
         resumed
+    }
+
+    /// The system prompt that the conversation began with, if it still holds. A provider's cache knows it
+    /// byte for byte.
+    fn earlier_system<'a>(&self, saved: &'a Saved) -> Option<&'a str> {
+        saved.system.as_deref().filter(|earlier| says_the_same(earlier, &self.system))
     }
 
     /// Encodes the whole transcript anew: after a change of the model or of what came before.
@@ -284,8 +310,8 @@ impl Session {
         self.counted = None;
     }
 
-    async fn run(mut self, origin: Start) {
-        if let Err(error) = self.operate(origin).await {
+    async fn run(mut self, opening: Opening) {
+        if let Err(error) = self.operate(opening).await {
             self.journal
                 .show_unsaved(Event::Error { error: error.to_string(), kind: ErrorKind::Internal })
                 .await;
@@ -293,20 +319,8 @@ impl Session {
         self.context.wall().shutdown().await;
     }
 
-    async fn operate(&mut self, origin: Start) -> Result<(), StoreError> {
-        if let Start::Fork(from) = &origin {
-            let (path, id) = (self.store.dir(from).display().to_string(), from.to_string());
-            let event = Event::ResumedFrom {
-                path,
-                original_session_id: id,
-                original_event_count: self.items.len(),
-                forked: true,
-            };
-            self.journal.emit(event).await?;
-            self.journal.transcript(&self.items).await?;
-        }
-        let tool_count = self.tools.len();
-        self.journal.emit(Event::Ready { message: format!("{tool_count} tools"), tool_count }).await?;
+    async fn operate(&mut self, opening: Opening) -> Result<(), StoreError> {
+        self.open(opening).await?;
         while !self.ended {
             let Some(submission) = self.next_submission().await else {
                 break;
@@ -319,129 +333,48 @@ impl Session {
         self.journal.sync().await
     }
 
+    /// Says where the session comes from, and what is not as it was.
+    async fn open(&mut self, opening: Opening) -> Result<(), StoreError> {
+        let Opening { fork, elsewhere, model_changed, knows_system } = opening;
+        if let Some((from, original_event_count)) = fork {
+            let event = Event::ResumedFrom {
+                path: self.store.dir(&from).display().to_string(),
+                original_session_id: from.to_string(),
+                original_event_count,
+                forked: true,
+            };
+            self.journal.emit(event).await?;
+            self.journal.transcript(&self.items).await?;
+            if !self.plan.is_empty() {
+                self.journal.emit(Event::PlanUpdate { plan: self.plan.clone() }).await?;
+            }
+        }
+        if !knows_system {
+            self.journal.system(&self.system).await?;
+        }
+        if let Some(folder) = elsewhere {
+            let now = self.workplace.workspace().display();
+            let before = folder.display();
+            self.notice(format!("this session was at work in {before}; it goes on in {now}")).await?;
+        }
+        if model_changed {
+            self.say_model().await?;
+        }
+        let tool_count = self.tools.len();
+        self.journal.emit(Event::Ready { message: format!("{tool_count} tools"), tool_count }).await
+    }
+
     async fn next_submission(&mut self) -> Option<Submission> {
         match self.queue.pop_front() {
             Some(submission) => Some(submission),
             None => self.operations.recv().await,
         }
     }
+}
 
-    async fn operation(&mut self, operation: Operation) -> Result<(), StoreError> {
-        match operation {
-            Operation::UserInput { text } => self.turn(text).await,
-            Operation::ExecApproval { .. } => self.refuse("nothing waits for an approval").await,
-            Operation::Undo => self.undo().await,
-            Operation::Compact => self.compact_now().await,
-            Operation::New { clear_screen } => self.begin_new(clear_screen).await,
-            Operation::Resume { path } => self.resume(&path).await,
-            Operation::SetModel { model } => self.set_model(&model).await,
-            Operation::Shutdown => {
-                self.ended = true;
-                Ok(())
-            }
-        }
-    }
-
-    async fn refuse(&mut self, error: impl Into<String>) -> Result<(), StoreError> {
-        self.journal.emit(Event::Error { error: error.into(), kind: ErrorKind::Internal }).await
-    }
-
-    async fn undo(&mut self) -> Result<(), StoreError> {
-        if transcript::undo(&mut self.items) > 0 {
-            self.journal.transcript(&self.items).await?;
-            self.encode();
-        }
-        self.journal.emit(Event::UndoComplete {}).await
-    }
-
-    async fn set_model(&mut self, id: &str) -> Result<(), StoreError> {
-        match self.providers.resolve(id) {
-            Err(error) => self.refuse(error.to_string()).await,
-            Ok(model) => {
-                self.model = model;
-                self.window_checked = false;
-                self.encode();
-                let (model, route, payer) = (
-                    self.model.id().to_owned(),
-                    self.model.route().to_owned(),
-                    self.model.payer().to_owned(),
-                );
-                self.journal.emit(Event::ModelChanged { model, route, payer }).await
-            }
-        }
-    }
-
-    async fn begin_new(&mut self, clear_screen: bool) -> Result<(), StoreError> {
-        let id = SessionId::from(uuid::Uuid::new_v4().to_string());
-        let file = self.store.create(&id, self.workplace.workspace(), self.model.id())?;
-        let context = match self.workplace.open(id.clone(), &self.store.dir(&id)) {
-            Ok(context) => Arc::new(context),
-            Err(error) => return self.refuse(format!("new chat failed: {error}")).await,
-        };
-        let saved_path = (!self.items.is_empty()).then(|| self.journal.path());
-        let event = Event::NewComplete {
-            session_id: id.to_string(),
-            previous_session_id: self.id.to_string(),
-            previous_turn_count: self.turns,
-            previous_message_count: self.items.len(),
-            saved_path,
-            clear_screen,
-        };
-        self.switch(id, file, context).await?;
-        self.items.clear();
-        self.plan.clear();
-        self.guard = Guard::default();
-        self.turns = 0;
-        self.allowed.clear();
-        self.system = (self.system_prompt)();
-        self.encode();
-        self.journal.emit(event).await
-    }
-
-    /// Ends the session that was, and goes on as another.
-    async fn switch(
-        &mut self,
-        id: SessionId,
-        file: SessionFile,
-        context: Arc<SessionContext>,
-    ) -> Result<(), StoreError> {
-        let chain = self.audit_log.session(&id)?;
-        self.audit_end()?;
-        self.journal.sync().await?;
-        self.journal.switch(file);
-        std::mem::replace(&mut self.context, context).wall().shutdown().await;
-        self.chain = chain;
-        self.id = id;
-        self.audit_start()
-    }
-
-    async fn resume(&mut self, text: &str) -> Result<(), StoreError> {
-        let opened = self.store.find(text).and_then(|id| Ok((id.clone(), self.store.open(&id)?)));
-        let (id, (file, saved)) = match opened {
-            Ok(opened) => opened,
-            Err(error) => return self.refuse(format!("resume failed: {error}")).await,
-        };
-        let context = match self.workplace.open(id.clone(), &self.store.dir(&id)) {
-            Ok(context) => Arc::new(context),
-            Err(error) => return self.refuse(format!("resume failed: {error}")).await,
-        };
-        self.switch(id, file, context).await?;
-        let saved_model = self.providers.resolve(&saved.model);
-        let invalid_saved_model = saved_model.is_err().then(|| saved.model.clone());
-        if let Ok(model) = saved_model {
-            self.model = model;
-            self.window_checked = false;
-        }
-        let resumed = self.restore(saved);
-        let event = Event::ResumeComplete {
-            path: self.journal.path(),
-            restored_count: resumed.items,
-            dropped_count: resumed.dropped,
-            model_name: self.model.id().to_owned(),
-            invalid_saved_model,
-            forked: false,
-            had_redacted_content: false,
-        };
-        self.journal.emit(event).await
-    }
+/// Whether two system prompts differ in nothing but their last line, which tells when the conversation
+/// began.
+fn says_the_same(one: &str, other: &str) -> bool {
+    let without_last = |text: &str| text.trim_end().rsplit_once('\n').map(|(rest, _)| rest.to_owned());
+    one == other || without_last(one).is_some_and(|rest| without_last(other) == Some(rest))
 }

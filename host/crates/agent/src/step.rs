@@ -23,16 +23,39 @@ struct Failed {
     shown: bool,
 }
 
+/// What a completion is for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Purpose {
+    /// The next step of the turn.
+    Step,
+    /// A summary of the transcript before this item.
+    Summary { until: usize },
+}
+
+impl Purpose {
+    /// Its word in the books.
+    fn kind(self) -> &'static str {
+        match self {
+            Self::Step => "main",
+            Self::Summary { .. } => "compaction",
+        }
+    }
+}
+
 impl Session {
-    /// Gets one answer of the model to the transcript as it is.
-    pub(crate) async fn complete(&mut self, cancel: &CancellationToken) -> Result<Completion, Fault> {
+    /// Gets one answer of the model: tried again after what may pass, healed where the request is at fault.
+    pub(crate) async fn complete(
+        &mut self,
+        purpose: Purpose,
+        cancel: &CancellationToken,
+    ) -> Result<Completion, Fault> {
         let mut attempts = 0;
         let mut heals = 0;
         loop {
             let started = Instant::now();
-            let failed = match self.attempt(cancel).await? {
+            let failed = match self.attempt(purpose, cancel).await? {
                 Ok(completion) => {
-                    self.record(&completion, started.elapsed(), "main").await?;
+                    self.record(&completion, started.elapsed(), purpose.kind()).await?;
                     return Ok(completion);
                 }
                 Err(failed) => failed,
@@ -61,12 +84,19 @@ impl Session {
         }
     }
 
-    async fn attempt(&mut self, cancel: &CancellationToken) -> Result<Result<Completion, Failed>, Fault> {
-        let options = self.options();
+    async fn attempt(
+        &mut self,
+        purpose: Purpose,
+        cancel: &CancellationToken,
+    ) -> Result<Result<Completion, Failed>, Fault> {
+        let (prompt, options) = match purpose {
+            Purpose::Step => (None, self.options()),
+            Purpose::Summary { until } => (Some(self.summary_prompt(until)), self.summary_options()),
+        };
         let sent = tokio::select! {
             biased;
             () = cancel.cancelled() => return Err(Fault::Interrupted),
-            sent = self.model.complete(&self.prompt, &options) => sent,
+            sent = self.model.complete(prompt.as_ref().unwrap_or(&self.prompt), &options) => sent,
         };
         let mut stream = match sent {
             Ok(stream) => stream,
@@ -78,7 +108,9 @@ impl Session {
             let next = tokio::select! {
                 biased;
                 () = cancel.cancelled() => {
-                    self.keep_partial(stream.partial_text()).await?;
+                    if options.stream {
+                        self.keep_partial(stream.partial_text()).await?;
+                    }
                     return Err(Fault::Interrupted);
                 }
                 () = until(due) => {
@@ -109,7 +141,7 @@ impl Session {
     fn options(&self) -> CompletionOptions {
         CompletionOptions {
             stream: self.settings.stream,
-            effort: self.settings.effort,
+            effort: self.effort,
             max_output_tokens: None,
             tools: true,
         }
@@ -117,7 +149,7 @@ impl Session {
 
     /// Text of an answer that did not end is kept: it was said.
     async fn keep_partial(&mut self, text: &str) -> Result<(), StoreError> {
-        if self.settings.stream && !text.is_empty() {
+        if !text.is_empty() {
             self.say(Some(text.to_owned()), Vec::new(), None).await?;
             self.journal.emit(Event::AssistantStreamEnd {}).await?;
         }
@@ -125,7 +157,7 @@ impl Session {
     }
 
     /// Keeps the books and shows what is left to show.
-    pub(crate) async fn record(
+    async fn record(
         &mut self,
         completion: &Completion,
         took: Duration,
@@ -175,17 +207,17 @@ impl Session {
     async fn heal(&mut self, error: &ProviderError) -> Result<bool, StoreError> {
         let log = match error {
             ProviderError::EffortRejected { .. } => {
-                let Some(effort) = self.settings.effort else {
+                let Some(effort) = self.effort else {
                     return Ok(false);
                 };
-                self.settings.effort = lower(effort);
-                match self.settings.effort {
+                self.effort = lower(effort);
+                match self.effort {
                     Some(lower) => format!("the model does not take effort {effort}; using {lower}"),
                     None => format!("the model does not take effort {effort}; using none"),
                 }
             }
-            ProviderError::ThinkingUnsupported { .. } if self.settings.effort.is_some() => {
-                self.settings.effort = None;
+            ProviderError::ThinkingUnsupported { .. } if self.effort.is_some() => {
+                self.effort = None;
                 "the model does not reason; effort is off".to_owned()
             }
             ProviderError::BadThinkingSignature { .. } => {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use audit::Act;
 use protocol::{
     ApprovalRequest, Event, Invocation, Item, PermissionDenial, PlanItem, Tier, ToolCall, ToolCallId,
     ToolResult,
@@ -250,7 +249,7 @@ impl Session {
         why: &str,
     ) -> Result<(), StoreError> {
         for call in calls {
-            self.audit(Act::Unfinished { call: call.id.clone(), why: why.to_owned() })?;
+            self.audit_unfinished(&call.id, why)?;
             let item = Item::Tool {
                 tool_call_id: call.id.clone(),
                 tool: call.name.clone(),

@@ -5,6 +5,7 @@ use provider::{Completion, FinishReason, ProviderError};
 use tokio_util::sync::CancellationToken;
 
 use crate::session::Session;
+use crate::step::Purpose;
 use crate::{StoreError, guard, notes};
 
 /// What ends a turn before its time.
@@ -35,27 +36,42 @@ const OVERFLOWS: u32 = 2;
 impl Session {
     /// Runs a turn on what the person said.
     pub(crate) async fn turn(&mut self, text: String) -> Result<(), StoreError> {
-        let cancel = self.interrupt.begin();
-        self.check_window().await?;
+        let cancel = self.interrupt.token();
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => {}
+            checked = self.check_window() => checked?,
+        }
         let item = Item::User { content: text, note: false };
         self.journal.item_and_event(&item, Event::Processing { message: "processing".to_owned() }).await?;
         self.remember(item);
         let ended = self.steps(&cancel).await;
         self.turns += 1;
+        self.interrupt.reset();
         match ended {
             Ok(Ended { final_response, reason }) => {
                 let history_size = self.items.len();
                 self.journal.emit(Event::TurnComplete { history_size, final_response, reason }).await?;
             }
-            Err(Fault::Interrupted) => self.journal.emit(Event::Interrupted {}).await?,
-            Err(Fault::Provider(error)) => {
-                let kind = if error.is_credentials() { ErrorKind::Credentials } else { ErrorKind::Provider };
-                self.journal.emit(Event::Error { error: error.user_message(), kind }).await?;
-            }
-            Err(Fault::Terminated) => self.ended = true,
-            Err(Fault::Store(error)) => return Err(error),
+            Err(fault) => self.say_fault(fault).await?,
         }
         self.journal.sync().await
+    }
+
+    /// Says what ended a turn, or another operation, before its time.
+    pub(crate) async fn say_fault(&mut self, fault: Fault) -> Result<(), StoreError> {
+        match fault {
+            Fault::Interrupted => self.journal.emit(Event::Interrupted {}).await,
+            Fault::Provider(error) => {
+                let kind = if error.is_credentials() { ErrorKind::Credentials } else { ErrorKind::Provider };
+                self.journal.emit(Event::Error { error: error.user_message(), kind }).await
+            }
+            Fault::Terminated => {
+                self.ended = true;
+                Ok(())
+            }
+            Fault::Store(error) => Err(error),
+        }
     }
 
     /// Adds an item to the transcript. It must have been written.
@@ -82,14 +98,14 @@ impl Session {
     async fn steps(&mut self, cancel: &CancellationToken) -> Result<Ended, Fault> {
         let mut steps = 0_u32;
         let mut overflows = 0;
-        let mut asked_again = false;
+        let mut empty = 0_u32;
         while self.settings.max_iterations.is_none_or(|limit| steps < limit) {
             if cancel.is_cancelled() {
                 return Err(Fault::Interrupted);
             }
             self.make_room(cancel).await?;
             self.correct().await?;
-            let completion = match self.complete(cancel).await {
+            let completion = match self.complete(Purpose::Step, cancel).await {
                 Err(Fault::Provider(error)) if error.is_overflow() && overflows < OVERFLOWS => {
                     overflows += 1;
                     self.compact_after_overflow(cancel).await?;
@@ -99,12 +115,14 @@ impl Session {
             };
             overflows = 0;
             steps += 1;
+            let is_empty = completion.tool_calls.is_empty() && completion.text.is_none();
+            empty = if is_empty { empty + 1 } else { 0 };
             if completion.finish == FinishReason::Length && !completion.tool_calls.is_empty() {
                 self.drop_cut_calls(completion).await?;
             } else if !completion.tool_calls.is_empty() {
                 self.guard.worked();
                 self.run_calls(completion, cancel).await?;
-            } else if completion.text.is_none() && !std::mem::replace(&mut asked_again, true) {
+            } else if is_empty && empty == 1 {
                 self.notice("the model gave an empty answer; asking again").await?;
             } else if let Some(ended) = self.finish(completion).await? {
                 return Ok(ended);
@@ -160,11 +178,16 @@ impl Session {
 
     /// A text without calls ends the turn, unless the plan has open items.
     async fn finish(&mut self, completion: Completion) -> Result<Option<Ended>, StoreError> {
-        let Completion { text, reasoning, .. } = completion;
+        let Completion { text, reasoning, finish, .. } = completion;
+        let finish = finish.as_str();
         if text.is_some() {
             self.say(text.clone(), Vec::new(), reasoning).await?;
         }
         let Some(note) = self.guard.continuation(&self.plan) else {
+            if text.is_none() {
+                self.notice(format!("the model gave an empty answer again (it ended with `{finish}`)"))
+                    .await?;
+            }
             return Ok(Some(Ended { final_response: text, reason: StopReason::Done }));
         };
         self.note(note).await?;
@@ -182,16 +205,16 @@ impl Session {
         };
         self.model = self.model.clone().with_context_window(window.tokens);
         let needed = self.prompt.estimated_tokens() + MIN_ROOM_TOKENS;
-        if window.tokens < needed {
-            self.notice(format!(
-                "the server gives {} a window of {} tokens; this session needs at least {needed}: {}",
-                self.model.wire_name(),
-                window.tokens,
-                window.remedy
-            ))
-            .await?;
+        if window.tokens >= needed {
+            return Ok(());
         }
-        Ok(())
+        let (name, tokens, remedy) = (self.model.wire_name(), window.tokens, window.remedy);
+        let gives = if window.assumed {
+            format!("{name} is not loaded yet; the server is assumed to give it a window of {tokens} tokens")
+        } else {
+            format!("the server gives {name} a window of {tokens} tokens")
+        };
+        self.notice(format!("{gives}; this session needs at least {needed}: {remedy}")).await
     }
 }
 

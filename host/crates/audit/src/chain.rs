@@ -7,6 +7,8 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::record::{Act, Entry, digest};
 
+mod torn;
+
 /// Bytes of a file of a chain; then the chain goes on in the next one.
 const PART_BYTES: u64 = 16 << 20;
 
@@ -18,8 +20,6 @@ pub(crate) const RECORD_BYTES: usize = 256 << 10;
 pub enum AuditError {
     #[error("the audit log {} cannot be written: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
-    #[error("the audit log {} ends with a line that is no record; `ml-intern audit verify` says more", path.display())]
-    Broken { path: PathBuf },
     #[error("an audit record of {0} bytes is too large")]
     TooLarge(usize),
 }
@@ -35,44 +35,62 @@ pub struct Chain {
     bytes: u64,
 }
 
+/// The last record of a file, and where it ends.
+struct Last {
+    hash: String,
+    seq: u64,
+    end: u64,
+}
+
 impl Chain {
     /// Opens a chain, or begins it. `exclusive` waits until no other process writes to it.
     pub(crate) fn open(folder: &Path, name: &str, exclusive: bool) -> Result<Self, AuditError> {
         let path = current(folder, name);
         let failed = |source| AuditError::Io { path: path.clone(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
-        let mut file = open(&path).map_err(failed)?;
+        let torn = {
+            let (mut chain, end) = Self::open_file(folder, name, exclusive).map_err(failed)?;
+            match torn::put_aside(&mut chain.file, end, folder, name).map_err(failed)? {
+                None => {
+                    chain.bytes = chain.file.metadata().map_err(failed)?.len();
+                    return Ok(chain);
+                }
+                Some(torn) => torn,
+            }
+        };
+        // The lock went with the file; what another process added meanwhile is followed like any record.
+        let (mut chain, _) = Self::open_file(folder, name, exclusive).map_err(failed)?;
+        chain.append(torn, true)?;
+        Ok(chain)
+    }
+
+    /// Opens the file that is written to, and tells where its last record ends.
+    fn open_file(folder: &Path, name: &str, exclusive: bool) -> io::Result<(Self, u64)> {
+        let path = current(folder, name);
+        let mut file = open(&path)?;
         if exclusive {
             // Another process may have gone on in a new file while this one waited.
             loop {
-                flock(&file, FlockOperation::LockExclusive).map_err(|e| failed(e.into()))?;
-                let again = open(&path).map_err(failed)?;
-                if same_file(&file, &again).map_err(failed)? {
+                flock(&file, FlockOperation::LockExclusive)?;
+                let again = open(&path)?;
+                if same_file(&file, &again)? {
                     break;
                 }
                 file = again;
             }
         }
-        let bytes = file.metadata().map_err(failed)?.len();
-        let last = last_line(&mut file, bytes).map_err(failed)?;
-        let (head, seq) = match last {
-            None => match parts(folder, name).last() {
-                None => (genesis(name), 0),
-                // The file before this one was full, and the program ended before it wrote here.
-                Some(before) => {
-                    let mut before_file = File::open(before).map_err(failed)?;
-                    let length = before_file.metadata().map_err(failed)?.len();
-                    let line = last_line(&mut before_file, length).map_err(failed)?;
-                    line.and_then(|line| read(&line))
-                        .map(|(hash, entry)| (hash, entry.seq + 1))
-                        .ok_or_else(|| AuditError::Broken { path: before.clone() })?
-                }
-            },
-            Some(line) => read(&line)
-                .map(|(hash, entry)| (hash, entry.seq + 1))
-                .ok_or_else(|| AuditError::Broken { path: path.clone() })?,
-        };
-        Ok(Self { name: name.to_owned(), path, file, head, seq, bytes })
+        let mut last = last_record(&mut file)?;
+        let end = last.as_ref().map_or(0, |last| last.end);
+        // Nothing is in this file yet: it follows the one before.
+        for part in parts(folder, name).iter().rev() {
+            if last.is_some() {
+                break;
+            }
+            last = last_record(&mut File::open(part)?)?;
+        }
+        let bytes = file.metadata()?.len();
+        let (head, seq) = last.map_or_else(|| (genesis(name), 0), |last| (last.hash, last.seq + 1));
+        Ok((Self { name: name.to_owned(), path, file, head, seq, bytes }, end))
     }
 
     /// Adds a record. It is with the kernel when this returns, and on the disk if `sync` is set.
@@ -114,13 +132,18 @@ impl Chain {
 
     fn go_on_in_next_part(&mut self) -> io::Result<()> {
         let folder = self.path.parent().unwrap_or(Path::new("."));
-        let number = parts(folder, &self.name).len() + 1;
         self.file.sync_data()?;
-        std::fs::rename(&self.path, folder.join(format!("{}.{number:06}.jsonl", self.name)))?;
+        std::fs::rename(&self.path, next_part(folder, &self.name))?;
         self.file = open(&self.path)?;
         self.bytes = 0;
         Ok(())
     }
+}
+
+/// What the file of a chain that is written to is called once it is full.
+fn next_part(folder: &Path, name: &str) -> PathBuf {
+    let number = parts(folder, name).len() + 1;
+    folder.join(format!("{name}.{number:06}.jsonl"))
 }
 
 /// What the first record of a chain names as the hash before it.
@@ -164,12 +187,27 @@ fn same_file(a: &File, b: &File) -> io::Result<bool> {
     Ok((a.dev(), a.ino()) == (b.dev(), b.ino()))
 }
 
-/// The last line, complete or not.
-fn last_line(file: &mut File, bytes: u64) -> io::Result<Option<String>> {
-    let longest = RECORD_BYTES as u64 + 128;
-    file.seek(SeekFrom::Start(bytes.saturating_sub(longest)))?;
+/// The last record of a file. The end of the file is looked at first: what is there nearly always is one.
+fn last_record(file: &mut File) -> io::Result<Option<Last>> {
+    let bytes = file.metadata()?.len();
+    let near = bytes.saturating_sub(RECORD_BYTES as u64 + 128);
+    match last_record_from(file, near)? {
+        None if near > 0 => last_record_from(file, 0),
+        last => Ok(last),
+    }
+}
+
+fn last_record_from(file: &mut File, start: u64) -> io::Result<Option<Last>> {
+    file.seek(SeekFrom::Start(start))?;
     let mut tail = Vec::new();
-    file.take(longest).read_to_end(&mut tail)?;
-    let tail = String::from_utf8_lossy(&tail);
-    Ok(tail.trim_end_matches('\n').rsplit('\n').next().filter(|line| !line.is_empty()).map(str::to_owned))
+    file.read_to_end(&mut tail)?;
+    let mut end = start + tail.len() as u64;
+    for line in tail.split_inclusive(|byte| *byte == b'\n').rev() {
+        let text = line.strip_suffix(b"\n").unwrap_or(line);
+        if let Some((hash, entry)) = std::str::from_utf8(text).ok().and_then(read) {
+            return Ok(Some(Last { hash, seq: entry.seq, end }));
+        }
+        end -= line.len() as u64;
+    }
+    Ok(None)
 }

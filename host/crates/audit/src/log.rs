@@ -24,9 +24,17 @@ impl AuditLog {
     /// The chain of a session, which one process holds.
     ///
     /// # Errors
-    /// When it cannot be opened, or ends with what is no record.
+    /// When it cannot be opened.
     pub fn session(&self, id: &SessionId) -> Result<Chain, AuditError> {
         Chain::open(&self.folder, &session_name(id.as_str()), false)
+    }
+
+    /// Makes sure that the chain of the user can be written to.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn check_writable(&self) -> Result<(), AuditError> {
+        Chain::open(&self.folder, USER, true).map(drop)
     }
 
     /// Records something in the chain of the user.

@@ -71,6 +71,16 @@ pub enum Act {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         head: Option<String>,
     },
+    /// The chain ended with what is no record, as a power loss leaves it. That was cut off; the whole file
+    /// as it was is kept.
+    Torn {
+        /// Its name, beside the chain.
+        file: String,
+        /// How much was cut off.
+        bytes: u64,
+        /// Of what was cut off.
+        digest: String,
+    },
     /// A plugin was installed or approved anew.
     Install { plugin: Plugin, path: String },
     /// A plugin was removed.

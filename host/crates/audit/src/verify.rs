@@ -13,6 +13,8 @@ pub struct Report {
     pub chains: usize,
     pub records: u64,
     pub findings: Vec<Finding>,
+    /// What is not wrong and worth knowing.
+    pub notes: Vec<Finding>,
     /// Sessions that began and whose end is not recorded: they run, or were killed.
     pub open: Vec<String>,
     /// With a head that was looked for: where it stands and how many records follow.
@@ -28,10 +30,25 @@ pub struct Finding {
     pub what: String,
 }
 
+/// What is said besides of a last line that is no record.
+const TORN: &str =
+    "; if the machine lost power while it was written, the next session puts it aside and goes on";
+
 /// A chain that was read.
 struct Known {
     hashes: Vec<String>,
     path: PathBuf,
+    /// How often its session ended.
+    ends: usize,
+    lines: u64,
+}
+
+/// What the chain of the user tells of a session.
+#[derive(Default)]
+struct Told {
+    ends: usize,
+    /// With which head it ended, unless it goes on.
+    end: Option<String>,
 }
 
 impl AuditLog {
@@ -42,14 +59,13 @@ impl AuditLog {
     pub fn verify(&self, head: Option<&str>) -> io::Result<Report> {
         let mut report = Report::default();
         let mut sessions = BTreeMap::new();
-        let (mut begun, mut ended) = (Vec::new(), BTreeMap::new());
+        let mut begun: BTreeMap<String, Told> = BTreeMap::new();
         let user = self.check(USER, &mut report, &mut |entry| match &entry.act {
-            Act::Start { session, .. } => {
-                begun.push(session.to_string());
-                ended.remove(session.as_str());
-            }
+            Act::Start { session, .. } => begun.entry(session.to_string()).or_default().end = None,
             Act::End { session, head: Some(head) } => {
-                ended.insert(session.to_string(), head.clone());
+                let told = begun.entry(session.to_string()).or_default();
+                told.ends += 1;
+                told.end = Some(head.clone());
             }
             _ => {}
         })?;
@@ -57,29 +73,30 @@ impl AuditLog {
             let known = self.check(&name, &mut report, &mut |_| {})?;
             sessions.insert(name, known);
         }
-        begun.sort();
-        begun.dedup();
-        for session in &begun {
-            let known = sessions.get(&session_name(session));
-            match (known, ended.get(session)) {
-                (None, _) => report.findings.push(Finding {
-                    path: current(self.folder(), &session_name(session)),
-                    line: 0,
-                    what: "this session began, and its chain is missing".to_owned(),
-                }),
-                (Some(known), Some(end)) if known.hashes.last() != Some(end) => {
-                    report.findings.push(Finding {
-                        path: known.path.clone(),
-                        line: 0,
-                        what: format!("the session ended with {end}, and the chain does not"),
-                    });
+        for (session, told) in &begun {
+            let name = session_name(session);
+            let mut wrong = |what: String| {
+                report.findings.push(Finding { path: current(self.folder(), &name), line: 0, what });
+            };
+            let Some(known) = sessions.get(&name) else {
+                wrong("this session began, and its chain is missing".to_owned());
+                continue;
+            };
+            match &told.end {
+                Some(end) if known.hashes.last() != Some(end) => {
+                    wrong(format!("the session ended with {end}, and the chain does not"));
                 }
-                (Some(_), Some(_)) => {}
-                (Some(_), None) => report.open.push(session.clone()),
+                _ if known.ends > told.ends => {
+                    wrong("the session ended, and the chain of the user does not say so".to_owned());
+                }
+                Some(_) => {}
+                None => report.open.push(session.clone()),
             }
         }
         for (name, known) in &sessions {
-            if !begun.iter().any(|id| session_name(id) == *name) {
+            // A file without a line is left by a session that could not begin.
+            let is_known = begun.keys().any(|id| session_name(id) == *name);
+            if !is_known && known.lines > 0 {
                 report.findings.push(Finding {
                     path: known.path.clone(),
                     line: 0,
@@ -137,10 +154,11 @@ impl AuditLog {
     /// Reads one chain, link by link.
     fn check(&self, name: &str, report: &mut Report, see: &mut dyn FnMut(&Entry)) -> io::Result<Known> {
         let path = current(self.folder(), name);
-        let (mut head, mut seq, mut hashes) = (genesis(name), 0, Vec::new());
+        let (mut head, mut seq) = (genesis(name), 0);
+        let mut known = Known { hashes: Vec::new(), path: current(self.folder(), name), ends: 0, lines: 0 };
         let mut files = parts(self.folder(), name);
         if path.exists() {
-            files.push(path.clone());
+            files.push(path);
         }
         report.chains += usize::from(!files.is_empty());
         for file in files {
@@ -151,26 +169,38 @@ impl AuditLog {
                 if line.is_empty() {
                     break;
                 }
-                let mut wrong = |what: String| {
-                    report.findings.push(Finding { path: file.clone(), line: number, what });
-                };
+                known.lines += 1;
+                let at = |what: String| Finding { path: file.clone(), line: number, what };
                 let text = String::from_utf8_lossy(&line);
-                let Some((hash, entry)) = read(text.trim_end_matches('\n')) else {
-                    wrong("this line is no record, or it was changed".to_owned());
+                let Some((hash, entry)) = read(text.strip_suffix('\n').unwrap_or(&text)) else {
+                    let what = "this line is no record, or it was changed";
+                    // Nothing was written behind it: a power loss leaves this too.
+                    let torn = if reader.fill_buf()?.is_empty() { TORN } else { "" };
+                    report.findings.push(at(format!("{what}{torn}")));
                     continue;
                 };
                 if entry.prev != head {
-                    wrong(format!("record {} does not follow the one before it", entry.seq));
+                    report
+                        .findings
+                        .push(at(format!("record {} does not follow the one before it", entry.seq)));
                 } else if entry.seq != seq {
-                    wrong(format!("record {seq} is missing, {} stands here", entry.seq));
+                    report.findings.push(at(format!("record {seq} is missing, {} stands here", entry.seq)));
+                }
+                match &entry.act {
+                    Act::Torn { file, bytes, .. } => report.notes.push(at(format!(
+                        "{bytes} bytes that were no record were cut off here, as after a power loss; the file as it was is \
+                         {file}: look at its end, and keep it or remove it"
+                    ))),
+                    Act::End { .. } => known.ends += 1,
+                    _ => {}
                 }
                 report.records += 1;
                 see(&entry);
                 head.clone_from(&hash);
                 seq = entry.seq + 1;
-                hashes.push(hash);
+                known.hashes.push(hash);
             }
         }
-        Ok(Known { hashes, path })
+        Ok(known)
     }
 }

@@ -139,15 +139,72 @@ fn processes_share_the_chain_of_the_user() {
 }
 
 #[test]
-fn a_record_that_is_too_large_or_a_torn_line_stops_the_chain() {
+fn a_record_that_is_too_large_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (log, _) = written(folder.path(), &"s1".into(), 1);
     let huge = Act::Remove { plugin: "x".repeat(300_000), path: String::new() };
     assert!(log.user(huge).unwrap_err().to_string().contains("too large"));
+}
+
+#[test]
+fn what_a_power_loss_leaves_is_put_aside_and_the_chain_goes_on() {
+    let whole = "{\"seq\": 1}\n";
+    for rest in [&b"0a1b2c {\"seq\":3,"[..], b"\0\0\0\0", b"0a1b2c {\"seq\":3}\n", whole.as_bytes(), b"\n"] {
+        for user in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let (log, _) = written(folder.path(), &"s1".into(), 2);
+            let name = if user { "user" } else { "session-s1" };
+            let file = folder.path().join(format!("audit/{name}.jsonl"));
+            let before = std::fs::read(&file).unwrap();
+            std::fs::write(&file, [&before, rest].concat()).unwrap();
+            assert!(whats(&log.verify(None).unwrap())[0].contains("puts it aside"), "{name}");
+            log.user(start(&"s1".into())).unwrap();
+            log.session(&"s1".into()).unwrap().append(decision(9), false).unwrap();
+            let report = log.verify(None).unwrap();
+            assert_eq!(whats(&report), [""; 0], "{name} {rest:?}");
+            assert!(report.notes[0].what.contains(&format!("{name}.000001.torn")), "{:?}", report.notes);
+            let aside = std::fs::read(file.with_file_name(format!("{name}.000001.torn"))).unwrap();
+            assert_eq!(aside, [&before, rest].concat());
+            assert_eq!(std::fs::read(file.with_file_name(format!("{name}.000001.jsonl"))).unwrap(), before);
+        }
+    }
+}
+
+#[test]
+fn a_chain_with_nothing_but_a_torn_line_begins_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = AuditLog::new(folder.path());
+    std::fs::create_dir(folder.path().join("audit")).unwrap();
+    std::fs::write(folder.path().join("audit/user.jsonl"), "0a1b").unwrap();
+    log.check_writable().unwrap();
+    let report = log.verify(None).unwrap();
+    assert_eq!((whats(&report), report.records), (Vec::new(), 1));
+    assert!(folder.path().join("audit/user.000001.torn").exists());
+}
+
+#[test]
+fn a_record_without_its_line_end_is_not_glued_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let (log, head) = written(folder.path(), &"s1".into(), 2);
     let file = folder.path().join("audit/session-s1.jsonl");
     let text = std::fs::read_to_string(&file).unwrap();
-    std::fs::write(&file, &text[..text.len() - 20]).unwrap();
-    assert!(log.session(&"s1".into()).unwrap_err().to_string().contains("audit verify"));
+    std::fs::write(&file, text.trim_end()).unwrap();
+    let mut chain = log.session(&"s1".into()).unwrap();
+    assert_eq!(chain.head(), head);
+    log.user(start(&"s1".into())).unwrap();
+    chain.append(decision(9), false).unwrap();
+    let report = log.verify(Some(&head)).unwrap();
+    assert_eq!((whats(&report), report.notes.len(), report.records), (Vec::new(), 0, 7));
+}
+
+#[test]
+fn an_end_that_the_user_was_not_told_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let (log, _) = written(folder.path(), &"s1".into(), 1);
+    log.user(start(&"s1".into())).unwrap();
+    let mut chain = log.session(&"s1".into()).unwrap();
+    (0..2).for_each(|_| chain.append(Act::End { session: "s1".into(), head: None }, false).unwrap());
+    assert!(whats(&log.verify(None).unwrap())[0].contains("the chain of the user does not say so"));
 }
 
 proptest! {

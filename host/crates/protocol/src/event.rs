@@ -111,15 +111,6 @@ pub enum Event {
         saved_path: Option<String>,
         clear_screen: bool,
     },
-    ResumeComplete {
-        path: String,
-        restored_count: usize,
-        dropped_count: usize,
-        model_name: String,
-        invalid_saved_model: Option<String>,
-        forked: bool,
-        had_redacted_content: bool,
-    },
     /// The session is over.
     Shutdown {
         /// Hash of the last record of its chain in the audit log.

@@ -24,8 +24,6 @@ pub enum Operation {
     Compact,
     /// Start a new conversation.
     New { clear_screen: bool },
-    /// Go on with a saved session.
-    Resume { path: String },
     /// Use another model from the next completion on.
     SetModel { model: String },
     /// End the session.

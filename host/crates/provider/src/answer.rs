@@ -9,6 +9,9 @@ use crate::rough::{NotUnderstood, RoughText};
 use crate::server_error::ServerError;
 use crate::sse::Event;
 
+/// The longest id of a call that is kept; no provider makes such ids, and none takes them back.
+const CALL_ID_BYTES: usize = 256;
+
 /// An answer while it comes in.
 #[derive(Debug, Default)]
 pub(crate) struct Answer {
@@ -124,11 +127,13 @@ impl Answer {
         Ok(())
     }
 
-    /// Gives calls without an id, or with one that the conversation has already, an id of their own.
+    /// Gives calls without an id, with one that the conversation has already or with one that is too long
+    /// an id of their own.
     pub(crate) fn name_calls(&mut self, taken: &CallIds) {
         let mut used = HashSet::new();
         for call in &mut self.calls {
-            if taken.contains(&call.id) || !used.insert(call.id.clone()) {
+            let is_long = call.id.len() > CALL_ID_BYTES;
+            if is_long || taken.contains(&call.id) || !used.insert(call.id.clone()) {
                 call.id.clear();
             }
         }

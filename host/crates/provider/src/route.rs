@@ -30,6 +30,8 @@ const RESERVED: [&str; 8] =
 #[derive(Clone, Debug)]
 pub struct Providers {
     shared: Arc<Shared>,
+    /// The session that completions are for.
+    session: Arc<str>,
 }
 
 #[derive(Debug)]
@@ -75,7 +77,14 @@ impl Providers {
             return Err(CatalogError::ReservedName(name.clone()));
         }
         let catalog = Catalog::parse(models_toml)?;
-        Ok(Self { shared: Arc::new(Shared { settings, catalog, egress }) })
+        let session = settings.session_id.as_str().into();
+        Ok(Self { shared: Arc::new(Shared { settings, catalog, egress }), session })
+    }
+
+    /// The same providers for another session. Models have to be resolved anew.
+    #[must_use]
+    pub fn with_session(&self, id: &str) -> Self {
+        Self { shared: Arc::clone(&self.shared), session: id.into() }
     }
 
     /// Models worth naming to someone who has to choose one.
@@ -137,7 +146,7 @@ impl Providers {
         let facts = self.shared.catalog.facts(base_id).unwrap_or_default().without_price();
         let mut draft = Draft::new(id, id, WireFormat::Chat, Route::Router, ROUTER)?;
         draft.bearer(key)?;
-        let session: String = self.shared.settings.session_id.chars().take(SESSION_ID_CHARS).collect();
+        let session: String = self.session.chars().take(SESSION_ID_CHARS).collect();
         if !session.is_empty() {
             draft.header("x-hf-session-id", &session)?;
         }
@@ -233,8 +242,7 @@ impl Providers {
                 .map_err(|source| ResolveError::BadCertificates { id: id.to_owned(), source })?;
             egress = egress.with_certificates(certificates);
         }
-        let session = self.shared.settings.session_id.clone();
-        Ok(Model::new(draft.finish(facts, payer, session, egress)))
+        Ok(Model::new(draft.finish(facts, payer, self.session.to_string(), egress)))
     }
 
     /// The vendor's own spelling of a model's name.
@@ -253,8 +261,7 @@ impl Providers {
     }
 
     fn finish(&self, draft: Draft, facts: Facts, payer: String) -> Model {
-        let Shared { settings, egress, .. } = self.shared.as_ref();
-        Model::new(draft.finish(facts, payer, settings.session_id.clone(), egress.clone()))
+        Model::new(draft.finish(facts, payer, self.session.to_string(), self.shared.egress.clone()))
     }
 }
 
