@@ -11,5 +11,6 @@ mod resume;
 mod sdk;
 mod support;
 mod tools;
+mod tools_edges;
 mod turns;
 mod wit;
