@@ -21,6 +21,10 @@ struct Session {
     session: String,
     #[serde(default)]
     workspace: PathBuf,
+    #[serde(default)]
+    dirs: Vec<PathBuf>,
+    #[serde(default)]
+    tmp: PathBuf,
 }
 
 impl Call {
@@ -48,8 +52,17 @@ impl Call {
         &self.session.workspace
     }
 
-    /// What a path given by the model means: relative ones are taken from the workspace, `.` and `..`
-    /// are resolved by name. Links are left to the host.
+    /// The folders of the session: the workspace, those the user added, and `/tmp`. A plugin sees of them
+    /// what it was granted.
+    #[must_use]
+    pub fn folders(&self) -> Vec<&Path> {
+        let Session { workspace, dirs, tmp, .. } = &self.session;
+        let all = std::iter::once(workspace).chain(dirs).chain(std::iter::once(tmp));
+        all.map(PathBuf::as_path).filter(|folder| !folder.as_os_str().is_empty()).collect()
+    }
+
+    /// What a path given by the model means: relative ones are taken from the workspace, `/workspace` is
+    /// its other name, `.` and `..` are resolved by name. Links are left to the host.
     #[must_use]
     pub fn path(&self, given: &str) -> PathBuf {
         let mut path = PathBuf::new();
@@ -62,7 +75,12 @@ impl Call {
                 other => path.push(other),
             }
         }
-        path
+        match path.strip_prefix("/workspace") {
+            Ok(inside) if !self.folders().iter().any(|folder| path.starts_with(folder)) => {
+                self.workspace().join(inside)
+            }
+            _ => path,
+        }
     }
 }
 
@@ -76,5 +94,11 @@ mod tests {
         assert_eq!(call.path("a/./b.txt"), Path::new("/home/ada/work/a/b.txt"));
         assert_eq!(call.path("../x"), Path::new("/home/ada/x"));
         assert_eq!(call.path("/../../etc"), Path::new("/etc"));
+        assert_eq!(call.path("/workspace/./x"), Path::new("/home/ada/work/x"));
+        assert_eq!(
+            Call::in_workspace("/workspace/deep").path("/workspace/deep/x"),
+            Path::new("/workspace/deep/x")
+        );
+        assert_eq!(call.folders(), [Path::new("/home/ada/work")]);
     }
 }

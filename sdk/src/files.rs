@@ -2,16 +2,29 @@
 
 use std::path::Path;
 
-use crate::ToolError;
 use crate::bindings::ml_intern::plugin::files as wit;
+use crate::{ErrorKind, ToolError};
 
 pub use wit::{Expectation, Written};
+
+/// Bytes of a file that can be changed at most.
+pub const MAX_BYTES: usize = 15 << 20;
 
 /// Replaces a file's content, or makes the file and the folders above it, if the expectation holds.
 ///
 /// # Errors
-/// `Conflict` when it does not; `Denied` outside the writable folders or for a sealed path.
+/// `Conflict` when it does not; `Denied` outside the writable folders or for a sealed path; `TooLarge`
+/// above [`MAX_BYTES`].
 pub fn write(path: &Path, content: &[u8], expects: &Expectation) -> Result<Written, ToolError> {
+    if content.len() > MAX_BYTES {
+        // The host would end the call: so much is more than a host call may hand over.
+        let message = format!(
+            "{} bytes are more than the {} MiB that a file changed by a tool may have; use bash",
+            content.len(),
+            MAX_BYTES >> 20
+        );
+        return Err(ToolError::new(ErrorKind::TooLarge, message));
+    }
     Ok(wit::write(&path.to_string_lossy(), content, expects)?)
 }
 

@@ -18,7 +18,7 @@ pub struct Response {
     pub status: u16,
     /// Where the answer came from, after redirects.
     pub url: String,
-    /// The body, decoded.
+    /// The body, as it came: nothing is decompressed.
     pub body: Vec<u8>,
     headers: Vec<wit::Header>,
 }
@@ -67,7 +67,7 @@ impl Request {
         self
     }
 
-    /// Total time in milliseconds.
+    /// Total time in milliseconds, redirects and the body included: 60,000 if none is given, at most 300,000.
     #[must_use]
     pub fn timeout_ms(mut self, milliseconds: u32) -> Self {
         self.request.timeout_ms = Some(milliseconds);

@@ -32,8 +32,28 @@
 //! what it can reach, `ml-intern tool --plugin-dir FOLDER greeter__greet '{"name": "Ada"}'` calls it.
 //!
 //! Files are read with `std::fs` (see [`Call::path`]) and changed through [`files`]; commands run through
-//! [`exec`], requests through [`http`], values that outlive a call lie in [`kv`]. Each of these needs a
-//! line in `plugin.toml` and a grant of the user, and fails with [`ErrorKind::Denied`] without.
+//! [`exec`], requests through [`http`], values that outlive a call lie in [`kv`]. Each of these is declared
+//! in `plugin.toml`, and what is not used there is left out:
+//!
+//! ```toml
+//! [capabilities]
+//! paths = ["workspace", "tmp", "data"]   # folders that std::fs sees; `data` is the plugin's own
+//! files = true                           # ml_intern_sdk::files
+//! exec = true                            # ml_intern_sdk::exec
+//! kv = true                              # ml_intern_sdk::kv
+//! network = ["https://api.example.com GET POST"]   # ml_intern_sdk::http; GET and HEAD if none is named
+//! ```
+//!
+//! and given by the user in `~/.config/ml-intern/grants.toml`, in a table with the plugin's id:
+//!
+//! ```toml
+//! [greeter]
+//! paths = ["workspace"]
+//! network = ["https://api.example.com GET"]
+//! ```
+//!
+//! A plugin gets what is in both. Without that, a function of this crate fails with [`ErrorKind::Denied`];
+//! for `std::fs` a folder that was not granted is not there, which is an ordinary `std::io::Error`.
 
 mod call;
 mod describe;

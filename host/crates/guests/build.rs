@@ -9,6 +9,19 @@ use std::{env, fs};
 /// What is compiled: the shipped plugins and the probe, which only tests use.
 const PLUGINS: [&str; 4] = ["shell", "workspace", "plan", "probe"];
 
+/// What the plugins are made from. Not all of `sdk`: its example has a target folder of its own.
+const WATCHED: [&str; 9] = [
+    "plugins",
+    "sdk/src",
+    "sdk/macros",
+    "sdk/manifest",
+    "sdk/Cargo.toml",
+    "wit",
+    "Cargo.toml",
+    "Cargo.lock",
+    "rust-toolchain.toml",
+];
+
 const TARGET: &str = "wasm32-wasip2";
 
 /// Settings of the outer build that must not reach the plugins: their bytes would depend on them.
@@ -42,7 +55,7 @@ fn main() {
 fn compile(out: &Path) -> Result<(), String> {
     let workspace = fs::canonicalize(Path::new(&variable("CARGO_MANIFEST_DIR")).join("../../.."))
         .map_err(|e| format!("the workspace cannot be found: {e}"))?;
-    for watched in ["plugins", "sdk", "wit", "Cargo.toml", "Cargo.lock", "rust-toolchain.toml"] {
+    for watched in WATCHED {
         println!("cargo::rerun-if-changed={}", workspace.join(watched).display());
     }
     let sysroot = sysroot()?;

@@ -12,5 +12,6 @@ mod resume;
 mod sdk;
 mod support;
 mod tools;
+mod tools_edges;
 mod turns;
 mod wit;

@@ -8,7 +8,7 @@ use testkit::Step;
 use crate::support::{TestHost, call};
 
 /// Plays calls one after another and gives their outputs with whether they succeeded.
-fn play(host: &TestHost, calls: &[(&str, Value)]) -> Vec<(String, bool)> {
+pub(crate) fn play(host: &TestHost, calls: &[(&str, Value)]) -> Vec<(String, bool)> {
     for (name, arguments) in calls {
         host.server.push(call(name, arguments.clone()));
     }
@@ -19,19 +19,19 @@ fn play(host: &TestHost, calls: &[(&str, Value)]) -> Vec<(String, bool)> {
     outputs.map(|o| (o["output"].as_str().unwrap().to_owned(), o["success"] == true)).collect()
 }
 
-fn read(path: &str) -> (&'static str, Value) {
+pub(crate) fn read(path: &str) -> (&'static str, Value) {
     ("read", json!({"path": path}))
 }
 
-fn write(path: &str, content: &str) -> (&'static str, Value) {
+pub(crate) fn write(path: &str, content: &str) -> (&'static str, Value) {
     ("write", json!({"path": path, "content": content}))
 }
 
-fn edit(path: &str, old: &str, new: &str) -> (&'static str, Value) {
+pub(crate) fn edit(path: &str, old: &str, new: &str) -> (&'static str, Value) {
     ("edit", json!({"path": path, "old_str": old, "new_str": new}))
 }
 
-fn bash(command: &str) -> (&'static str, Value) {
+pub(crate) fn bash(command: &str) -> (&'static str, Value) {
     ("bash", json!({"command": command}))
 }
 
@@ -210,6 +210,7 @@ fn long_output_is_shortened_and_all_of_it_is_readable() {
             bash("ls /tmp/bash_output_*"),
             bash("cat /tmp/bash_output_* | wc -l"),
             bash("yes | head -c 3000000"),
+            bash("wc -c < /tmp/$(ls -t /tmp | head -n 1)"),
         ],
     );
     assert!(
@@ -220,12 +221,10 @@ fn long_output_is_shortened_and_all_of_it_is_readable() {
     assert!(results[0].0.contains("characters left out; the first 6,250 and the last 18,750 are shown"));
     assert!(results[0].0.chars().count() < 25_500);
     assert_eq!(results[2].0.trim(), "20000");
-    assert!(
-        results[3].0.contains("bytes of stdout left out; all of it is in /tmp/")
-            || results[3].0.contains("Full output saved"),
-        "{}",
-        results[3].0.len()
-    );
+    let notice = results[3].0.lines().find(|line| line.starts_with("Full output saved to /tmp/")).unwrap();
+    assert!(notice.contains(" (stdout, 3,000,000 bytes) — "), "{notice}");
+    assert!(!notice.contains("bash_output_"), "a spill of what is shown would have a hole: {notice}");
+    assert_eq!(results[4].0.trim(), "3000000");
     let path = results[1].0.trim().to_owned();
     let again = TestHost::new([]);
     assert!(!again.workspace.join(path).exists());

@@ -1,11 +1,9 @@
-use std::path::Path;
-
 use schemars::JsonSchema;
 use sdk::exec::{Captured, Command, Exit};
 use sdk::{Call, ErrorKind, Output, Tool, ToolError, thousands, truncate_middle};
 use serde::Deserialize;
 
-use crate::ansi;
+use crate::{ansi, spill};
 
 /// Seconds a command may take when no timeout is given.
 const DEFAULT_TIMEOUT_S: i64 = 120;
@@ -58,23 +56,16 @@ impl Tool for Bash {
                 e.with_message(message)
             }
         })?;
-        let spill = |text: &str| {
-            let path = format!("/tmp/bash_output_{}.txt", file_name(&call.id));
-            std::fs::write(&path, text).ok().map(|()| path)
-        };
-        Ok(Output::text(render(&exit, seconds, spill)).failed_if(exit.code != Some(0)))
+        let text = render(&exit, seconds, |text| spill::keep(&call.id, text));
+        // A command that ends well when it is told to stop did not do what it was asked for.
+        Ok(Output::text(text).failed_if(exit.timed_out || exit.code != Some(0)))
     }
 }
 
 /// What the model reads: stdout, then stderr, then how it ended.
-fn render(exit: &Exit, seconds: i64, spill: impl FnOnce(&str) -> Option<String>) -> String {
-    let mut text = text_of(&exit.stdout, "stdout");
-    let errors = text_of(&exit.stderr, "stderr");
-    if !text.is_empty() && !text.ends_with('\n') && !errors.is_empty() {
-        text.push('\n');
-    }
-    text.push_str(&errors);
-    let mut text = shorten(text, spill);
+fn render(exit: &Exit, seconds: i64, spill: impl FnMut(&str) -> Option<String>) -> String {
+    let streams = [Stream::of(&exit.stdout, "stdout"), Stream::of(&exit.stderr, "stderr")];
+    let mut text = shorten(&streams, spill);
     if text.trim().is_empty() {
         text = "(no output)".to_owned();
     }
@@ -100,48 +91,84 @@ fn render(exit: &Exit, seconds: i64, spill: impl FnOnce(&str) -> Option<String>)
     text
 }
 
-fn text_of(captured: &Captured, name: &str) -> String {
-    let mut text = ansi::strip(&String::from_utf8_lossy(&captured.head));
-    if !captured.tail.is_empty() {
-        let kept = (captured.head.len() + captured.tail.len()) as u64;
-        let left_out = thousands(captured.total.saturating_sub(kept));
-        let file = captured.file.as_deref().unwrap_or("nowhere");
-        text.push_str(&format!(
-            "\n\n... ({left_out} bytes of {name} left out; all of it is in {file}) ...\n\n"
-        ));
-        text.push_str(&ansi::strip(&String::from_utf8_lossy(&captured.tail)));
-    }
-    text
+/// One of a command's two outputs.
+struct Stream<'a> {
+    name: &'static str,
+    /// What there is of it here, for reading.
+    text: String,
+    /// Bytes that were written.
+    total: u64,
+    /// The file that has all of it, where the text has not.
+    file: Option<&'a str>,
 }
 
-fn shorten(text: String, spill: impl FnOnce(&str) -> Option<String>) -> String {
+impl<'a> Stream<'a> {
+    fn of(captured: &'a Captured, name: &'static str) -> Self {
+        let mut text = ansi::strip(&String::from_utf8_lossy(&captured.head));
+        let file = captured.file.as_deref();
+        if !captured.tail.is_empty() {
+            let kept = (captured.head.len() + captured.tail.len()) as u64;
+            let left_out = thousands(captured.total.saturating_sub(kept));
+            let where_it_is = file.map_or_else(String::new, |file| format!("; all of it is in {file}"));
+            text.push_str(&format!("\n\n... ({left_out} bytes of {name} left out{where_it_is}) ...\n\n"));
+            text.push_str(&ansi::strip(&String::from_utf8_lossy(&captured.tail)));
+        }
+        Self { name, text, total: captured.total, file }
+    }
+
+    /// Where all of it is, in words.
+    fn place(&self, file: &str) -> String {
+        format!("{file} ({}, {} bytes)", self.name, thousands(self.total))
+    }
+}
+
+/// Both outputs, one after the other, with the middle left out if it is long.
+fn shorten(streams: &[Stream<'_>; 2], spill: impl FnMut(&str) -> Option<String>) -> String {
+    let [out, errors] = streams;
+    let line_end =
+        if out.text.is_empty() || out.text.ends_with('\n') || errors.text.is_empty() { "" } else { "\n" };
+    let text = format!("{}{line_end}{}", out.text, errors.text);
     let total = text.chars().count();
     if total <= HEAD_CHARS + TAIL_CHARS {
         return text;
     }
-    let saved = match spill(&text) {
-        Some(path) => {
-            format!("Full output saved to {path} — look at parts of it with the read tool (offset, limit).")
-        }
-        None => "The full output could not be saved: no space is left in /tmp.".to_owned(),
-    };
+    let saved = saved(streams, &text, spill);
+    let has_holes = streams.iter().any(|stream| stream.file.is_some());
     truncate_middle(text, HEAD_CHARS, TAIL_CHARS, |left_out| {
+        let size = if has_holes {
+            format!("{} bytes of output", thousands(out.total + errors.total))
+        } else {
+            format!("{} of {} characters left out", thousands(left_out as u64), thousands(total as u64))
+        };
         format!(
-            "\n\n... ({} of {} characters left out; the first {} and the last {} are shown) ...\n{saved}\n\
+            "\n\n... ({size}; the first {} and the last {}{} are shown) ...\n{saved}\n\
              The command has finished; go on with what is shown or look into the file.\n\n",
-            thousands(left_out as u64),
-            thousands(total as u64),
             thousands(HEAD_CHARS as u64),
             thousands(TAIL_CHARS as u64),
+            if has_holes { " characters" } else { "" },
         )
     })
 }
 
-/// The call's id as part of a file name.
-fn file_name(id: &str) -> String {
-    let name: String =
-        id.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-')).take(64).collect();
-    if Path::new(&name).file_name().is_some() { name } else { "call".to_owned() }
+/// Where the full output is. What the host has kept in a file already is named, not kept again.
+fn saved(streams: &[Stream<'_>; 2], text: &str, mut spill: impl FnMut(&str) -> Option<String>) -> String {
+    let places: Option<Vec<String>> = if streams.iter().all(|stream| stream.file.is_none()) {
+        spill(text).map(|path| vec![path])
+    } else {
+        let written = streams.iter().filter(|stream| stream.total > 0);
+        let place = |stream: &Stream<'_>| match stream.file {
+            Some(file) => Some(stream.place(file)),
+            None => spill(&stream.text).map(|path| stream.place(&path)),
+        };
+        written.map(place).collect()
+    };
+    match places {
+        Some(places) => format!(
+            "Full output saved to {} — look at parts of it with the read tool (offset, limit).",
+            places.join(" and ")
+        ),
+        None => "The full output could not be saved: no space is left in /tmp.".to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -224,9 +251,33 @@ mod tests {
     }
 
     #[test]
-    fn call_ids_become_harmless_file_names() {
-        assert_eq!(file_name("call_1"), "call_1");
-        assert_eq!(file_name("../../etc/passwd"), "etcpasswd");
-        assert_eq!(file_name("…"), "call");
+    fn where_the_host_kept_a_file_that_one_is_named_and_no_other_made() {
+        let cut = Captured {
+            head: vec![b'a'; 250_000],
+            tail: vec![b'z'; 750_000],
+            total: 3_000_000,
+            file: Some("/tmp/whole".to_owned()),
+        };
+        let ended = Exit { stdout: cut, ..exit(0, "", "") };
+        let out = render(&ended, 1, |_| unreachable!());
+        assert!(
+            out.contains(
+                "\n\n... (3,000,000 bytes of output; the first 6,250 and the last 18,750 characters are shown) ...\n\
+                 Full output saved to /tmp/whole (stdout, 3,000,000 bytes) — look"
+            ),
+            "{out}"
+        );
+        assert!(!out.contains("left out"), "the inner notice is not shown");
+        let both = Exit { stderr: captured("warning\n"), ..ended };
+        let mut kept = Vec::new();
+        let out = render(&both, 1, |text| {
+            kept.push(text.to_owned());
+            Some("/tmp/errors".to_owned())
+        });
+        assert!(
+            out.contains("/tmp/whole (stdout, 3,000,000 bytes) and /tmp/errors (stderr, 8 bytes) —"),
+            "{out}"
+        );
+        assert_eq!(kept, ["warning\n"]);
     }
 }

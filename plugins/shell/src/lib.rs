@@ -2,5 +2,6 @@
 
 mod ansi;
 mod bash;
+mod spill;
 
 sdk::export!(bash::Bash);

@@ -1,9 +1,9 @@
 use schemars::JsonSchema;
-use sdk::{Call, ErrorKind, Output, Tool, ToolError, files, plural};
+use sdk::{Call, ErrorKind, Output, Tool, ToolError, files, plural, thousands};
 use serde::Deserialize;
 
 use crate::replace::{Mode, replace};
-use crate::{python, read, seen};
+use crate::{paths, python, read, seen};
 
 /// Arguments of `edit`.
 #[derive(Deserialize, JsonSchema)]
@@ -16,21 +16,31 @@ pub(crate) struct Edit {
     new_str: String,
     /// Replace every occurrence (default false).
     replace_all: Option<bool>,
-    /// replace (default), or insert new_str after or before old_str.
+    /// replace (default), replace_all, or insert new_str after or before old_str.
     mode: Option<Mode>,
 }
 
 impl Tool for Edit {
     const NAME: &'static str = "edit";
     const DESCRIPTION: &'static str = "Replaces a piece of a file that was read before. old_str must occur exactly once unless \
-        replace_all is set. Modes: replace, append_after (insert new_str after old_str), prepend_before.";
+        replace_all is set. Modes: replace, replace_all, append_after (insert new_str after old_str), prepend_before.";
 
     fn run(self, call: &Call) -> Result<Output, ToolError> {
+        let path = paths::named(call, &self.path)?;
         if self.old_str == self.new_str {
             return Err(ToolError::invalid("old_str and new_str must differ"));
         }
-        let path = call.path(&self.path);
-        let content = read::read_all(read::open(&path, &self.path)?)?;
+        let file = read::open(call, &path, &self.path)?;
+        if let Some(size) = read::too_large(&file)? {
+            let message = format!(
+                "{} has {} bytes; files above {} MiB are changed with bash, for example with sed or a script",
+                self.path,
+                thousands(size),
+                files::MAX_BYTES >> 20
+            );
+            return Err(ToolError::new(ErrorKind::TooLarge, message));
+        }
+        let content = read::read_all(file)?;
         let digest = seen::digest(&content);
         match seen::known(&path)? {
             Some(known) if known == digest => {}

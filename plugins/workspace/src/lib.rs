@@ -1,6 +1,7 @@
 //! The tools `read`, `write` and `edit`.
 
 mod edit;
+mod paths;
 mod python;
 mod read;
 mod replace;

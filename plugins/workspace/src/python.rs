@@ -5,9 +5,12 @@ use ruff_python_parser::parse_module;
 /// Trainer configurations that lose the model when it is not pushed.
 const TRAINERS: [&str; 4] = ["TrainingArguments", "SFTConfig", "DPOConfig", "GRPOConfig"];
 
+/// Texts above this are not parsed: a syntax tree takes many times their size.
+const PARSED_BYTES: usize = 1 << 20;
+
 /// The warnings as they follow the tool's answer; empty if there are none.
 pub(crate) fn warnings(path: &str, text: &str) -> String {
-    if !path.ends_with(".py") {
+    if !path.ends_with(".py") || text.len() > PARSED_BYTES {
         return String::new();
     }
     let warnings = check(text);
@@ -60,5 +63,6 @@ mod tests {
         assert_eq!(check("SFTConfig(push_to_hub=True)\n").len(), 1);
         assert!(check("SFTConfig(push_to_hub=True, hub_model_id='a/b')\n").is_empty());
         assert_eq!(warnings("notes.txt", "SFTConfig("), "");
+        assert_eq!(warnings("huge.py", &"(".repeat(PARSED_BYTES + 1)), "");
     }
 }

@@ -3,10 +3,13 @@ use std::io::{BufRead, BufReader, Read as _};
 use std::path::Path;
 
 use schemars::JsonSchema;
-use sdk::{Call, Output, Tool, ToolError, thousands};
+use sdk::{Call, Output, Tool, ToolError, files, thousands};
 use serde::Deserialize;
 
-use crate::seen;
+use crate::read::lines::Lines;
+use crate::{paths, seen};
+
+mod lines;
 
 /// Lines shown when no limit is given.
 const DEFAULT_LINES: usize = 2_000;
@@ -16,9 +19,6 @@ const LINE_CHARS: usize = 4_000;
 
 /// Characters shown in all; what follows is asked for with `offset`.
 const OUTPUT_CHARS: usize = 200_000;
-
-/// Files above this are shown line by line but cannot be edited, so their content is not hashed.
-const EDITABLE_BYTES: u64 = 64 << 20;
 
 /// Arguments of `read`.
 #[derive(Deserialize, JsonSchema)]
@@ -38,13 +38,13 @@ impl Tool for Read {
         Several files can be read at once with parallel calls. For a directory use bash with ls.";
 
     fn run(self, call: &Call) -> Result<Output, ToolError> {
-        let path = call.path(&self.path);
+        let path = paths::named(call, &self.path)?;
         let first = usize::try_from(self.offset.unwrap_or(1)).unwrap_or(1).max(1);
         let count =
             self.limit.and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0).unwrap_or(DEFAULT_LINES);
-        let file = open(&path, &self.path)?;
-        let size = file.metadata().map_err(|e| failed(&e))?.len();
-        if size > EDITABLE_BYTES {
+        let file = open(call, &path, &self.path)?;
+        if too_large(&file)?.is_some() {
+            // Such a file cannot be edited, so it is shown as it is read and its content is not hashed.
             return Ok(Output::text(page(BufReader::new(file), first, count)?));
         }
         let content = read_all(file)?;
@@ -56,13 +56,8 @@ impl Tool for Read {
 }
 
 /// Opens a regular file. Anything else could block for ever or has no lines.
-pub(crate) fn open(path: &Path, given: &str) -> Result<File, ToolError> {
-    let metadata = std::fs::metadata(path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => ToolError::not_found(format!("File not found: {given}")),
-        _ => failed(&format!(
-            "{given}: {e}; only the working directory, added directories and /tmp can be read"
-        )),
-    })?;
+pub(crate) fn open(call: &Call, path: &Path, given: &str) -> Result<File, ToolError> {
+    let metadata = std::fs::metadata(path).map_err(|e| paths::not_opened(call, path, given, &e))?;
     if metadata.is_dir() {
         return Err(ToolError::invalid(format!("{given} is a directory; list it with bash: ls -la {given}")));
     }
@@ -70,6 +65,12 @@ pub(crate) fn open(path: &Path, given: &str) -> Result<File, ToolError> {
         return Err(ToolError::invalid(format!("{given} is not a regular file")));
     }
     File::open(path).map_err(|e| failed(&format!("{given}: {e}")))
+}
+
+/// The bytes of a file that is too large to be changed by a tool, or none.
+pub(crate) fn too_large(file: &File) -> Result<Option<u64>, ToolError> {
+    let size = file.metadata().map_err(|e| failed(&e))?.len();
+    Ok((size > files::MAX_BYTES as u64).then_some(size))
 }
 
 pub(crate) fn read_all(mut file: File) -> Result<Vec<u8>, ToolError> {
@@ -93,16 +94,14 @@ fn failed(reason: &dyn std::fmt::Display) -> ToolError {
 }
 
 /// Numbers `count` lines from line `first`.
-fn page(mut input: impl BufRead, first: usize, count: usize) -> Result<String, ToolError> {
+fn page(input: impl BufRead, first: usize, count: usize) -> Result<String, ToolError> {
     let mut out = String::new();
     let mut chars = 0;
+    let mut lines = Lines::new(input, LINE_CHARS * 4 + 8);
     let mut line = Vec::new();
     let mut number = 0;
     while number < first.saturating_add(count) - 1 {
-        line.clear();
-        // A line longer than what is shown of it is read to its end and dropped piece by piece.
-        let read = read_line(&mut input, &mut line).map_err(|e| failed(&e))?;
-        if read == 0 {
+        if !lines.next(&mut line).map_err(|e| failed(&e))? {
             break;
         }
         number += 1;
@@ -110,15 +109,13 @@ fn page(mut input: impl BufRead, first: usize, count: usize) -> Result<String, T
             continue;
         }
         let text = String::from_utf8_lossy(&line);
-        let text = text.strip_suffix('\n').unwrap_or(&text);
-        let text = text.strip_suffix('\r').unwrap_or(text);
         let cut = text.char_indices().nth(LINE_CHARS).map(|(at, _)| at);
-        let (shown, mark) = cut.map_or((text, ""), |at| (&text[..at], "..."));
+        let (shown, mark) = cut.map_or((&*text, ""), |at| (&text[..at], "..."));
         if !out.is_empty() {
             out.push('\n');
         }
         out.push_str(&format!("{number:6}\t{shown}{mark}"));
-        chars += shown.len() + 8;
+        chars += shown.chars().count() + 8;
         if chars > OUTPUT_CHARS {
             out.push_str(&format!(
                 "\n... (cut after {} characters; go on with offset={})",
@@ -129,28 +126,6 @@ fn page(mut input: impl BufRead, first: usize, count: usize) -> Result<String, T
         }
     }
     Ok(out)
-}
-
-/// Reads one line, keeping at most what can be shown of it. Returns the bytes consumed.
-fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> std::io::Result<usize> {
-    let keep = LINE_CHARS * 4 + 8;
-    let mut consumed = 0;
-    loop {
-        let buffer = input.fill_buf()?;
-        if buffer.is_empty() {
-            return Ok(consumed);
-        }
-        let end = buffer.iter().position(|b| *b == b'\n').map(|at| at + 1);
-        let piece = &buffer[..end.unwrap_or(buffer.len())];
-        let room = keep.saturating_sub(line.len()).min(piece.len());
-        line.extend_from_slice(&piece[..room]);
-        let used = piece.len();
-        consumed += used;
-        input.consume(used);
-        if end.is_some() {
-            return Ok(consumed);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -165,6 +140,7 @@ mod tests {
     fn lines_are_numbered_from_one() {
         assert_eq!(shown("a\nb\n", 1, 10), "     1\ta\n     2\tb");
         assert_eq!(shown("a\r\n\r\nb", 1, 10), "     1\ta\n     2\t\n     3\tb");
+        assert_eq!(shown(" 10%\r 20%\r\ndone", 1, 10), "     1\t 10%\n     2\t 20%\n     3\tdone");
     }
 
     #[test]
@@ -191,6 +167,9 @@ mod tests {
             "{}",
             &out[out.len() - 80..]
         );
+        // Characters count, not bytes: the same number of lines is shown.
+        let text = format!("{}\n", "ä".repeat(100)).repeat(3_000);
+        assert!(shown(&text, 1, 3_000).ends_with("go on with offset=1853)"));
     }
 
     #[test]

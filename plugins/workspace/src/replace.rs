@@ -22,6 +22,7 @@ const FOLD_BYTES: usize = 8 << 20;
 pub(crate) enum Mode {
     #[default]
     Replace,
+    ReplaceAll,
     AppendAfter,
     PrependBefore,
 }
@@ -76,14 +77,14 @@ pub(crate) fn replace(
 ) -> Result<Edited, EditError> {
     if old.is_empty() {
         return match mode {
-            Mode::Replace => Err(EditError::EmptyOld),
+            Mode::Replace | Mode::ReplaceAll => Err(EditError::EmptyOld),
             Mode::AppendAfter | Mode::PrependBefore => {
                 Ok(Edited { text: format!("{}{content}", line_ends(content, new)), count: 1, note: None })
             }
         };
     }
     let (mut hits, note) = find(content, old, new).ok_or(EditError::NotFound)?;
-    if !all {
+    if !all && mode != Mode::ReplaceAll {
         if mode == Mode::Replace && hits.len() > 1 {
             return Err(EditError::Ambiguous(hits.len()));
         }
@@ -95,7 +96,7 @@ pub(crate) fn replace(
         let new = line_ends(content, new);
         text.push_str(&content[done..range.start]);
         match mode {
-            Mode::Replace => text.push_str(&new),
+            Mode::Replace | Mode::ReplaceAll => text.push_str(&new),
             Mode::AppendAfter => text.extend([&content[range.clone()], &new]),
             Mode::PrependBefore => text.extend([&new, &content[range.clone()]]),
         }
@@ -135,11 +136,31 @@ fn find_folded(content: &str, old: &str, new: &str, fold: Fold) -> Vec<Hit> {
         return Vec::new();
     }
     let folded = fold.apply(content);
+    let (before, after) = (fold.leading && starts_blank(old), ends_blank(old));
     folded
         .text
         .match_indices(&needle)
+        .filter(|(at, _)| {
+            // A blank of `old` that was forgiven parts words all the same.
+            (!before || parts(&folded.text, *at)) && (!after || parts(&folded.text, at + needle.len()))
+        })
         .map(|(at, _)| hit(content, &folded, at..at + needle.len(), old, new, fold))
         .collect()
+}
+
+fn starts_blank(text: &str) -> bool {
+    text.starts_with(char::is_whitespace)
+}
+
+fn ends_blank(text: &str) -> bool {
+    text.ends_with(|c: char| c != '\n' && c.is_whitespace())
+}
+
+/// Whether a place in a text is an end of it, the edge of a line, or beside a blank.
+fn parts(text: &str, at: usize) -> bool {
+    let (before, after) = text.split_at(at);
+    before.chars().next_back().is_none_or(char::is_whitespace)
+        || after.chars().next().is_none_or(char::is_whitespace)
 }
 
 /// Takes a match in the folded text back to the original.
@@ -222,6 +243,7 @@ mod tests {
         assert_eq!(edit("a\nb\na\n", "a", "X"), Err(EditError::Ambiguous(2)));
         let all = replace("a\nb\na\n", "a", "X", Mode::Replace, true).unwrap();
         assert_eq!(all, Edited { text: "X\nb\nX\n".to_owned(), count: 2, note: None });
+        assert_eq!(replace("a\nb\na\n", "a", "X", Mode::ReplaceAll, false).unwrap(), all);
         assert_eq!(edit("abc", "x", "y"), Err(EditError::NotFound));
     }
 
@@ -260,7 +282,22 @@ mod tests {
         assert_eq!(edited("    x – y = 3 # keep\n", "x - y", "W"), "    W = 3 # keep\n");
         assert_eq!(edited("  if a:\n    b\nq", "if a:\n  b", "if c:\n  d"), "  if c:\n    d\nq");
         assert_eq!(edited("if a:\n  b\nq", "    if a:\n      b", "    if c:\n      d"), "if c:\n  d\nq");
-        assert_eq!(edited("call(“a”, 1) # x\n", "  (\"a\", 1)", "  (\"b\", 2)"), "call(\"b\", 2) # x\n");
+        assert_eq!(edited("f (“a”, 1) # x\n", "  (\"a\", 1)", "  (\"b\", 2)"), "f (\"b\", 2) # x\n");
+    }
+
+    #[test]
+    fn a_forgiven_blank_still_parts_words() {
+        for (content, old) in [
+            ("barfoo = 1\n", "    foo = 1"),
+            ("return xyz\n", "return x "),
+            ("return xyz\n", " return x\t"),
+            ("call(“a”, 1)\n", "  (\"a\", 1)"),
+        ] {
+            assert_eq!(edit(content, old, "new"), Err(EditError::NotFound), "{content:?} {old:?}");
+        }
+        assert_eq!(edited("bar foo = 1\n", "    foo = 1", "    foo = 2"), "bar foo = 2\n");
+        assert_eq!(edited("return x\n", "return x ", "return y"), "return y\n");
+        assert_eq!(edited("a\t\nb\n", "a\n  ", "A\n"), "A\nb\n");
     }
 
     #[test]

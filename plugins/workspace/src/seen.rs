@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use sdk::files::Expectation;
 use sdk::{ToolError, kv};
 use sha2::{Digest, Sha256};
+
+use crate::paths;
 
 /// The SHA-256 of a content, in lower-case hex.
 pub(crate) fn digest(content: &[u8]) -> String {
@@ -31,12 +32,7 @@ pub(crate) fn known(path: &Path) -> Result<Option<String>, ToolError> {
     Ok(kv::get(&key(path))?.map(|digest| String::from_utf8_lossy(&digest).into_owned()))
 }
 
-/// What must be true of a file that the model is about to replace: what it knows of it.
-pub(crate) fn expectation(known: Option<&str>) -> Expectation {
-    known.map_or(Expectation::Absent, |digest| Expectation::Sha256(digest.to_owned()))
-}
-
 fn key(path: &Path) -> String {
-    // Paths can be longer than a key may be.
-    format!("seen:{}", digest(path.to_string_lossy().as_bytes()))
+    // One file is one entry under every name; paths can be longer than a key may be.
+    format!("seen:{}", digest(paths::resolved(path).to_string_lossy().as_bytes()))
 }

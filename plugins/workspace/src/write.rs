@@ -1,15 +1,18 @@
+use std::path::Path;
+
 use schemars::JsonSchema;
 use sdk::{Call, ErrorKind, Output, Tool, ToolError, files};
 use serde::Deserialize;
 
-use crate::{python, seen};
+use crate::{paths, python, seen};
 
 /// Arguments of `write`.
 #[derive(Deserialize, JsonSchema)]
 pub(crate) struct Write {
     /// File to write: absolute, or relative to the working directory.
     path: String,
-    /// The whole new content.
+    /// The whole new content (default: empty).
+    #[serde(default)]
     content: String,
 }
 
@@ -19,14 +22,23 @@ impl Tool for Write {
         must have been read first. To change part of a file prefer edit.";
 
     fn run(self, call: &Call) -> Result<Output, ToolError> {
-        let path = call.path(&self.path);
+        let path = paths::named(call, &self.path)?;
         let known = seen::known(&path)?;
-        let written = files::write(&path, self.content.as_bytes(), &seen::expectation(known.as_deref()))
+        let expects = match &known {
+            // A file that was removed since the model knew it is made anew.
+            Some(digest) if !is_gone(&path) => files::Expectation::Sha256(digest.clone()),
+            _ => files::Expectation::Absent,
+        };
+        let written = files::write(&path, self.content.as_bytes(), &expects)
             .map_err(|e| explain(e, &self.path, known.is_some()))?;
         seen::remember(&path, &written.sha256)?;
         let warnings = python::warnings(&self.path, &self.content);
         Ok(Output::text(format!("Wrote {} bytes to {}{warnings}", written.bytes, self.path)))
     }
+}
+
+fn is_gone(path: &Path) -> bool {
+    std::fs::metadata(path).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
 }
 
 /// A conflict means that the file is not what the model knows.

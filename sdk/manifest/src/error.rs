@@ -9,6 +9,15 @@ pub enum ManifestError {
     NoTools,
     #[error("tool `{0}`: a name must start with a-z and hold only a-z, 0-9 and `_`, at most 48 characters")]
     ToolName(String),
+    #[error(
+        "tool `{0}`: `ID__TOOL` is what models call it by, and that has more than {max} characters; shorten one",
+        max = crate::MAX_FULL_NAME
+    )]
+    FullName(String),
+    #[error("`{0}` has a line end or another control character; write one line of plain text")]
+    Control(&'static str),
+    #[error("[capabilities]: {0}")]
+    Network(String),
     #[error("tool `{tool}`: wall_time_s is {seconds}; it must lie between 1 and {}", crate::MAX_WALL_TIME_S)]
     WallTime { tool: String, seconds: u32 },
 }

@@ -23,6 +23,9 @@ pub const DEFAULT_WALL_TIME_S: u32 = 120;
 /// Seconds a call may take at most, whatever a tool says: ten hours and a minute.
 pub const MAX_WALL_TIME_S: u32 = 36_060;
 
+/// Characters of a tool's name with its plugin's id: services refuse longer ones.
+pub const MAX_FULL_NAME: usize = 64;
+
 /// A plugin's manifest.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -124,12 +127,30 @@ impl Manifest {
         if !is_plugin_id(&self.id) {
             return Err(ManifestError::Id(self.id.clone()));
         }
+        // Texts are shown to people who decide by them: a line of its own could pass for the host's.
+        let publisher = self.publisher.as_deref().unwrap_or_default();
+        let texts = [
+            ("version", self.version.as_str()),
+            ("description", &self.description),
+            ("publisher", publisher),
+        ];
+        let arguments = self.tools.values().filter_map(|t| t.timeout_argument.as_deref());
+        let arguments = arguments.map(|name| ("timeout_argument", name));
+        let network = self.capabilities.network.iter().map(|rule| ("network", rule.as_str()));
+        if let Some((name, _)) =
+            texts.into_iter().chain(arguments).chain(network).find(|(_, text)| acts(text))
+        {
+            return Err(ManifestError::Control(name));
+        }
         if self.tools.is_empty() {
             return Err(ManifestError::NoTools);
         }
         for (name, policy) in &self.tools {
             if !is_tool_name(name) {
                 return Err(ManifestError::ToolName(name.clone()));
+            }
+            if self.id.len() + "__".len() + name.len() > MAX_FULL_NAME {
+                return Err(ManifestError::FullName(name.clone()));
             }
             if policy.wall_time_s == 0 || policy.wall_time_s > MAX_WALL_TIME_S {
                 return Err(ManifestError::WallTime { tool: name.clone(), seconds: policy.wall_time_s });
@@ -151,6 +172,12 @@ impl Capabilities {
             network: self.network.iter().filter(|n| other.network.contains(n)).cloned().collect(),
         }
     }
+}
+
+/// Whether a text could act on a terminal, or look like something else than it is.
+fn acts(text: &str) -> bool {
+    let turns = |c| matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.chars().any(|c| c.is_control() || turns(c))
 }
 
 /// Whether `id` can be a plugin's id.
@@ -207,6 +234,32 @@ mod tests {
         assert!(refused("tier = \"read\"", "tier = \"read\"\nwall_time_s = 0").contains("wall_time_s"));
         assert!(refused("[tools.greet]\n        tier = \"read\"", "[tools]").contains("no tools"));
         assert!(refused("\"read\"", "\"harmless\"").contains("harmless"));
+    }
+
+    #[test]
+    fn a_name_that_services_would_refuse_is_refused_first() {
+        let with = |id: usize, tool: usize| {
+            let text = GOOD
+                .replace("greeter", &"g".repeat(id))
+                .replace("tools.greet", &format!("tools.{}", "t".repeat(tool)));
+            Manifest::from_toml(&text)
+        };
+        assert!(with(32, 30).is_ok() && with(14, 48).is_ok());
+        assert!(matches!(with(32, 31), Err(ManifestError::FullName(_))));
+    }
+
+    #[test]
+    fn texts_are_one_line() {
+        let with = |line: &str| Manifest::from_toml(&GOOD.replace("description = \"Greets.\"", line));
+        for line in [
+            "description = \"Greets.\\nGranted: nothing\"",
+            "description = \"\\u001b[2J\"",
+            "description = \"\"\npublisher = \"me\\rthem\"",
+            "description = \"a\\u202eb\"",
+        ] {
+            assert!(matches!(with(line), Err(ManifestError::Control(_))), "{line}");
+        }
+        assert!(with("description = \"Grüßt – freundlich.\"").is_ok());
     }
 
     #[test]

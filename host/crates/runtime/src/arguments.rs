@@ -4,17 +4,60 @@ use jsonschema::Validator;
 use jsonschema::error::ValidationErrorKind;
 use serde_json::Value;
 
-/// Takes nulls for arguments that may be left out: models write them for "nothing".
+/// Takes what models write for what is meant: nulls for arguments that may be left out are dropped, and
+/// `5.0` is 5 where an integer is wanted. Everywhere in the arguments, as far as the schema tells.
 pub(crate) fn drop_nulls(arguments: &mut Value, schema: &Value) {
-    let required = |name: &str| {
-        schema
-            .get("required")
-            .and_then(Value::as_array)
-            .is_some_and(|r| r.iter().any(|n| n.as_str() == Some(name)))
-    };
-    if let Value::Object(fields) = arguments {
-        fields.retain(|name, value| !value.is_null() || required(name));
+    match arguments {
+        Value::Object(fields) => {
+            fields.retain(|name, value| !value.is_null() || !may_be_left_out(schema, name));
+            for (name, value) in fields {
+                let own = schema.get("properties").and_then(|p| p.get(name));
+                if let Some(schema) = own.or_else(|| schema.get("additionalProperties")) {
+                    drop_nulls(value, schema);
+                }
+            }
+        }
+        Value::Array(items) => {
+            if let Some(schema) = schema.get("items") {
+                items.iter_mut().for_each(|item| drop_nulls(item, schema));
+            }
+        }
+        Value::Number(number) => {
+            if wants_integer(schema)
+                && let Some(integer) = number.as_f64().filter(|_| number.is_f64()).and_then(integral)
+            {
+                *arguments = integer.into();
+            }
+            return;
+        }
+        _ => return,
     }
+    for cases in ["anyOf", "oneOf", "allOf"] {
+        let cases = schema.get(cases).and_then(Value::as_array);
+        cases.into_iter().flatten().for_each(|case| drop_nulls(arguments, case));
+    }
+}
+
+/// A field that the schema knows, or that it would refuse, and does not require.
+fn may_be_left_out(schema: &Value, name: &str) -> bool {
+    let is_known = schema.get("properties").is_some_and(|p| p.get(name).is_some());
+    let is_closed = schema.get("additionalProperties") == Some(&Value::Bool(false));
+    let required = schema.get("required").and_then(Value::as_array);
+    (is_known || is_closed) && !required.is_some_and(|r| r.iter().any(|n| n.as_str() == Some(name)))
+}
+
+fn wants_integer(schema: &Value) -> bool {
+    match schema.get("type") {
+        Some(Value::Array(types)) => types.iter().any(|t| t == "integer"),
+        Some(one) => one == "integer",
+        None => false,
+    }
+}
+
+/// The integer that a number is, within what floats tell apart.
+fn integral(number: f64) -> Option<i64> {
+    #[expect(clippy::cast_possible_truncation, reason = "it is whole and within 53 bits")]
+    (number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_992.0).then_some(number as i64)
 }
 
 /// Why arguments cannot be used, or nothing.
@@ -63,6 +106,31 @@ mod tests {
         });
         drop_nulls(&mut arguments, &schema);
         refusal(&jsonschema::validator_for(&schema).unwrap(), &schema, &arguments)
+    }
+
+    #[test]
+    fn nulls_and_whole_numbers_are_taken_everywhere() {
+        let item = json!({"type": "object", "properties": {"n": {"type": ["integer", "null"]}, "must": {"type": "null"}},
+            "required": ["must"], "additionalProperties": false});
+        let schema = json!({"type": "object", "properties": {
+            "items": {"type": "array", "items": item},
+            "ratio": {"type": "number"},
+            "free": {"type": "object"},
+            "by_name": {"type": "object", "additionalProperties": {"type": "integer"}},
+            "either": {"anyOf": [item, {"type": "string"}]},
+        }});
+        let mut arguments = json!({
+            "items": [{"n": 5.0, "must": null}, {"n": null, "must": null}, {"n": 1.5, "must": null}],
+            "ratio": 2.0, "free": {"kept": null}, "by_name": {"a": -3.0}, "either": {"n": 1e3, "must": null}, "unknown": null
+        });
+        drop_nulls(&mut arguments, &schema);
+        assert_eq!(
+            arguments,
+            json!({
+                "items": [{"n": 5, "must": null}, {"must": null}, {"n": 1.5, "must": null}],
+                "ratio": 2.0, "free": {"kept": null}, "by_name": {"a": -3}, "either": {"n": 1000, "must": null}, "unknown": null
+            })
+        );
     }
 
     #[test]

@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use protocol::FileChange;
@@ -12,15 +11,22 @@ use rustix::fs::{
     unlinkat,
 };
 use rustix::io::Errno;
-use serde::Serialize;
 use similar::TextDiff;
 
+use crate::changes::undo::UndoLine;
 use crate::folders::Place;
 use crate::inspect::{digest, hex};
 use crate::limits::MAX_FILE_BYTES;
 
+mod undo;
+
+pub(crate) use undo::Undo;
+
 /// Texts above this are counted, not shown, as a difference.
 const MAX_DIFF_BYTES: usize = 256 << 10;
+
+/// Mode bits that a rewritten file keeps: permissions and the sticky bit, not setuid and setgid.
+const KEPT_MODE: u32 = 0o1777;
 
 /// Time a difference may take before it gets coarser.
 const DIFF_TIME: std::time::Duration = std::time::Duration::from_millis(200);
@@ -62,40 +68,30 @@ impl From<std::io::Error> for ChangeError {
 pub(crate) struct Written {
     pub(crate) sha256: String,
     pub(crate) created: bool,
+    /// What was there before is kept.
+    pub(crate) undoable: bool,
     pub(crate) change: FileChange,
-}
-
-/// Keeps earlier contents, one file each, named by their digest, and a line per change.
-#[derive(Clone, Debug)]
-pub(crate) struct Undo {
-    folder: PathBuf,
-}
-
-#[derive(Serialize)]
-struct UndoLine<'a> {
-    call: &'a str,
-    change: &'a str,
-    path: &'a Path,
-    /// Digest of the content that was there; none if there was no file.
-    before: Option<&'a str>,
-    mode: Option<u32>,
-    /// Digest of the content that is there now; none if the file is gone.
-    after: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    moved_to: Option<&'a Path>,
 }
 
 /// A file as it was before a change.
 struct Before {
     content: Vec<u8>,
     sha256: String,
+    /// Its permissions. That it runs as its owner or group is not kept: the content is another.
     mode: Mode,
     owner: (rustix::fs::Uid, rustix::fs::Gid),
 }
 
+/// What a name stands for, links not followed.
+enum Named {
+    File(Before),
+    /// A link, with where it leads.
+    Link(PathBuf),
+}
+
 /// Writes a file's whole content.
 pub(crate) fn write(
-    place: &Place,
+    place: &mut Place,
     content: &[u8],
     expects: &Expectation,
     umask: u32,
@@ -114,6 +110,7 @@ pub(crate) fn write(
         }
         _ => {}
     }
+    place.make_folders(umask)?;
     let after = digest(content);
     let line = UndoLine {
         call,
@@ -122,61 +119,107 @@ pub(crate) fn write(
         before: before.as_ref().map(|b| b.sha256.as_str()),
         mode: before.as_ref().map(|b| b.mode.as_raw_mode()),
         after: Some(&after),
-        moved_to: None,
+        ..UndoLine::default()
     };
-    undo.keep(&line, before.as_ref())?;
+    let undoable = undo.keep(line, before.as_ref().map(Before::blob))?;
     replace(place, content, before.as_ref(), umask)?;
     let change = difference(&place.path, before.as_ref().map(|b| b.content.as_slice()), Some(content));
-    Ok(Written { sha256: after, created: before.is_none(), change })
+    Ok(Written { sha256: after, created: before.is_none(), undoable, change })
 }
 
-/// Moves a file where nothing is yet.
+/// Moves a file, or a link itself, where nothing is yet.
 pub(crate) fn rename(
     from: &Place,
-    to: &Place,
+    to: &mut Place,
+    umask: u32,
     undo: &Undo,
     call: &str,
 ) -> Result<Vec<FileChange>, ChangeError> {
-    let before = read(from)?.ok_or(ChangeError::NotFound)?;
+    let named = named(from)?;
+    to.make_folders(umask)?;
     let line = UndoLine {
         call,
         change: "rename",
         path: &from.path,
-        before: Some(&before.sha256),
-        mode: None,
-        after: None,
+        before: named.sha256(),
+        link: named.link(),
         moved_to: Some(&to.path),
+        ..UndoLine::default()
     };
-    undo.keep(&line, None)?;
+    undo.keep(line, None)?;
     match renameat_with(&from.folder, &from.name, &to.folder, &to.name, RenameFlags::NOREPLACE) {
         Err(Errno::EXIST) => return Err(ChangeError::Conflict("the target exists")),
         other => other?,
     }
     Ok(vec![
-        difference(&from.path, Some(&before.content), None),
-        difference(&to.path, None, Some(&before.content)),
+        difference(&from.path, Some(named.content()), None),
+        difference(&to.path, None, Some(named.content())),
     ])
 }
 
-/// Removes a file.
+/// Removes a file, or a link itself.
 pub(crate) fn remove(place: &Place, undo: &Undo, call: &str) -> Result<FileChange, ChangeError> {
-    let before = read(place)?.ok_or(ChangeError::NotFound)?;
+    let named = named(place)?;
+    let before = match &named {
+        Named::File(before) => Some(before),
+        Named::Link(_) => None,
+    };
     let line = UndoLine {
         call,
         change: "remove",
         path: &place.path,
-        before: Some(&before.sha256),
-        mode: Some(before.mode.as_raw_mode()),
-        after: None,
-        moved_to: None,
+        before: named.sha256(),
+        mode: before.map(|b| b.mode.as_raw_mode()),
+        link: named.link(),
+        ..UndoLine::default()
     };
-    undo.keep(&line, Some(&before))?;
+    undo.keep(line, before.map(Before::blob))?;
     unlinkat(&place.folder, &place.name, AtFlags::empty())?;
-    Ok(difference(&place.path, Some(&before.content), None))
+    Ok(difference(&place.path, Some(named.content()), None))
+}
+
+impl Before {
+    fn blob(&self) -> (&str, &[u8]) {
+        (&self.sha256, &self.content)
+    }
+}
+
+impl Named {
+    fn sha256(&self) -> Option<&str> {
+        match self {
+            Self::File(before) => Some(&before.sha256),
+            Self::Link(_) => None,
+        }
+    }
+
+    fn link(&self) -> Option<&Path> {
+        match self {
+            Self::File(_) => None,
+            Self::Link(target) => Some(target),
+        }
+    }
+
+    /// What a difference shows: of a link nothing.
+    fn content(&self) -> &[u8] {
+        match self {
+            Self::File(before) => &before.content,
+            Self::Link(_) => &[],
+        }
+    }
+}
+
+fn named(place: &Place) -> Result<Named, ChangeError> {
+    match place.link() {
+        Some(target) => Ok(Named::Link(target)),
+        None => read(place)?.map(Named::File).ok_or(ChangeError::NotFound),
+    }
 }
 
 /// The file at a place, if there is one. Opening never blocks and never follows a link.
 fn read(place: &Place) -> Result<Option<Before>, ChangeError> {
+    if !place.has_folder() {
+        return Ok(None);
+    }
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = match openat(&place.folder, &place.name, flags, Mode::empty()) {
         Ok(file) => File::from(file),
@@ -195,14 +238,12 @@ fn read(place: &Place) -> Result<Option<Before>, ChangeError> {
     }
     let owner = (rustix::fs::Uid::from_raw(stat.st_uid), rustix::fs::Gid::from_raw(stat.st_gid));
     let sha256 = digest(&content);
-    Ok(Some(Before { content, sha256, mode: Mode::from_raw_mode(stat.st_mode), owner }))
+    Ok(Some(Before { content, sha256, mode: Mode::from_raw_mode(stat.st_mode & KEPT_MODE), owner }))
 }
 
 /// Puts a complete new file in the old one's place, with its mode and owner.
 fn replace(place: &Place, content: &[u8], before: Option<&Before>, umask: u32) -> Result<(), ChangeError> {
-    let mut random = [0; 8];
-    getrandom::fill(&mut random).map_err(|e| std::io::Error::other(e.to_string()))?;
-    let temporary = format!(".ml-intern-{}.tmp", hex(&random));
+    let temporary = format!(".ml-intern-{}.tmp", random_name()?);
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut file = File::from(openat(&place.folder, &temporary, flags, Mode::from_raw_mode(0o600))?);
     let filled = (|| {
@@ -234,31 +275,11 @@ fn replace(place: &Place, content: &[u8], before: Option<&Before>, umask: u32) -
     })
 }
 
-impl Undo {
-    pub(crate) fn new(folder: PathBuf) -> Self {
-        Self { folder }
-    }
-
-    fn keep(&self, line: &UndoLine<'_>, before: Option<&Before>) -> Result<(), ChangeError> {
-        std::fs::create_dir_all(&self.folder)?;
-        let private = || {
-            let mut options = std::fs::OpenOptions::new();
-            options.mode(0o600);
-            options
-        };
-        if let Some(before) = before {
-            let blob = self.folder.join(&before.sha256);
-            match private().write(true).create_new(true).open(blob) {
-                Ok(mut file) => file.write_all(&before.content)?,
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        let mut text = serde_json::to_vec(line).map_err(std::io::Error::other)?;
-        text.push(b'\n');
-        private().create(true).append(true).open(self.folder.join("changes.jsonl"))?.write_all(&text)?;
-        Ok(())
-    }
+/// A name that nothing else has.
+fn random_name() -> std::io::Result<String> {
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(|e| std::io::Error::other(e.to_string()))?;
+    Ok(hex(&random))
 }
 
 fn difference(path: &Path, before: Option<&[u8]>, after: Option<&[u8]>) -> FileChange {
@@ -290,6 +311,7 @@ mod tests {
 
     use super::*;
     use crate::Folders;
+    use crate::folders::LastLink;
 
     struct Session {
         _dir: tempfile::TempDir,
@@ -317,8 +339,16 @@ mod tests {
         }
 
         fn write(&self, name: &str, content: &str, expects: Expectation) -> Result<Written, ChangeError> {
-            let place = self.folders.place(&self.path(name), true).unwrap();
-            write(&place, content.as_bytes(), &expects, self.folders.umask, &self.undo, "call_1")
+            let mut place = self.place(name);
+            write(&mut place, content.as_bytes(), &expects, self.folders.umask, &self.undo, "call_1")
+        }
+
+        fn place(&self, name: &str) -> Place {
+            self.folders.place(&self.path(name), LastLink::Kept).unwrap()
+        }
+
+        fn rename(&self, from: &str, to: &str) -> Result<Vec<FileChange>, ChangeError> {
+            rename(&self.place(from), &mut self.place(to), self.folders.umask, &self.undo, "c")
         }
 
         fn mode(&self, name: &str) -> u32 {
@@ -382,13 +412,43 @@ mod tests {
         let s = session();
         std::fs::write(s.path("a"), "1\n").unwrap();
         std::fs::write(s.path("b"), "2\n").unwrap();
-        let place = |name: &str| s.folders.place(&s.path(name), true).unwrap();
-        assert!(matches!(rename(&place("a"), &place("b"), &s.undo, "c"), Err(ChangeError::Conflict(_))));
-        rename(&place("a"), &place("sub/c"), &s.undo, "c").unwrap();
+        assert!(matches!(s.rename("a", "b"), Err(ChangeError::Conflict(_))));
+        assert!(matches!(s.rename("none", "made/d"), Err(ChangeError::NotFound)));
+        assert!(!s.path("made").exists());
+        s.rename("a", "sub/c").unwrap();
         assert_eq!(std::fs::read(s.path("sub/c")).unwrap(), b"1\n");
-        let change = remove(&place("b"), &s.undo, "c").unwrap();
+        let change = remove(&s.place("b"), &s.undo, "c").unwrap();
         assert_eq!((change.added, change.removed), (0, 1));
         assert_eq!(std::fs::read(s.path("undo").join(digest(b"2\n"))).unwrap(), b"2\n");
-        assert!(matches!(remove(&place("b"), &s.undo, "c"), Err(ChangeError::NotFound)));
+        assert!(matches!(remove(&s.place("b"), &s.undo, "c"), Err(ChangeError::NotFound)));
+    }
+
+    #[test]
+    fn a_link_is_moved_and_removed_itself() {
+        let s = session();
+        std::fs::write(s.path("target"), "1\n").unwrap();
+        std::os::unix::fs::symlink("target", s.path("link")).unwrap();
+        s.rename("link", "moved").unwrap();
+        assert_eq!(std::fs::read_link(s.path("moved")).unwrap(), Path::new("target"));
+        remove(&s.place("moved"), &s.undo, "c").unwrap();
+        assert!(!s.path("moved").is_symlink() && s.path("target").exists());
+        let log = std::fs::read_to_string(s.path("undo/changes.jsonl")).unwrap();
+        assert!(log.lines().last().unwrap().contains("\"link\":\"target\""), "{log}");
+    }
+
+    #[test]
+    fn a_refused_write_makes_no_folder() {
+        let s = session();
+        let refused = s.write("a/b/f", "x", Expectation::Sha256(digest(b"0")));
+        assert!(matches!(refused, Err(ChangeError::Conflict(_))) && !s.path("a").exists());
+    }
+
+    #[test]
+    fn a_rewritten_program_does_not_run_as_its_owner_any_more() {
+        let s = session();
+        std::fs::write(s.path("f"), "1").unwrap();
+        std::fs::set_permissions(s.path("f"), std::fs::Permissions::from_mode(0o6755)).unwrap();
+        s.write("f", "2", Expectation::Any).unwrap();
+        assert_eq!(s.mode("f"), 0o755);
     }
 }

@@ -11,16 +11,18 @@ use rustix::io::Errno;
 const MAX_LINKS: usize = 40;
 
 /// Folders of agents and editors that take instructions or run code from files in them.
-const SEALED_FOLDERS: [&str; 14] = [
+const SEALED_FOLDERS: [&str; 16] = [
     ".ml-intern",
     ".agents",
     ".aider",
     ".claude",
+    ".clinerules",
     ".codex",
     ".continue",
     ".cursor",
     ".devcontainer",
     ".gemini",
+    ".husky",
     ".idea",
     ".vscode",
     ".windsurf",
@@ -29,17 +31,23 @@ const SEALED_FOLDERS: [&str; 14] = [
 ];
 
 /// Files that a program takes instructions, settings or secrets from.
-const SEALED_FILES: [&str; 9] = [
+const SEALED_FILES: [&str; 12] = [
     "agents.md",
     "agents.override.md",
     "claude.md",
     "claude.local.md",
     "gemini.md",
+    "qwen.md",
     ".mcp.json",
     ".envrc",
     ".cursorrules",
+    ".windsurfrules",
+    ".goosehints",
     ".gitmodules",
 ];
+
+/// What git obeys in a repository without a work tree, whose folder is called `NAME.git`.
+const SEALED_IN_BARE: [&str; 3] = ["config", "config.worktree", "hooks"];
 
 /// Whether a path (relative to its folder) is one that later runs or other programs obey.
 ///
@@ -51,7 +59,15 @@ pub fn is_sealed(relative: &Path) -> bool {
     let Some((last, _)) = names.split_last() else {
         return false;
     };
+    let is_sealed_pair = |pair: &[String]| match pair {
+        [above, name] => {
+            (above.ends_with(".git") && SEALED_IN_BARE.contains(&name.as_str()))
+                || (above == ".github" && name == "copilot-instructions.md")
+        }
+        _ => false,
+    };
     names.iter().any(|name| SEALED_FOLDERS.contains(&name.as_str()))
+        || names.windows(2).any(is_sealed_pair)
         || SEALED_FILES.contains(&last.as_str())
         || last.starts_with(".env")
 }
@@ -76,7 +92,8 @@ pub struct Folders {
 /// Why a path cannot be changed.
 #[derive(Debug)]
 pub(crate) enum PathError {
-    Outside,
+    /// Where the path leads, links followed, is in no folder that may be changed.
+    Outside(PathBuf),
     NotAFolder(PathBuf),
     TooManyLinks,
     Io(std::io::Error),
@@ -88,14 +105,40 @@ impl From<Errno> for PathError {
     }
 }
 
-/// A place for a file: its folder is open, so that nothing can move it elsewhere.
+/// A place for a file: the way to it is open as far as it exists, so that nothing can move it elsewhere.
 pub(crate) struct Place {
+    /// The folder it lies in, or the last one on the way there that exists.
     pub(crate) folder: OwnedFd,
+    /// Folders to be made between that one and the file.
+    missing: Vec<OsString>,
     pub(crate) name: OsString,
     /// The whole path, free of links.
     pub(crate) path: PathBuf,
     /// The part below the writable folder it lies in.
     pub(crate) relative: PathBuf,
+}
+
+impl Place {
+    /// Whether the folder it lies in exists. Without it there is no file either.
+    pub(crate) fn has_folder(&self) -> bool {
+        self.missing.is_empty()
+    }
+
+    /// Where a link of this name leads.
+    pub(crate) fn link(&self) -> Option<PathBuf> {
+        if self.has_folder() { link_target(&self.folder, &self.name) } else { None }
+    }
+
+    /// Makes the folders that are missing: only after all that could refuse the change was asked.
+    pub(crate) fn make_folders(&mut self, umask: u32) -> Result<(), Errno> {
+        for part in std::mem::take(&mut self.missing) {
+            match mkdirat(&self.folder, &part, Mode::from_raw_mode(0o777 & !umask)) {
+                Ok(()) | Err(Errno::EXIST) => self.folder = open_folder(&self.folder, &part)?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Folders {
@@ -108,11 +151,12 @@ impl Folders {
         mounts
     }
 
-    /// Finds the place that a path names, following links as long as they stay in writable folders.
-    pub(crate) fn place(&self, path: &Path, make_folders: bool) -> Result<Place, PathError> {
+    /// Finds the place that a path names, following links as long as they stay in writable folders: also
+    /// one at the end of the path, unless the place of that link itself is meant. Nothing is made.
+    pub(crate) fn place(&self, path: &Path, last: LastLink) -> Result<Place, PathError> {
         let mut path = normal(path);
         for _ in 0..MAX_LINKS {
-            match self.walk(&path, make_folders)? {
+            match self.walk(&path, last)? {
                 Walk::Arrived(place) => return Ok(place),
                 Walk::Link(target) => path = normal(&target),
             }
@@ -120,26 +164,18 @@ impl Folders {
         Err(PathError::TooManyLinks)
     }
 
-    fn walk(&self, path: &Path, make_folders: bool) -> Result<Walk, PathError> {
-        let (root, relative) = self.writable_root(path).ok_or(PathError::Outside)?;
+    fn walk(&self, path: &Path, last: LastLink) -> Result<Walk, PathError> {
+        let (root, relative) = self.writable_root(path).ok_or_else(|| PathError::Outside(path.to_owned()))?;
         let Some(name) = relative.file_name().map(ToOwned::to_owned) else {
             return Err(PathError::NotAFolder(path.to_owned()));
         };
         let mut at = root.to_owned();
         let mut folder = open_folder(CWD, root)?;
+        let mut missing = Vec::new();
         let above: Vec<_> = relative.parent().into_iter().flat_map(Path::components).collect();
         for (k, part) in above.iter().enumerate() {
             let part = part.as_os_str();
-            let opened = match open_folder(&folder, part) {
-                Err(Errno::NOENT) if make_folders => {
-                    match mkdirat(&folder, part, Mode::from_raw_mode(0o777 & !self.umask)) {
-                        Ok(()) | Err(Errno::EXIST) => open_folder(&folder, part),
-                        Err(error) => Err(error),
-                    }
-                }
-                opened => opened,
-            };
-            match opened {
+            match open_folder(&folder, part) {
                 Ok(inner) => folder = inner,
                 Err(Errno::LOOP | Errno::NOTDIR) => {
                     let Some(target) = link_target(&folder, part) else {
@@ -148,15 +184,20 @@ impl Folders {
                     let rest: PathBuf = above[k + 1..].iter().map(|part| part.as_os_str()).collect();
                     return Ok(Walk::Link(at.join(target).join(rest).join(name)));
                 }
+                Err(Errno::NOENT) => {
+                    missing.extend(above[k..].iter().map(|part| part.as_os_str().to_owned()));
+                    break;
+                }
                 Err(error) => return Err(error.into()),
             }
             at.push(part);
         }
-        if let Some(target) = link_target(&folder, &name) {
-            return Ok(Walk::Link(at.join(target)));
+        at.extend(&missing);
+        let place = Place { folder, missing, path: at.join(&name), name, relative: relative.to_owned() };
+        match place.link() {
+            Some(target) if last == LastLink::Followed => Ok(Walk::Link(at.join(target))),
+            _ => Ok(Walk::Arrived(place)),
         }
-        let path = at.join(&name);
-        Ok(Walk::Arrived(Place { folder, name, path, relative: relative.to_owned() }))
     }
 
     /// The writable folder a path lies in, and the rest of the path. The innermost folder counts.
@@ -177,6 +218,15 @@ impl Folders {
         let shadowed = read_only.into_iter().any(|f| path.starts_with(f) && f.components().count() > depth);
         (!shadowed).then_some((deepest.1, deepest.2))
     }
+}
+
+/// What a link at the end of a path stands for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum LastLink {
+    /// The file that it leads to.
+    Followed,
+    /// Itself.
+    Kept,
 }
 
 enum Walk {
@@ -231,7 +281,7 @@ mod tests {
     }
 
     fn placed(folders: &Folders, path: impl AsRef<Path>) -> Option<PathBuf> {
-        folders.place(path.as_ref(), true).ok().map(|place| place.path)
+        folders.place(path.as_ref(), LastLink::Followed).ok().map(|place| place.path)
     }
 
     #[test]
@@ -254,6 +304,11 @@ mod tests {
             assert_eq!(placed(&folders, &outside), None, "{}", outside.display());
         }
         assert_eq!(placed(&folders, &work), None);
+        assert!(!work.join("a").exists(), "nothing was made");
+        let mut place = folders.place(&work.join("a/b/c.txt"), LastLink::Followed).unwrap();
+        assert!(!place.has_folder());
+        place.make_folders(0o022).unwrap();
+        assert!(place.has_folder() && work.join("a/b").is_dir());
     }
 
     #[test]
@@ -273,6 +328,14 @@ mod tests {
         for refused in ["escape/x", "file", "loop", "escape"] {
             assert_eq!(placed(&folders, work.join(refused)), None, "{refused}");
         }
+        let leads_to = |name: &str| match folders.place(&work.join(name), LastLink::Followed) {
+            Err(PathError::Outside(target)) => target,
+            other => panic!("{:?}", other.map(|place| place.path)),
+        };
+        assert_eq!(leads_to("file"), base.join("outside/secret"));
+        assert_eq!(leads_to("escape/x"), base.join("outside/x"));
+        let itself = folders.place(&work.join("file"), LastLink::Kept).unwrap();
+        assert_eq!(itself.path, work.join("file"));
     }
 
     #[test]
@@ -298,12 +361,28 @@ mod tests {
             ".env",
             ".env.local",
             "b/.vscode/settings.json",
+            ".windsurfrules",
+            ".clinerules",
+            ".clinerules/style.md",
+            ".github/copilot-instructions.md",
+            ".goosehints",
+            "QWEN.md",
+            "GEMINI.md",
+            ".husky/pre-commit",
+            "mirror.git/hooks/post-receive",
+            "mirror.git/config",
         ] {
             assert!(is_sealed(Path::new(path)), "{path}");
         }
-        for path in
-            ["agents.py", "env.py", ".gitignore", ".github/workflows/ci.yml", "src/git/config", "README.md"]
-        {
+        for path in [
+            "agents.py",
+            "env.py",
+            ".gitignore",
+            ".github/workflows/ci.yml",
+            "src/git/config",
+            "mirror.git/HEAD",
+            "README.md",
+        ] {
             assert!(!is_sealed(Path::new(path)), "{path}");
         }
     }

@@ -1,6 +1,7 @@
 //! What a component says about itself before any of its code has run.
 
-use manifest::{Capabilities, Manifest};
+use egress::NetworkGrant;
+use manifest::{Capabilities, Manifest, ManifestError};
 use sha2::{Digest, Sha256};
 use wasmparser::{Encoding, Parser, Payload};
 
@@ -47,11 +48,21 @@ pub fn inspect(what: &str, bytes: &[u8]) -> Result<Inspection, PluginError> {
     if bytes.len() as u64 > MAX_COMPONENT_BYTES {
         return Err(PluginError::TooLarge { what: what(), size: bytes.len() as u64 });
     }
-    let sections = sections(bytes).map_err(|reason| PluginError::NotComponent { what: what(), reason })?;
+    let sections = sections(bytes).map_err(|reason| {
+        // The parser shows the bytes it met, one a line.
+        let reason = reason.lines().next().unwrap_or_default().trim_end_matches(" - expected=[").to_owned();
+        PluginError::NotComponent { what: what(), reason }
+    })?;
     check_abi(&what(), &sections)?;
     let manifest = sections.manifest.ok_or_else(|| PluginError::NoManifest { what: what() })?;
     let manifest =
         Manifest::from_json(&manifest).map_err(|source| PluginError::Manifest { what: what(), source })?;
+    for rule in &manifest.capabilities.network {
+        NetworkGrant::parse(rule).map_err(|e| PluginError::Manifest {
+            what: what(),
+            source: ManifestError::Network(e.to_string()),
+        })?;
+    }
     for import in &sections.imports {
         check_import(&what(), import, &manifest.capabilities)?;
     }

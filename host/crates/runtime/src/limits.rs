@@ -37,8 +37,15 @@ pub(crate) const MAX_STDIO_BYTES: usize = 64 << 10;
 pub(crate) const MAX_LOG_BYTES: usize = 4 << 10;
 pub(crate) const MAX_LOG_MESSAGES: usize = 1_000;
 
-/// Bytes of a file that `files.write` takes or keeps for undo.
-pub(crate) const MAX_FILE_BYTES: u64 = 64 << 20;
+/// Bytes of a file that `files.write` takes or keeps for undo: below what a host call may hand over, so
+/// that the refusal of a larger one is an error and not the end of the call.
+pub(crate) const MAX_FILE_BYTES: u64 = 15 << 20;
+const _: () = assert!(MAX_FILE_BYTES < HOSTCALL_BYTES as u64);
+
+/// Bytes of earlier contents that a session keeps for undo, and of the list of its changes. Beyond them
+/// changes are still made, and told not to be undoable.
+pub(crate) const MAX_UNDO_BYTES: u64 = 1 << 30;
+pub(crate) const MAX_UNDO_LIST_BYTES: u64 = 64 << 20;
 
 /// Requests of one call, and bytes of an answer.
 pub(crate) const MAX_HTTP_REQUESTS: usize = 64;

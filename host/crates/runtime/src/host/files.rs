@@ -5,7 +5,7 @@ use protocol::{FileChange, HostReply, HostRequest, Need, PermissionDenial, Tier}
 use crate::bindings::ml_intern::plugin::files::{Expectation, Host, Written};
 use crate::bindings::ml_intern::plugin::types::{Error, ErrorKind};
 use crate::changes::{self, ChangeError};
-use crate::folders::{PathError, Place, is_sealed};
+use crate::folders::{LastLink, PathError, Place, is_sealed};
 use crate::host::error;
 use crate::limits::MAX_FILE_BYTES;
 use crate::state::{Call, CallState};
@@ -18,12 +18,9 @@ impl CallState {
 
 impl Call {
     /// Finds the place for a change, and asks the person first if it is sealed.
-    async fn changeable(&mut self, path: &str, make_folders: bool) -> Result<Place, Error> {
-        let place = self
-            .session
-            .folders
-            .place(Path::new(path), make_folders)
-            .map_err(|e| self.refused_path(path, e))?;
+    async fn changeable(&mut self, path: &str, last: LastLink) -> Result<Place, Error> {
+        let place =
+            self.session.folders.place(Path::new(path), last).map_err(|e| self.refused_path(path, e))?;
         if is_sealed(&place.relative) {
             self.allow_sealed(&place).await?;
         }
@@ -32,10 +29,15 @@ impl Call {
 
     fn refused_path(&mut self, path: &str, reason: PathError) -> Error {
         match reason {
-            PathError::Outside => {
-                let remedy = format!("--add-dir {}:rw", folder_of(path));
+            PathError::Outside(target) => {
+                let remedy = format!("--add-dir {}:rw", target.parent().unwrap_or(&target).display());
+                let is_there = if target == Path::new(path) {
+                    String::new()
+                } else {
+                    format!(" ({})", target.display())
+                };
                 let message = format!(
-                    "{path} is outside the folders that may be changed; the user can add one with {remedy}"
+                    "{path}{is_there} is outside the folders that may be changed; the user can add one with {remedy}"
                 );
                 self.deny("path-outside", path, &remedy);
                 error(ErrorKind::Denied, "path-outside", message)
@@ -79,10 +81,6 @@ impl Call {
     }
 }
 
-fn folder_of(path: &str) -> String {
-    Path::new(path).parent().unwrap_or(Path::new("/")).display().to_string()
-}
-
 fn io_kind(reason: &std::io::Error) -> ErrorKind {
     match reason.kind() {
         std::io::ErrorKind::NotFound => ErrorKind::NotFound,
@@ -98,8 +96,10 @@ fn refused(path: &str, reason: ChangeError) -> Error {
         }
         ChangeError::NotFound => error(ErrorKind::NotFound, "not-found", format!("{path} does not exist")),
         ChangeError::TooLarge => {
-            let message =
-                format!("{path}: files above {} MiB cannot be changed with this tool", MAX_FILE_BYTES >> 20);
+            let message = format!(
+                "{path}: files above {} MiB are not changed by tools; use bash",
+                MAX_FILE_BYTES >> 20
+            );
             error(ErrorKind::TooLarge, "too-large", message)
         }
         ChangeError::Io(reason) => error(io_kind(&reason), "io", format!("{path}: {reason}")),
@@ -114,7 +114,7 @@ impl Host for CallState {
         expects: Expectation,
     ) -> Result<Written, Error> {
         let call = self.files_call()?;
-        let place = call.changeable(&path, true).await?;
+        let mut place = call.changeable(&path, LastLink::Followed).await?;
         let expects = match expects {
             Expectation::Any => changes::Expectation::Any,
             Expectation::Absent => changes::Expectation::Absent,
@@ -122,7 +122,7 @@ impl Host for CallState {
         };
         let session = &call.session;
         let written = changes::write(
-            &place,
+            &mut place,
             &content,
             &expects,
             session.folders.umask,
@@ -135,23 +135,26 @@ impl Host for CallState {
             bytes: content.len() as u64,
             sha256: written.sha256,
             created: written.created,
-            extra: None,
+            extra: (!written.undoable).then(|| r#"{"undoable":false}"#.to_owned()),
         })
     }
 
     async fn rename(&mut self, source: String, target: String) -> Result<(), Error> {
         let call = self.files_call()?;
-        let from = call.changeable(&source, false).await?;
-        let to = call.changeable(&target, true).await?;
-        let changed: Vec<FileChange> = changes::rename(&from, &to, &call.session.undo, call.id.as_str())
-            .map_err(|e| refused(&source, e))?;
+        let from = call.changeable(&source, LastLink::Kept).await?;
+        let mut to = call.changeable(&target, LastLink::Kept).await?;
+        let session = &call.session;
+        let umask = session.folders.umask;
+        let changed: Vec<FileChange> =
+            changes::rename(&from, &mut to, umask, &session.undo, call.id.as_str())
+                .map_err(|e| refused(&source, e))?;
         call.changes.extend(changed);
         Ok(())
     }
 
     async fn remove(&mut self, path: String) -> Result<(), Error> {
         let call = self.files_call()?;
-        let place = call.changeable(&path, false).await?;
+        let place = call.changeable(&path, LastLink::Kept).await?;
         let changed =
             changes::remove(&place, &call.session.undo, call.id.as_str()).map_err(|e| refused(&path, e))?;
         call.changes.push(changed);

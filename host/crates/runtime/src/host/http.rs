@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use bytes::Bytes;
-use egress::{Body, Caller, EgressError, Limits, Outgoing, Policy};
+use egress::{Body, Caller, Egress, EgressError, Limits, Outgoing, Policy};
 use url::Url;
 
 use crate::bindings::ml_intern::plugin::http::{Head, Header, Host, Request, Response};
@@ -11,8 +11,9 @@ use crate::host::error;
 use crate::limits::{MAX_HTTP_BYTES, MAX_HTTP_REQUESTS};
 use crate::state::{Call, CallState};
 
-/// Time until the head of an answer, and between two pieces of it, where the guest asks for no less.
+/// Time of a request, redirects and the whole answer included: where the guest names none, and at most.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+const MAX_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Redirects that are followed at most.
 const MAX_REDIRECTS: u8 = 5;
@@ -69,9 +70,8 @@ fn outgoing(call: &Call, request: Request) -> Result<Outgoing, Error> {
             format!("the body is larger than {} MiB", MAX_BODY_BYTES >> 20),
         ));
     }
-    let timeout = request
-        .timeout_ms
-        .map_or(DEFAULT_TIMEOUT, |ms| Duration::from_millis(ms.into()).min(DEFAULT_TIMEOUT));
+    let timeout =
+        request.timeout_ms.map_or(DEFAULT_TIMEOUT, |ms| Duration::from_millis(ms.into()).min(MAX_TIMEOUT));
     Ok(Outgoing {
         caller: Caller::Plugin(call.plugin.to_string()),
         policy: Policy::Granted(call.network.clone()),
@@ -114,19 +114,30 @@ impl Host for CallState {
             return Err(error(ErrorKind::RateLimited, "requests", message));
         }
         let outgoing = outgoing(call, request)?;
-        let incoming = call.egress.send(outgoing).await.map_err(|e| refused(&e))?;
-        let head = Head {
-            status: incoming.status.as_u16(),
-            headers: incoming
-                .headers
-                .iter()
-                .filter(|(name, _)| *name != ::http::header::SET_COOKIE)
-                .map(|(name, value)| Header { name: name.to_string(), value: value.as_bytes().to_vec() })
-                .collect(),
-            final_url: incoming.url.to_string(),
-            extra: None,
-        };
-        let body = incoming.bytes().await.map_err(|e| refused(&e))?;
-        Ok(Response { head, body: body.into() })
+        // Every hop and every piece has the whole time at most, and all of them together have it too.
+        let (limit, origin) = (outgoing.limits.head, outgoing.url.origin().ascii_serialization());
+        let answer = tokio::time::timeout(limit, answer(&call.egress, outgoing)).await;
+        answer.unwrap_or_else(|_| {
+            let message = format!("{origin} had not answered in full after {} ms", limit.as_millis());
+            Err(error(ErrorKind::Timeout, "timeout", message))
+        })
     }
+}
+
+/// Sends a request and reads the whole answer.
+async fn answer(egress: &Egress, outgoing: Outgoing) -> Result<Response, Error> {
+    let incoming = egress.send(outgoing).await.map_err(|e| refused(&e))?;
+    let head = Head {
+        status: incoming.status.as_u16(),
+        headers: incoming
+            .headers
+            .iter()
+            .filter(|(name, _)| *name != ::http::header::SET_COOKIE)
+            .map(|(name, value)| Header { name: name.to_string(), value: value.as_bytes().to_vec() })
+            .collect(),
+        final_url: incoming.url.to_string(),
+        extra: None,
+    };
+    let body = incoming.bytes().await.map_err(|e| refused(&e))?;
+    Ok(Response { head, body: body.into() })
 }

@@ -12,9 +12,8 @@ impl Host for CallState {
         if call.log_messages > MAX_LOG_MESSAGES {
             return;
         }
-        let mut message = plain(&message);
-        let end = (0..=message.len().min(MAX_LOG_BYTES)).rev().find(|at| message.is_char_boundary(*at));
-        message.truncate(end.unwrap_or(0));
+        let message = harmless(&message);
+        let fields = fields.map(|fields| harmless(&fields));
         let level = match level {
             Level::Trace => LogLevel::Trace,
             Level::Debug => LogLevel::Debug,
@@ -22,10 +21,29 @@ impl Host for CallState {
             Level::Warn => LogLevel::Warn,
             Level::Error => LogLevel::Error,
         };
-        if level < LogLevel::Info {
+        if level < LogLevel::Info || fields.is_some() {
             tracing::debug!(plugin = %call.plugin, fields, "{message}");
-            return;
         }
-        call.ask(HostRequest::Log { level, message }).await;
+        if level >= LogLevel::Info {
+            call.ask(HostRequest::Log { level, message }).await;
+        }
+    }
+}
+
+/// A text without what acts on a terminal, as long as a message may be.
+fn harmless(text: &str) -> String {
+    // Cut before it is filtered: what is thrown away is not worth a copy.
+    let text = &text[..text.floor_char_boundary(MAX_LOG_BYTES)];
+    plain(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_guest_logs_is_cut_and_acts_on_nothing() {
+        assert_eq!(harmless("{\"a\": \"\u{1b}[2J\u{202e}b\"}"), "{\"a\": \"[2Jb\"}");
+        assert_eq!(harmless(&"ä".repeat(MAX_LOG_BYTES)), "ä".repeat(MAX_LOG_BYTES / 2));
     }
 }
