@@ -229,7 +229,7 @@ mod tests {
         let mut items = steps(4);
         items.push(user("now this"));
         items.extend(steps(10).split_off(1));
-        assert_eq!(cut(&items), Some(Cut { head: 1, tail: 23, request: Some(9) }));
+        assert_eq!(cut(&items), Some(Cut { head: 1, tail: 24, request: Some(9) }));
         // Once more: a summary and a request that stands behind it already are nothing to summarise.
         assert_eq!(
             cut(&[vec![user("go"), calls(&[]), user("now this")], steps(3).split_off(1)].concat()),
