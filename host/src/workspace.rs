@@ -28,12 +28,24 @@ pub(crate) fn find(given: Option<&Path>, added: &[String], paths: &Paths) -> Res
         };
         let path = paths.expand(text);
         let folder = folder(&path, "--add-dir")?;
+        speakable(&folder, "--add-dir")?;
         if let Some(reason) = unfit(&folder, paths) {
             return Err(Failure::usage(format!("--add-dir {}: {reason}", path.display())));
         }
         if writable { place.write.push(folder) } else { place.read.push(folder) }
     }
     Ok(place)
+}
+
+/// Tools and commands are told their folders as text.
+fn speakable(folder: &Path, flag: &str) -> Result<(), Failure> {
+    match folder.to_str() {
+        Some(_) => Ok(()),
+        None => Err(Failure::usage(format!(
+            "{flag} {}: its name is not UTF-8, which tools could not be told; rename it",
+            folder.display()
+        ))),
+    }
 }
 
 fn workspace(given: Option<&Path>, paths: &Paths) -> Result<(Option<PathBuf>, Option<String>), Failure> {
@@ -43,6 +55,7 @@ fn workspace(given: Option<&Path>, paths: &Paths) -> Result<(Option<PathBuf>, Op
             .map_err(|e| Failure::usage(format!("the current directory cannot be used: {e}; use -C DIR")))?,
     };
     let folder = folder(&path, "-C")?;
+    speakable(&folder, "-C")?;
     Ok(match unfit(&folder, paths) {
         None => (Some(folder), None),
         Some(reason) => {

@@ -140,14 +140,20 @@ pub(crate) async fn work(
             terminal.note(&style.dim(&line))?;
         }
     }
-    if let Printer::StreamJson = printer {
-        json::line(&mut std::io::stdout(), &session_line(&handle, &enclosure, mode, &tools))?;
-    }
+    let announced = match printer {
+        Printer::StreamJson => {
+            json::line(&mut std::io::stdout(), &session_line(&handle, &enclosure, mode, &tools))
+        }
+        _ => Ok(()),
+    };
     let unknown = handle.resumed.take().map(|resumed: Resumed| resumed.unknown_outcomes).unwrap_or_default();
     for id in &unknown {
         note(format!("the outcome of call {id} is unknown: the program ended while it ran"));
     }
     let mut outcome = Outcome::new(handle.session.to_string(), unknown);
+    if let Err(error) = announced {
+        unread(&error, &handle, &mut printer, &mut outcome);
+    }
     submit(&handle, "sub_1", Operation::UserInput { text: prompt }).await;
     follow(&mut handle, &mut printer, &mut outcome, style, &mut signals).await?;
     submit(&handle, "sub_shutdown", Operation::Shutdown).await;
@@ -229,10 +235,7 @@ async fn follow(
         };
         let Some(event) = event else { return Ok(()) };
         if let Err(error) = show(printer, &event) {
-            // Nobody reads any more. The turn ends in order, so that the session can go on.
-            outcome.fail(format!("the output cannot be written: {error}"));
-            *printer = Printer::Json;
-            handle.interrupt.interrupt();
+            unread(&error, handle, printer, outcome);
         }
         if outcome.take(&event) {
             if let (Printer::Text(terminal), Some((name, size))) = (printer, ended(&event)) {
@@ -241,6 +244,13 @@ async fn follow(
             return Ok(());
         }
     }
+}
+
+/// Nobody reads any more. The turn ends in order, so that the session can go on.
+fn unread(error: &std::io::Error, handle: &Handle, printer: &mut Printer, outcome: &mut Outcome) {
+    outcome.fail(format!("the output cannot be written: {error}"));
+    *printer = Printer::Json;
+    handle.interrupt.interrupt();
 }
 
 fn ended(event: &Event) -> Option<(&'static str, String)> {

@@ -13,7 +13,7 @@ use crate::assemble::Setup;
 use crate::cli::{PlaceArgs, PluginCommand};
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
-use crate::render::{json as lines, plain, say};
+use crate::render::{json as lines, say};
 
 pub(super) async fn run(command: PluginCommand, environment: Environment) -> Result<Exit, Failure> {
     match command {

@@ -1,6 +1,7 @@
 //! Where the local tools once led into a dead end or said what was not so.
 
 use serde_json::json;
+use testkit::Step;
 
 use crate::support::TestHost;
 use crate::tools::{bash, edit, play, read, write};
@@ -64,7 +65,7 @@ fn a_file_is_the_same_under_every_name() {
 
 #[test]
 fn what_cannot_be_read_names_the_folders_that_can() {
-    let host = TestHost::new([]);
+    let host = TestHost::outside_tmp([]);
     let outside = host.home.parent().unwrap().join("outside");
     std::fs::create_dir(&outside).unwrap();
     std::fs::write(outside.join("x.txt"), "secret").unwrap();
@@ -127,7 +128,7 @@ fn arguments_are_taken_as_models_write_them() {
 
 #[test]
 fn a_refused_write_leaves_no_folder_and_names_where_a_link_leads() {
-    let host = TestHost::new([]);
+    let host = TestHost::outside_tmp([]);
     let outside = host.home.parent().unwrap().join("outside");
     std::fs::create_dir(&outside).unwrap();
     std::os::unix::fs::symlink("../outside/x.txt", host.workspace.join("link.txt")).unwrap();
@@ -137,4 +138,25 @@ fn a_refused_write_leaves_no_folder_and_names_where_a_link_leads() {
     let remedy = format!("--add-dir {}:rw", outside.display());
     assert!(!results[1].1 && results[1].0.contains(&remedy), "{results:?}");
     assert!(!outside.join("x.txt").exists());
+}
+
+#[test]
+fn of_changes_at_the_same_time_each_is_kept_or_told_to_come_too_late() {
+    let lines: String = (0..6).map(|n| format!("line {n}\n")).collect();
+    let change = |n: usize| {
+        (
+            "edit",
+            json!({"path": "p.txt", "old_str": format!("line {n}\n"), "new_str": format!("changed {n}\n")}),
+        )
+    };
+    let host = TestHost::new([
+        Step::calls([("read", json!({"path": "p.txt"}))]),
+        Step::calls((0..6).map(change)),
+        Step::text("done"),
+    ]);
+    host.file("p.txt", &lines);
+    let ran = host.stream(&[]);
+    let succeeded = ran.all("tool_output").iter().skip(1).filter(|line| line["success"] == true).count();
+    assert_eq!(host.read("p.txt").matches("changed").count(), succeeded);
+    assert!(succeeded >= 1);
 }

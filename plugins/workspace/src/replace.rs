@@ -3,6 +3,7 @@
 //! A forgiving pass compares folded texts, but what it replaces is the matched piece of the original:
 //! the rest of a line, its indentation and the lines after it stay.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
@@ -62,9 +63,9 @@ impl fmt::Display for EditError {
 }
 
 /// One place to change and what to put there.
-struct Hit {
+struct Hit<'a> {
     range: Range<usize>,
-    new: String,
+    new: Cow<'a, str>,
 }
 
 /// Applies an edit to a text.
@@ -78,9 +79,11 @@ pub(crate) fn replace(
     if old.is_empty() {
         return match mode {
             Mode::Replace | Mode::ReplaceAll => Err(EditError::EmptyOld),
-            Mode::AppendAfter | Mode::PrependBefore => {
-                Ok(Edited { text: format!("{}{content}", line_ends(content, new)), count: 1, note: None })
-            }
+            Mode::AppendAfter | Mode::PrependBefore => Ok(Edited {
+                text: format!("{}{content}", line_ends(has_crlf(content), new)),
+                count: 1,
+                note: None,
+            }),
         };
     }
     let (mut hits, note) = find(content, old, new).ok_or(EditError::NotFound)?;
@@ -90,10 +93,11 @@ pub(crate) fn replace(
         }
         hits.truncate(1);
     }
+    let crlf = has_crlf(content);
     let mut text = String::with_capacity(content.len() + new.len());
     let mut done = 0;
     for Hit { range, new } in &hits {
-        let new = line_ends(content, new);
+        let new = line_ends(crlf, new);
         text.push_str(&content[done..range.start]);
         match mode {
             Mode::Replace | Mode::ReplaceAll => text.push_str(&new),
@@ -106,10 +110,10 @@ pub(crate) fn replace(
     Ok(Edited { text, count: hits.len(), note })
 }
 
-fn find(content: &str, old: &str, new: &str) -> Option<(Vec<Hit>, Option<&'static str>)> {
-    let exact: Vec<Hit> = content
+fn find<'a>(content: &str, old: &str, new: &'a str) -> Option<(Vec<Hit<'a>>, Option<&'static str>)> {
+    let exact: Vec<Hit<'_>> = content
         .match_indices(old)
-        .map(|(at, _)| Hit { range: at..at + old.len(), new: new.to_owned() })
+        .map(|(at, _)| Hit { range: at..at + old.len(), new: new.into() })
         .collect();
     if !exact.is_empty() {
         return Some((exact, None));
@@ -130,7 +134,7 @@ fn find(content: &str, old: &str, new: &str) -> Option<(Vec<Hit>, Option<&'stati
     })
 }
 
-fn find_folded(content: &str, old: &str, new: &str, fold: Fold) -> Vec<Hit> {
+fn find_folded<'a>(content: &str, old: &str, new: &'a str, fold: Fold) -> Vec<Hit<'a>> {
     let needle = fold.apply(old).text;
     if needle.trim().is_empty() {
         return Vec::new();
@@ -164,7 +168,14 @@ fn parts(text: &str, at: usize) -> bool {
 }
 
 /// Takes a match in the folded text back to the original.
-fn hit(content: &str, folded: &Folded, found: Range<usize>, old: &str, new: &str, fold: Fold) -> Hit {
+fn hit<'a>(
+    content: &str,
+    folded: &Folded,
+    found: Range<usize>,
+    old: &str,
+    new: &'a str,
+    fold: Fold,
+) -> Hit<'a> {
     let mut range = folded.original(content, found.clone());
     if folded.text[found.end..].is_empty() || folded.text[found.end..].starts_with('\n') {
         // White space that was forgiven at the end of the last line goes with it; the line's end stays.
@@ -172,17 +183,17 @@ fn hit(content: &str, folded: &Folded, found: Range<usize>, old: &str, new: &str
         range.end += blanks;
     }
     if !fold.leading {
-        return Hit { range, new: new.to_owned() };
+        return Hit { range, new: new.into() };
     }
     let starts_line = found.start == 0 || folded.text[..found.start].ends_with('\n');
     if !starts_line {
         // The match starts within a line, so the blanks before `old` are not part of the file's text.
         let blanks = indentation(old);
-        return Hit { range, new: new.strip_prefix(blanks).unwrap_or(new).to_owned() };
+        return Hit { range, new: new.strip_prefix(blanks).unwrap_or(new).into() };
     }
     let line_start = content[..range.start].rfind('\n').map_or(0, |at| at + 1);
     range.start = line_start;
-    let new = shift(&content[range.clone()], old, new);
+    let new = shift(&content[range.clone()], old, new).into();
     Hit { range, new }
 }
 
@@ -218,12 +229,14 @@ fn indentation(line: &str) -> &str {
 }
 
 /// `new` with the line ends of a file that has `\r\n` throughout.
-fn line_ends(content: &str, new: &str) -> String {
+fn line_ends(crlf: bool, new: &str) -> Cow<'_, str> {
+    if crlf { new.replace("\r\n", "\n").replace('\n', "\r\n").into() } else { new.into() }
+}
+
+/// Whether every line of a text ends as on Windows.
+fn has_crlf(content: &str) -> bool {
     let lines = content.matches('\n').count();
-    if lines == 0 || lines != content.matches("\r\n").count() {
-        return new.to_owned();
-    }
-    new.replace("\r\n", "\n").replace('\n', "\r\n")
+    lines > 0 && lines == content.matches("\r\n").count()
 }
 
 #[cfg(test)]

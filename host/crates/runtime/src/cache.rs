@@ -65,7 +65,7 @@ impl CodeCache {
         let (code, mac) = bytes.split_last_chunk::<MAC_BYTES>().ok_or("it is too short")?;
         let key = self.existing_key()?.ok_or("its key is gone")?;
         // Hashes are compared in constant time.
-        if blake3::keyed_hash(&key, code) != *mac {
+        if mac_of(&key, path, code) != *mac {
             return Err("it was changed".to_owned());
         }
         map(shared, &file).map(Some).map_err(|e| format!("{e:#}"))
@@ -78,8 +78,8 @@ impl CodeCache {
             .mode(0o700)
             .create(&self.folder)
             .map_err(|e| e.to_string())?;
-        let mac = blake3::keyed_hash(&self.key()?, code);
         let path = self.path(shared, digest);
+        let mac = mac_of(&self.key()?, &path, code);
         let temporary = self.folder.join(format!(".{}.tmp", hex(&random::<8>()?)));
         let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).and_then(
             |mut file| {
@@ -131,6 +131,14 @@ impl CodeCache {
             Err(error) => Err(format!("{}: {error}", self.key.display())),
         }
     }
+}
+
+/// The code of one plugin says nothing about the file of another: the name is part of what is vouched for.
+fn mac_of(key: &[u8; 32], path: &Path, code: &[u8]) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new_keyed(key);
+    let name = path.file_name().map(std::ffi::OsStr::as_encoded_bytes).unwrap_or_default();
+    hasher.update(&(name.len() as u64).to_le_bytes()).update(name).update(code);
+    hasher.finalize()
 }
 
 /// Maps the very file whose bytes were checked, whatever its name leads to now.

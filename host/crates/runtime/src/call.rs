@@ -130,10 +130,11 @@ async fn invoke(
 
 fn session_facts(call: &Call) -> String {
     let folders = &call.session.folders;
-    let dirs: Vec<_> = folders.read.iter().chain(&folders.write).collect();
+    let dirs: Vec<_> =
+        folders.read.iter().chain(&folders.write).map(|folder| folder.to_string_lossy()).collect();
     serde_json::json!({
         "session": call.session.id.as_str(),
-        "workspace": folders.workspace,
+        "workspace": folders.workspace.to_string_lossy(),
         "dirs": dirs,
         "tmp": "/tmp",
     })
@@ -145,9 +146,11 @@ fn result(answer: Result<Result<ToolOutput, Error>, Stop>, state: CallState) -> 
         tracing::debug!(dropped, "guest output: {text}");
     }
     let limit = state.limits.output_bytes;
+    // A guest cannot say that the person stopped it.
+    let interrupted = state.call.as_ref().is_some_and(|call| call.cancel.is_cancelled());
     let (changes, denial) = state.call.map(|call| (call.changes, call.denial)).unwrap_or_default();
     let cancelled = matches!(&answer, Err(Stop::Cancelled))
-        || matches!(&answer, Ok(Err(error)) if error.kind == ErrorKind::Cancelled);
+        || matches!(&answer, Ok(Err(error)) if interrupted && error.kind == ErrorKind::Cancelled);
     let mut result = match answer {
         Ok(Ok(output)) => from_output(output, limit),
         Ok(Err(error)) => ToolResult::failed(cut(plain(&error.message), limit)),

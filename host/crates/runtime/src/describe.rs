@@ -1,5 +1,7 @@
 //! A plugin's description: run once, with every import refusing, and stored.
 
+use std::time::Duration;
+
 use manifest::Manifest;
 use protocol::ToolSpec;
 use serde::{Deserialize, Serialize};
@@ -37,6 +39,9 @@ impl Described {
     }
 }
 
+/// How long a plugin may take to describe itself, waits included.
+const DESCRIBE_TIME: Duration = Duration::from_secs(10);
+
 /// Asks a component for its tools and checks them against its manifest.
 pub(crate) async fn describe(
     what: &str,
@@ -71,8 +76,12 @@ async fn call_describe(
     let _running = shared.running();
     let limits = Limits { cpu_ms: DESCRIBE_CPU_MS, ..Limits::default() };
     let mut store = CallState::refusing(&limits).into_store(&shared.engine, limits.cpu_ms);
-    let plugin: Plugin = pre.instantiate_async(&mut store).await.map_err(|e| Stop::of(&e, store.data()))?;
-    let described = plugin.ml_intern_plugin_tools().call_describe(&mut store).await;
+    let plugin = tokio::time::timeout(DESCRIBE_TIME, pre.instantiate_async(&mut store)).await;
+    let plugin: Plugin =
+        plugin.map_err(|_| Stop::wall(DESCRIBE_TIME))?.map_err(|e| Stop::of(&e, store.data()))?;
+    let tools = plugin.ml_intern_plugin_tools();
+    let described = tokio::time::timeout(DESCRIBE_TIME, tools.call_describe(&mut store)).await;
+    let described = described.map_err(|_| Stop::wall(DESCRIBE_TIME))?;
     described.map_err(|e| Stop::of(&e, store.data()))?.map_err(|e| Stop::Guest(e.message))
 }
 

@@ -323,10 +323,12 @@ fn wall_time(policy: Option<&ToolPolicy>, arguments: &Value, limit_s: u32) -> Du
     let asked = policy
         .and_then(|p| p.timeout_argument.as_deref())
         .and_then(|name| arguments.get(name))
-        .and_then(Value::as_u64)
-        .map(|seconds| u32::try_from(seconds).unwrap_or(u32::MAX));
+        // As the tool will see it: `300.0` is 300, and what is not above 0 was not given.
+        .and_then(Value::as_f64)
+        .filter(|seconds| *seconds >= 1.0)
+        .map(|seconds| seconds.min(f64::from(u32::MAX)) as u32);
     let seconds = match (asked, policy.is_some_and(|p| p.timeout_argument.is_some())) {
-        (Some(asked), _) => asked.max(1).saturating_add(TIMEOUT_MARGIN_S),
+        (Some(asked), _) => asked.saturating_add(TIMEOUT_MARGIN_S),
         (None, true) => declared.saturating_add(TIMEOUT_MARGIN_S),
         (None, false) => declared,
     };

@@ -1,6 +1,6 @@
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use protocol::SessionId;
 use wall::{Wall, WallConfig};
@@ -69,6 +69,7 @@ impl Workplace {
             wall: Wall::new(wall),
             undo: Undo::new(dir.join("undo")),
             plugin_data: self.plugin_data.clone(),
+            changing: Mutex::default(),
             kv: Mutex::new(Kv::new(dir.join("kv.jsonl"))),
         })
     }
@@ -82,10 +83,17 @@ pub struct SessionContext {
     pub(crate) wall: Wall,
     pub(crate) undo: Undo,
     pub(crate) plugin_data: PathBuf,
+    /// Held while a file is changed: what a call expects of it is true at that moment.
+    changing: Mutex<()>,
     kv: Mutex<Kv>,
 }
 
 impl SessionContext {
+    /// Keeps other changes of files away until it is dropped.
+    pub(crate) fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The wall that the session's commands run behind.
     #[must_use]
     pub fn wall(&self) -> &Wall {

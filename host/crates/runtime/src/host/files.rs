@@ -121,6 +121,7 @@ impl Host for CallState {
             Expectation::Sha256(digest) => changes::Expectation::Sha256(digest),
         };
         let session = &call.session;
+        let _alone = session.changing();
         let written = changes::write(
             &mut place,
             &content,
@@ -144,6 +145,7 @@ impl Host for CallState {
         let from = call.changeable(&source, LastLink::Kept).await?;
         let mut to = call.changeable(&target, LastLink::Kept).await?;
         let session = &call.session;
+        let _alone = session.changing();
         let umask = session.folders.umask;
         let changed: Vec<FileChange> =
             changes::rename(&from, &mut to, umask, &session.undo, call.id.as_str())
@@ -155,6 +157,7 @@ impl Host for CallState {
     async fn remove(&mut self, path: String) -> Result<(), Error> {
         let call = self.files_call()?;
         let place = call.changeable(&path, LastLink::Kept).await?;
+        let _alone = call.session.changing();
         let changed =
             changes::remove(&place, &call.session.undo, call.id.as_str()).map_err(|e| refused(&path, e))?;
         call.changes.push(changed);
