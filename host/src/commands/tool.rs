@@ -76,8 +76,8 @@ pub(super) async fn run(args: ToolArgs, environment: Environment) -> Result<Exit
     print(&args.name, &result, args.json)?;
     Ok(match result {
         ToolResult { cancelled: true, .. } => Exit::Interrupted,
-        ToolResult { success: true, .. } => Exit::Done,
         ToolResult { denial: Some(_), .. } => Exit::Denied,
+        ToolResult { success: true, .. } => Exit::Done,
         _ => Exit::Failed,
     })
 }

@@ -176,6 +176,7 @@ impl<A: Write, N: Write> Terminal<A, N> {
         self.clear()?;
         self.held.clear();
         if let (Answer::AtEnd, Some(answer)) = (self.when, final_response) {
+            let answer = plain(answer);
             self.answer.write_all(answer.as_bytes())?;
             if !answer.ends_with('\n') {
                 self.answer.write_all(b"\n")?;

@@ -195,3 +195,27 @@ fn an_ordinary_user_has_the_same_wall() {
     assert_eq!(outputs[1], "     1\tx");
     assert_eq!(ran.lines[0]["wall"], "partial");
 }
+
+#[test]
+fn a_command_cannot_move_the_workspace_elsewhere() {
+    let host = TestHost::outside_tmp([
+        call(
+            "bash",
+            json!({"command": "mv ../foo ../foo.bak && ln -s ../secret ../foo; (setsid sh -c \"sleep 0.2; kill -9 $PPID\" &); sleep 1; echo moved"}),
+        ),
+        call("read", json!({"path": "/workspace/key"})),
+        call("write", json!({"path": "/workspace/pwned", "content": "x"})),
+        call("bash", json!({"command": "cat ../secret/key; cat key"})),
+        Step::text("ok"),
+    ]);
+    let secret = host.file("secret/key", "TOPSECRET");
+    host.file("projects/foo/a.txt", "one");
+    // The link leads from `projects/foo` to a folder that was not given.
+    std::os::unix::fs::symlink("../secret", host.workspace.join("projects/secret")).unwrap();
+    let projects = format!("{}:rw", host.workspace.join("projects").display());
+    let ran = host.stream(&["-C", "projects/foo", "--add-dir", &projects]);
+    let outputs = ran.outputs();
+    assert!(host.workspace.join("projects/foo").is_symlink(), "{outputs:?}");
+    assert!(outputs.iter().all(|output| !output.contains("TOPSECRET")), "{outputs:?}");
+    assert!(!secret.with_file_name("pwned").exists(), "{outputs:?}");
+}

@@ -37,7 +37,9 @@ impl Session {
         let Need::SealedPath { path } = &need;
         let path = path.clone();
         let sealed = format!("{path} is sealed: other programs take instructions or settings from it");
-        if self.settings.mode == Mode::Yolo || self.allowed.contains(&(tool.clone(), path.clone())) {
+        if self.settings.mode == Mode::Yolo
+            || self.allowed.contains(&(tool.clone(), format!("sealed {path}")))
+        {
             return Ok(HostReply::Allowed);
         }
         let asks = self.settings.interactive && matches!(self.settings.mode, Mode::Default | Mode::Ask);
@@ -67,7 +69,7 @@ impl Session {
         Ok(match answer {
             Answer::Approved { for_session } => {
                 if for_session {
-                    self.allowed.insert((tool, path));
+                    self.allowed.insert((tool, format!("sealed {path}")));
                 }
                 HostReply::Allowed
             }

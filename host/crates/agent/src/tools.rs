@@ -136,7 +136,7 @@ impl Session {
             mode: self.settings.mode,
             tiers: &tiers,
             walled: self.settings.walled,
-            allowed_before: self.allowed.contains(&(call.name.clone(), target.clone())),
+            allowed_before: self.allowed.contains(&(call.name.clone(), scope(&call.name, arguments))),
             interactive: self.settings.interactive,
         };
         let decision = decide(&facts);
@@ -289,7 +289,8 @@ impl Session {
             let states: &[&str] = match &answer {
                 Answer::Approved { for_session } => {
                     if *for_session {
-                        self.allowed.insert((request.tool.clone(), request.target.clone()));
+                        let scope = scope(&request.tool, &request.arguments);
+                        self.allowed.insert((request.tool.clone(), scope));
                     }
                     &["approved", "running"]
                 }
@@ -334,4 +335,12 @@ fn refused(denied: Denied, tool: &str, id: &ToolCallId, tiers: BTreeSet<Tier>, t
 fn target(tool: &str, arguments: &Value) -> String {
     let text = ["command", "path"].iter().find_map(|name| arguments.get(name)?.as_str());
     text.unwrap_or(tool).to_owned()
+}
+
+/// What an approval for the session covers: changes of this file, or this very call.
+fn scope(tool: &str, arguments: &Value) -> String {
+    match (tool, arguments.get("path").and_then(Value::as_str)) {
+        ("write" | "edit", Some(path)) => format!("path {path}"),
+        _ => audit::digest(arguments.to_string().as_bytes()),
+    }
 }

@@ -158,7 +158,8 @@ fn result(answer: Result<Result<ToolOutput, Error>, Stop>, state: CallState) -> 
     };
     result.cancelled = cancelled;
     result.changes = changes;
-    result.denial = denial.filter(|_| !result.success);
+    // Also if the guest kept quiet about it.
+    result.denial = denial;
     result
 }
 

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat, readlinkat};
+use rustix::fs::{Mode, OFlags, mkdirat, openat, readlinkat};
 use rustix::io::Errno;
 
 /// Links followed before a path is given up as a loop; the kernel's own figure.
@@ -170,7 +170,7 @@ impl Folders {
             return Err(PathError::NotAFolder(path.to_owned()));
         };
         let mut at = root.to_owned();
-        let mut folder = open_folder(CWD, root)?;
+        let mut folder = open_root(root)?;
         let mut missing = Vec::new();
         let above: Vec<_> = relative.parent().into_iter().flat_map(Path::components).collect();
         for (k, part) in above.iter().enumerate() {
@@ -232,6 +232,12 @@ pub(crate) enum LastLink {
 enum Walk {
     Arrived(Place),
     Link(PathBuf),
+}
+
+/// Opens a folder of the session by the name it had when the session began. A command may have put a link
+/// in its place since, or in the place of a folder above it.
+pub(crate) fn open_root(root: &Path) -> Result<OwnedFd, Errno> {
+    wall::open_without_links(root, OFlags::DIRECTORY | OFlags::RDONLY)
 }
 
 fn open_folder(at: impl std::os::fd::AsFd, name: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {

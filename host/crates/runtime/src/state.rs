@@ -1,3 +1,4 @@
+use std::os::fd::AsRawFd as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use crate::call::Clock;
+use crate::folders::open_root;
 use crate::limits::{EPOCH_MS, HOSTCALL_BYTES, Limits, MAX_HANDLES, MAX_STDIO_BYTES, Meter};
 use crate::runtime::Pending;
 use crate::session::SessionContext;
@@ -88,7 +90,8 @@ impl CallState {
         wasi.env("ML_INTERN_PLUGIN", &call.plugin).env("HOME", "/data").env("TMPDIR", "/tmp");
         let folders = &call.session.folders;
         let mut mount = |guest: &str, host: &std::path::Path, perms: FsPerms| {
-            let opened = wasi.preopened_dir(host, guest, perms);
+            let folder = open_root(host).map_err(|e| format!("{} cannot be opened: {e}", host.display()))?;
+            let opened = wasi.preopened_dir(format!("/proc/self/fd/{}", folder.as_raw_fd()), guest, perms);
             opened.map(|_| ()).map_err(|e| format!("{} cannot be opened: {e:#}", host.display()))
         };
         for granted in &call.capabilities.paths {

@@ -58,3 +58,15 @@ fn unavailable() -> WallError {
         remedies: vec!["use a Hugging Face sandbox with `--sandbox-tools`".into()],
     }
 }
+
+/// Opens an absolute path whose last part is no link.
+///
+/// # Errors
+/// What the kernel says.
+pub fn open_without_links(
+    path: &std::path::Path,
+    flags: rustix::fs::OFlags,
+) -> Result<std::os::fd::OwnedFd, rustix::io::Errno> {
+    use rustix::fs::{Mode, OFlags, open};
+    open(path, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+}

@@ -34,6 +34,8 @@ mod ground;
 #[cfg(target_os = "linux")]
 mod host;
 #[cfg(target_os = "linux")]
+mod no_links;
+#[cfg(target_os = "linux")]
 mod python;
 #[cfg(target_os = "linux")]
 mod rights;
@@ -55,6 +57,8 @@ mod wire;
 #[cfg(target_os = "linux")]
 pub use host::{harden_host, scrub_environment, user_umask};
 #[cfg(target_os = "linux")]
+pub use no_links::open_without_links;
+#[cfg(target_os = "linux")]
 pub use supervisor::supervisor_main;
 #[cfg(target_os = "linux")]
 pub use wall::Wall;
@@ -62,4 +66,4 @@ pub use wall::Wall;
 #[cfg(not(target_os = "linux"))]
 mod elsewhere;
 #[cfg(not(target_os = "linux"))]
-pub use elsewhere::{Wall, harden_host, scrub_environment, supervisor_main, user_umask};
+pub use elsewhere::{Wall, harden_host, open_without_links, scrub_environment, supervisor_main, user_umask};

@@ -4,7 +4,7 @@ use landlock::{
     ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible as _, PathBeneath,
     RestrictionStatus, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetStatus, Scope,
 };
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 use rustix::thread::{
     CapabilitySet, CapabilitySets, clear_ambient_capability_set, remove_capability_from_bounding_set,
@@ -13,6 +13,7 @@ use rustix::thread::{
 
 use super::filter;
 use crate::config::Network;
+use crate::no_links::open_without_links;
 use crate::rights::{Access, Rule};
 use crate::wire::Enforced;
 
@@ -73,9 +74,8 @@ fn ruleset(enforced: &Enforced) -> Result<RestrictionStatus, landlock::RulesetEr
     let tmp = enforced.mounts.iter().flat_map(|mounts| &mounts.over_tmp);
     let tmp = tmp.map(|path| Rule { path: path.clone(), access: Access::Write });
     for rule in enforced.rules.iter().cloned().chain(tmp) {
-        // What is gone by now, or a link, gives no right.
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let Ok(path) = rustix::fs::open(&rule.path, flags, Mode::empty()) else {
+        // What is gone by now, or reached through a link that was made since, gives no right.
+        let Ok(path) = open_without_links(&rule.path, OFlags::PATH) else {
             continue;
         };
         let Ok(stat) = rustix::fs::fstat(&path) else {
