@@ -18,7 +18,22 @@
 //! ml_intern_sdk::export!(Greet);
 //! ```
 //!
-//! with this `plugin.toml` beside its `Cargo.toml`:
+//! with this `Cargo.toml`, whose last two lines the derives need:
+//!
+//! ```toml
+//! [package]
+//! name = "greeter"
+//! version = "0.1.0"
+//! edition = "2024"
+//! [lib]
+//! crate-type = ["cdylib"]
+//! [dependencies]
+//! ml-intern-sdk = { path = "…/sdk" }     # or git = "…": it is not on a registry yet
+//! serde = { version = "1", features = ["derive"] }
+//! schemars = "1"
+//! ```
+//!
+//! and this `plugin.toml` beside it:
 //!
 //! ```toml
 //! id = "greeter"
@@ -44,7 +59,8 @@
 //! network = ["https://api.example.com GET POST"]   # ml_intern_sdk::http; GET and HEAD if none is named
 //! ```
 //!
-//! and given by the user in `~/.config/ml-intern/grants.toml`, in a table with the plugin's id:
+//! and given by the user, with `ml-intern plugin grant greeter` or, in part, in a table with the plugin's id in
+//! `~/.config/ml-intern/grants.toml`:
 //!
 //! ```toml
 //! [greeter]

@@ -117,7 +117,7 @@ impl Chat {
     }
 
     async fn run(mut self) -> Result<Exit, Failure> {
-        let mut editor = Some(Reedline::create());
+        let mut editor = Some(Reedline::create().use_bracketed_paste(true));
         loop {
             let Some(mut line_editor) = editor.take() else {
                 break;

@@ -164,6 +164,11 @@ fn a_call_that_was_running_has_an_unknown_outcome() {
     assert!(ran.stderr.contains("the outcome of call"), "{}", ran.stderr);
     let told = messages(&host.server.requests().last().unwrap().body(), "tool");
     assert!(told[0].starts_with("outcome unknown"), "{told:?}");
+    // It is told once.
+    host.server.push(Step::text("Nothing new."));
+    assert_eq!(host.stream(&["--continue"]).result()["unknown_outcomes"], json!([]));
+    let told = messages(&host.server.requests().last().unwrap().body(), "tool");
+    assert!(told[0].starts_with("outcome unknown"), "{told:?}");
     assert_eq!(host.server.violations(), Vec::<String>::new());
 }
 

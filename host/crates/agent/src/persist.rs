@@ -329,7 +329,12 @@ impl Fold {
         match line {
             Line::Session(_) => {}
             Line::System { text } => self.system = Some(text.into_owned()),
-            Line::Transcript { items } => self.items = items.into_owned(),
+            Line::Transcript { items } => {
+                self.items = items.into_owned();
+                // What ran or was said before is in it, or was taken back.
+                self.running.clear();
+                self.partial.clear();
+            }
             Line::Item { item, .. } => self.item(item.into_owned()),
             Line::Event { event, .. } => {
                 self.events += 1;

@@ -259,6 +259,8 @@ struct Opening {
     model_changed: bool,
     /// Its file has the system prompt.
     knows_system: bool,
+    /// Calls got the result that nobody knows one.
+    repaired: bool,
 }
 
 impl Opening {
@@ -274,6 +276,7 @@ impl Opening {
             elsewhere: before.filter(|folder| folder != session.workplace.workspace()),
             model_changed: continues && saved.is_some_and(|saved| saved.model != session.model.id()),
             knows_system: continues && saved.is_some_and(|saved| session.earlier_system(saved).is_some()),
+            repaired: continues && saved.is_some_and(|saved| !saved.unknown_outcomes.is_empty()),
         }
     }
 }
@@ -335,7 +338,7 @@ impl Session {
 
     /// Says where the session comes from, and what is not as it was.
     async fn open(&mut self, opening: Opening) -> Result<(), StoreError> {
-        let Opening { fork, elsewhere, model_changed, knows_system } = opening;
+        let Opening { fork, elsewhere, model_changed, knows_system, repaired } = opening;
         if let Some((from, original_event_count)) = fork {
             let event = Event::ResumedFrom {
                 path: self.store.dir(&from).display().to_string(),
@@ -348,6 +351,10 @@ impl Session {
             if !self.plan.is_empty() {
                 self.journal.emit(Event::PlanUpdate { plan: self.plan.clone() }).await?;
             }
+        }
+        if repaired {
+            // Told once: the next time they have their result.
+            self.journal.transcript(&self.items).await?;
         }
         if !knows_system {
             self.journal.system(&self.system).await?;
