@@ -96,6 +96,7 @@ async fn load(base: &Path, bundled: &'static [runtime::Bundled]) -> PluginRuntim
     let config = RuntimeConfig {
         bundled,
         dirs: PluginDirs {
+            trusted: Vec::new(),
             folders: vec![base.join("plugins")],
             named: Vec::new(),
             index: base.join("lock.json"),

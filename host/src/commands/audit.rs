@@ -120,6 +120,10 @@ fn told(act: &Act) -> String {
             format!("install   {} {} sha256:{} {path}", plugin.id, plugin.version, plugin.digest)
         }
         Act::Remove { plugin, path } => format!("remove    {plugin} {path}"),
+        Act::Trust { folder, word, files } => {
+            let files: Vec<&str> = files.keys().map(String::as_str).collect();
+            format!("trust     {word} {folder} [{}]", files.join(", "))
+        }
         Act::Grant { plugin, granted, revoked } => {
             format!("grant     {plugin} +[{}] -[{}]", granted.join(", "), revoked.join(", "))
         }

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::{SessionId, Tier, ToolCallId};
 use serde::{Deserialize, Serialize};
@@ -85,6 +85,14 @@ pub enum Act {
     Install { plugin: Plugin, path: String },
     /// A plugin was removed.
     Remove { plugin: String, path: String },
+    /// A person trusted a folder's files, or took that back.
+    Trust {
+        folder: String,
+        /// `given`, `once` for one run, or `revoked`.
+        word: String,
+        /// SHA-256 by the name relative to the folder; none of what holds secrets.
+        files: BTreeMap<String, Option<String>>,
+    },
     /// What a plugin may do was changed by the person.
     Grant { plugin: String, granted: Vec<String>, revoked: Vec<String> },
 }

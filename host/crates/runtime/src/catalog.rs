@@ -61,6 +61,9 @@ pub struct PluginDirs {
     pub folders: Vec<PathBuf>,
     /// Folders that were named for this run: one that cannot be read is an error, not an absence.
     pub named: Vec<PathBuf>,
+    /// Components of a project, each with the digest at which a person trusted it: with another one it is
+    /// left out.
+    pub trusted: Vec<(PathBuf, String)>,
     /// The lock index.
     pub index: PathBuf,
     /// Compiled code.
@@ -181,7 +184,7 @@ pub(crate) async fn discover(
 ) -> (Vec<(PathBuf, Described)>, Vec<PluginError>) {
     let mut problems = Vec::new();
     let files = component_files(dirs, &mut problems);
-    if files.is_empty() {
+    if files.is_empty() && dirs.trusted.is_empty() {
         return (Vec::new(), problems);
     }
     let mut index = Index::read(&dirs.index).unwrap_or_else(|error| {
@@ -192,6 +195,12 @@ pub(crate) async fn discover(
     for path in files {
         match describe_file(&path, dirs, &mut index, notice).await {
             Ok(described) => found.push((path, described)),
+            Err(error) => problems.push(error),
+        }
+    }
+    for (path, digest) in &dirs.trusted {
+        match describe_trusted(path, digest, dirs, &mut index, notice).await {
+            Ok(described) => found.push((path.clone(), described)),
             Err(error) => problems.push(error),
         }
     }
@@ -235,7 +244,9 @@ async fn describe_file(
         return Ok(described.clone());
     }
     let bytes = read_component(path)?;
-    if let Some(entry) = index.entry(path).filter(|e| e.described.digest == crate::inspect::digest(&bytes)) {
+    if let Some(entry) =
+        index.entry(path).filter(|e| !e.project && e.described.digest == crate::inspect::digest(&bytes))
+    {
         let described = entry.described.clone();
         index.put(path, stamp, described.clone());
         return Ok(described);
@@ -247,6 +258,29 @@ async fn describe_file(
         return Err(PluginError::Changed { id: described.manifest.id, path: path.clone() });
     }
     index.put(path, stamp, described.clone());
+    Ok(described)
+}
+
+/// Describes a component of a project. Its digest is all that lets it in; an id or a description that was let
+/// in elsewhere counts for nothing here, and this one for nothing elsewhere.
+async fn describe_trusted(
+    path: &Path,
+    digest: &str,
+    dirs: &PluginDirs,
+    index: &mut Index,
+    notice: &mut (dyn FnMut(String) + Send),
+) -> Result<Described, PluginError> {
+    let bytes = read_component(path)?;
+    if crate::inspect::digest(&bytes) != digest {
+        return Err(PluginError::NotTrusted { path: path.to_owned() });
+    }
+    let metadata = std::fs::metadata(path).map_err(|e| PluginError::unreadable(path, e))?;
+    if let Some(entry) = index.entry(path).filter(|entry| entry.project && entry.described.digest == digest) {
+        return Ok(entry.described.clone());
+    }
+    notice(format!("{}: trusted and new, compiling it once", path.display()));
+    let described = compile_and_keep(path, &bytes, dirs).await?;
+    index.put_project(path, Stamp::of(&metadata), described.clone());
     Ok(described)
 }
 

@@ -43,6 +43,8 @@ pub enum PluginError {
     DuplicateTool { tool: String, path: PathBuf, other: PathBuf },
     #[error("{}: plugin `{id}` describes itself differently than when it was approved; look at it with `ml-intern plugin info {}` and approve it with `ml-intern plugin install {}`", path.display(), path.display(), path.display())]
     Changed { id: String, path: PathBuf },
+    #[error("{}: it is not as it was when the folder was trusted; look at it with `ml-intern trust`", path.display())]
+    NotTrusted { path: PathBuf },
     #[error("{}: the file was changed while the session ran; start a new session", path.display())]
     ChangedWhileRunning { path: PathBuf },
     #[error("{what}: it cannot be compiled: {reason}")]

@@ -31,6 +31,9 @@ pub(crate) struct Entry {
     stamp: Stamp,
     /// Digest of the manifest and descriptions that a person let in.
     pub(crate) approval: String,
+    /// Of a project: let in by its digest alone, and not under its id.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) project: bool,
     pub(crate) described: Described,
 }
 
@@ -73,7 +76,7 @@ impl Index {
 
     /// The description of a file that is as it was.
     pub(crate) fn unchanged(&self, path: &Path, stamp: &Stamp) -> Option<&Described> {
-        self.entry(path).filter(|e| e.stamp == *stamp).map(|e| &e.described)
+        self.entry(path).filter(|e| !e.project && e.stamp == *stamp).map(|e| &e.described)
     }
 
     pub(crate) fn entry(&self, path: &Path) -> Option<&Entry> {
@@ -82,21 +85,31 @@ impl Index {
 
     /// What a person let in under an id, wherever it lay.
     pub(crate) fn approval_of(&self, id: &str) -> Option<&str> {
-        let entry = self.entries.iter().find(|e| e.described.manifest.id == id);
+        let entry = self.entries.iter().find(|e| !e.project && e.described.manifest.id == id);
         entry.map(|entry| entry.approval.as_str())
     }
 
     pub(crate) fn put(&mut self, path: &Path, stamp: Stamp, described: Described) {
         let id = &described.manifest.id;
-        self.entries.retain(|e| e.path != path && e.described.manifest.id != *id);
-        self.entries.push(Entry { path: path.to_owned(), stamp, approval: described.approval(), described });
+        self.entries.retain(|e| e.project || e.described.manifest.id != *id);
+        self.add(path, stamp, described, false);
+    }
+
+    pub(crate) fn put_project(&mut self, path: &Path, stamp: Stamp, described: Described) {
+        self.add(path, stamp, described, true);
+    }
+
+    fn add(&mut self, path: &Path, stamp: Stamp, described: Described, project: bool) {
+        self.entries.retain(|e| e.path != path);
+        let approval = described.approval();
+        self.entries.push(Entry { path: path.to_owned(), stamp, approval, project, described });
         self.changed = true;
     }
 
     /// Forgets what was let in under an id.
     pub(crate) fn forget(&mut self, id: &str) {
         let before = self.entries.len();
-        self.entries.retain(|e| e.described.manifest.id != id);
+        self.entries.retain(|e| e.project || e.described.manifest.id != id);
         self.changed |= self.entries.len() != before;
     }
 
