@@ -18,6 +18,7 @@ use crate::exit::{Exit, Failure};
 use crate::paths::Paths;
 use crate::settings::{self, Loaded, Settings, ToolRuntime, Wire};
 use crate::system_prompt::{self, Facts};
+use crate::trust::Project;
 use crate::workspace::{self, Place};
 
 /// The hidden argument that makes this binary the supervisor of a session's commands.
@@ -31,14 +32,16 @@ pub(crate) struct Setup {
     pub(crate) environment: Environment,
     pub(crate) paths: Paths,
     pub(crate) loaded: Loaded,
+    /// What a person trusted in the working folder.
+    pub(crate) project: Project,
 }
 
 impl Setup {
-    /// Finds the folders and reads the settings.
+    /// Finds the folders and reads the settings. Nothing of the working folder: [`Setup::in_place`] does.
     pub(crate) fn read(mut environment: Environment, config: Option<&Path>) -> Result<Self, Failure> {
         let paths = Paths::find(&environment)?;
         let loaded = settings::load(&paths, &mut environment, config)?;
-        Ok(Self { environment, paths, loaded })
+        Ok(Self { environment, paths, loaded, project: Project::default() })
     }
 
     pub(crate) fn settings(&self) -> &Settings {
@@ -62,6 +65,7 @@ impl Setup {
         PluginDirs {
             folders: self.paths.plugin_folders(),
             named: named.to_vec(),
+            trusted: self.project.plugins.clone(),
             index: self.paths.data.join("plugins.lock.json"),
             cache: self.paths.cache.join("compiled"),
             key: self.paths.state.join("compiled.key"),
@@ -180,7 +184,7 @@ impl Setup {
 
     /// The model that is used when none is named: the first that can work.
     pub(crate) fn default_model(&self) -> Result<String, Failure> {
-        let named = self.loaded.layers.len() > 1 && self.loaded.layers[1].value.get("model_name").is_some();
+        let named = self.loaded.layers.iter().skip(1).any(|layer| layer.value.get("model_name").is_some());
         let bundled = &self.settings().model_name;
         if named || self.hf_token().is_some() {
             return Ok(bundled.clone());
@@ -309,8 +313,11 @@ pub(crate) async fn session(
     let enclosure = Enclosure::of(&workplace);
     let providers = setup.providers(&id, egress.clone())?;
     let (runtime, problems) = setup.plugins(place, egress.clone(), notice).await?;
-    let mut notices: Vec<String> =
-        place_notice.into_iter().chain(problems.iter().map(|p| format!("plugin left out: {p}"))).collect();
+    let mut notices: Vec<String> = place_notice
+        .into_iter()
+        .chain(setup.project.notices.iter().cloned())
+        .chain(problems.iter().map(|p| format!("plugin left out: {p}")))
+        .collect();
     let mode = mode(setup, args, interactive);
     let (tools, left_out) = offered(&runtime, enclosure, mode, interactive, place.offline);
     notices.extend(left_out);
@@ -433,6 +440,7 @@ fn system_prompt(
         has_token: setup.hf_token().is_some(),
         has_gpu: ["/dev/nvidiactl", "/dev/kfd"].iter().any(|node| Path::new(node).exists()),
         enclosure,
+        instructions: setup.project.instructions.clone(),
         appended,
     };
     Ok(Arc::new(move || system_prompt::render(&facts)))

@@ -35,6 +35,8 @@ pub(crate) enum Command {
     /// Show the settings.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Trust a directory: let its AGENTS.md, settings, plugins and credentials count as they are now.
+    Trust(TrustArgs),
     /// List saved sessions.
     Sessions(SessionsArgs),
     /// Check and show the record of what was decided and done.
@@ -158,6 +160,10 @@ pub(crate) struct PlaceArgs {
     #[arg(long, value_enum, hide = true, conflicts_with_all = ["wall", "network"])]
     pub(crate) sandbox: Option<SandboxArg>,
 
+    /// Trust the project files of the working directory as they are, for this run.
+    #[arg(long, help_heading = "Permissions")]
+    pub(crate) trust_once: bool,
+
     /// Load the plugins of this directory too.
     #[arg(long, value_name = "DIR", help_heading = "Settings")]
     pub(crate) plugin_dir: Vec<PathBuf>,
@@ -266,6 +272,27 @@ pub(crate) enum ConfigCommand {
     },
     /// Print the JSON Schema of the lines of `--output-format stream-json`.
     Schema,
+}
+
+/// Shows what a directory would tell this program - `AGENTS.md` of the directory and of the top of its
+/// repository, `.ml-intern/settings.json`, `.ml-intern/plugins`, `.env` - and asks whether that counts. A file
+/// that changes later is shown again before it does.
+#[derive(Args, Debug)]
+pub(crate) struct TrustArgs {
+    /// The directory; without it the one you stand in.
+    pub(crate) directory: Option<PathBuf>,
+
+    /// Do not ask.
+    #[arg(long, conflicts_with_all = ["list", "revoke"])]
+    pub(crate) yes: bool,
+
+    /// List what is trusted.
+    #[arg(long, conflicts_with_all = ["directory", "revoke"])]
+    pub(crate) list: bool,
+
+    /// Take it back.
+    #[arg(long)]
+    pub(crate) revoke: bool,
 }
 
 #[derive(Args, Debug)]

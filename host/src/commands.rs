@@ -11,6 +11,7 @@ mod net;
 mod plugin;
 mod sessions;
 mod tool;
+mod trust;
 
 use std::io::IsTerminal as _;
 
@@ -32,6 +33,7 @@ pub(crate) async fn run(cli: Cli, environment: Environment) -> Result<Exit, Fail
         Some(Command::Tool(args)) => tool::run(args, environment).await,
         Some(Command::Plugin(command)) => plugin::run(command, environment).await,
         Some(Command::Config(command)) => config::run(&command, environment),
+        Some(Command::Trust(args)) => trust::run(&args, &environment),
         Some(Command::Sessions(args)) => sessions::run(&args, environment),
         Some(Command::Audit(command)) => audit::run(&command, environment),
         Some(Command::Net(args)) => net::run(&args, environment),

@@ -1,4 +1,5 @@
-//! The process environment and the settings folder's `.env`, read once. Nothing else reads them.
+//! The process environment and the settings folder's `.env`, read once. Nothing else reads them. Below them
+//! the credentials of a trusted project.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -13,6 +14,8 @@ use crate::exit::Failure;
 pub(crate) struct Environment {
     process: BTreeMap<String, String>,
     dotenv: BTreeMap<String, String>,
+    /// Credentials of a project that a person trusts.
+    project: BTreeMap<String, String>,
     /// The whole environment as it was, for the wall to choose from.
     pub(crate) user: Vec<(OsString, OsString)>,
 }
@@ -25,7 +28,7 @@ impl Environment {
         let text = |(name, value): &(OsString, OsString)| {
             Some((name.to_str()?.to_owned(), value.to_str()?.to_owned()))
         };
-        Self { process: user.iter().filter_map(text).collect(), dotenv: BTreeMap::new(), user }
+        Self { process: user.iter().filter_map(text).collect(), user, ..Self::default() }
     }
 
     #[cfg(test)]
@@ -49,9 +52,15 @@ impl Environment {
         Ok(())
     }
 
+    /// Adds credentials of the working folder's `.env`, below all others. No command gets them.
+    pub(crate) fn add_project(&mut self, variables: Vec<(String, String)>) {
+        self.project.extend(variables);
+    }
+
     /// A variable, also if it is empty.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.process.get(name).or_else(|| self.dotenv.get(name)).map(String::as_str)
+        let layers = [&self.process, &self.dotenv, &self.project];
+        layers.into_iter().find_map(|layer| layer.get(name)).map(String::as_str)
     }
 
     /// A variable that is set to something, white space trimmed.

@@ -13,6 +13,7 @@ mod schema;
 mod settings;
 mod stdin;
 mod system_prompt;
+mod trust;
 mod workspace;
 
 use std::process::ExitCode;

@@ -27,6 +27,40 @@ pub(crate) fn make_private(folder: &Path) -> std::io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
+/// Replaces a file that is this user's alone, in one step on the disk.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    make_private(path.parent().unwrap_or(Path::new(".")))?;
+    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+    let _ = std::fs::remove_file(&temporary);
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    std::io::Write::write_all(&mut file, bytes)?;
+    file.sync_data()?;
+    std::fs::rename(&temporary, path)
+}
+
+/// Refuses a file or folder that another user owns or could write to: what stands there is obeyed.
+///
+/// A group that is the user's own, as many systems make one per user, counts as the user.
+pub(crate) fn check_own(path: &Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::MetadataExt as _;
+    let refuse = |reason: &str| anyhow::anyhow!("{}: {reason}", path.display());
+    let metadata = path.symlink_metadata().map_err(|e| refuse(&e.to_string()))?;
+    if !metadata.is_file() && !metadata.is_dir() {
+        return Err(refuse("it is not a regular file"));
+    }
+    let (uid, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    if metadata.uid() != uid && metadata.uid() != 0 {
+        return Err(refuse("it belongs to another user, and it is obeyed; make it your own with chown"));
+    }
+    let own_group = metadata.gid() == group && group == uid;
+    let forbidden = if own_group { 0o002 } else { 0o022 };
+    if metadata.mode() & forbidden != 0 {
+        return Err(refuse("others can write to it, and it is obeyed; take that back with chmod go-w"));
+    }
+    Ok(())
+}
+
 impl Paths {
     pub(crate) fn find(environment: &Environment) -> Result<Self, Failure> {
         let home = environment.text("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
@@ -54,6 +88,19 @@ impl Paths {
     /// Folders that no plugin and no command may reach.
     pub(crate) fn private(&self) -> Vec<PathBuf> {
         [&self.config, &self.data, &self.state, &self.cache].map(Clone::clone).to_vec()
+    }
+
+    /// Folders that are obeyed and that a variable put elsewhere than in the home folder.
+    pub(crate) fn put_elsewhere(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let usual = [
+            ("XDG_CONFIG_HOME", ".config", &self.config),
+            ("XDG_DATA_HOME", ".local/share", &self.data),
+            ("XDG_STATE_HOME", ".local/state", &self.state),
+        ];
+        usual
+            .into_iter()
+            .filter(|(_, default, path)| **path != self.home.join(default).join(NAME))
+            .map(|(variable, _, path)| (variable, path.as_path()))
     }
 
     /// The user's settings file.

@@ -1,7 +1,9 @@
-//! Settings: the bundled file, under the user's, under flags. Every key of the Python original is known.
+//! Settings: the bundled file, under the user's, under what a trusted project may set, under flags. Every key
+//! of the Python original is known.
 
 mod locate;
 mod merge;
+mod project;
 mod substitute;
 
 use std::collections::BTreeMap;
@@ -12,7 +14,9 @@ use serde_json::Value;
 
 use crate::environment::Environment;
 use crate::exit::Failure;
-use crate::paths::Paths;
+use crate::paths::{Paths, check_own};
+
+pub(crate) use project::{add_project, names_in_use, refused_of_project};
 
 const BUNDLED: &str = include_str!("../../configs/cli_agent_config.json");
 const BUNDLED_NAME: &str = "configs/cli_agent_config.json (bundled)";
@@ -122,6 +126,8 @@ pub(crate) struct Layer {
     pub(crate) name: String,
     pub(crate) text: String,
     pub(crate) value: Value,
+    /// Whether it is that of a project: then nothing is filled in, and the user's limits are a ceiling.
+    project: bool,
 }
 
 /// Settings with the files they came from, the strongest last.
@@ -139,8 +145,25 @@ pub(crate) fn load(
     environment: &mut Environment,
     given: Option<&Path>,
 ) -> Result<Loaded, Failure> {
+    let layers = layers(paths, environment, given, None)?;
+    complete(layers, environment)
+}
+
+/// The bundled file and the user's. Adds the `.env` of the settings folder.
+pub(crate) fn layers(
+    paths: &Paths,
+    environment: &mut Environment,
+    given: Option<&Path>,
+    workspace: Option<&Path>,
+) -> Result<Vec<Layer>, Failure> {
     let mut layers = vec![layer(BUNDLED_NAME.to_owned(), BUNDLED.to_owned())?];
-    let user = user_file(paths, environment, given)?;
+    // Links are the person's own way to keep settings elsewhere.
+    for path in [&paths.config, &paths.settings()] {
+        if let Ok(real) = path.canonicalize() {
+            check_own(&real).map_err(Failure::settings)?;
+        }
+    }
+    let user = user_file(paths, environment, given, workspace)?;
     // Never the one beside another settings file: that may lie in a folder which is not trusted.
     environment.add_dotenv(&paths.config.join(".env"))?;
     if let Some(path) = &user {
@@ -148,15 +171,30 @@ pub(crate) fn load(
             .map_err(|e| Failure::settings(anyhow::anyhow!("{}: {e}", path.display())))?;
         layers.push(layer(path.display().to_string(), text)?);
     }
+    Ok(layers)
+}
+
+/// Merges, substitutes and checks.
+pub(crate) fn complete(mut layers: Vec<Layer>, environment: &Environment) -> Result<Loaded, Failure> {
+    let own = layers.pop_if(|layer| layer.project);
     let mut value = layers.iter().fold(Value::Null, |below, layer| merge::merge(below, layer.value.clone()));
-    let at = |path: &[String]| locate::describe(&layers, path);
-    substitute::substitute(&mut value, environment)
-        .map_err(|(path, reason)| Failure::settings(anyhow::anyhow!("{}: {reason}", at(&path))))?;
-    let settings = serde_path_to_error::deserialize(&value).map_err(|error| {
-        let path = locate::path_of(&error);
-        Failure::settings(anyhow::anyhow!("{}: {}", at(&path), error.inner()))
+    substitute::substitute(&mut value, environment).map_err(|(path, reason)| {
+        Failure::settings(anyhow::anyhow!("{}: {reason}", locate::describe(&layers, &path)))
     })?;
+    let mut settings = checked(&value, &layers)?;
+    if let Some(mut own) = own {
+        project::put_above(&mut value, &mut own.value, &settings);
+        layers.push(own);
+        settings = checked(&value, &layers)?;
+    }
     Ok(Loaded { settings, value, layers })
+}
+
+fn checked(value: &Value, layers: &[Layer]) -> Result<Settings, Failure> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let at = locate::describe(layers, &locate::path_of(&error));
+        Failure::settings(anyhow::anyhow!("{at}: {}", error.inner()))
+    })
 }
 
 /// The user's file: the one given, the one the environment names, or the one in the settings folder.
@@ -164,6 +202,7 @@ fn user_file(
     paths: &Paths,
     environment: &Environment,
     given: Option<&Path>,
+    workspace: Option<&Path>,
 ) -> Result<Option<PathBuf>, Failure> {
     let missing = |by: &str, path: &Path| {
         Failure::settings(anyhow::anyhow!("{by} names {}, which does not exist", path.display()))
@@ -173,12 +212,23 @@ fn user_file(
     }
     if let Some(named) = environment.text("ML_INTERN_CLI_CONFIG") {
         let path = paths.expand(named);
+        let real = path.canonicalize().ok();
+        if let (Some(real), Some(workspace)) = (real, workspace)
+            && real.starts_with(workspace)
+        {
+            // A person who means it types it; a variable may be the project's own doing.
+            return Err(Failure::settings(anyhow::anyhow!(
+                "ML_INTERN_CLI_CONFIG names {}, which lies in the folder that is worked in; if you mean it, say --config {}",
+                path.display(),
+                path.display()
+            )));
+        }
         return if path.is_file() { Ok(Some(path)) } else { Err(missing("ML_INTERN_CLI_CONFIG", &path)) };
     }
     Ok(Some(paths.settings()).filter(|path| path.is_file()))
 }
 
-fn layer(name: String, text: String) -> Result<Layer, Failure> {
+pub(crate) fn layer(name: String, text: String) -> Result<Layer, Failure> {
     let value: Value = serde_json::from_str(&text).map_err(|e| {
         let reason = e.to_string();
         let reason = reason.rsplit_once(" at line").map_or(reason.as_str(), |(reason, _)| reason);
@@ -187,7 +237,7 @@ fn layer(name: String, text: String) -> Result<Layer, Failure> {
     if !value.is_object() {
         return Err(Failure::settings(anyhow::anyhow!("{name}:1:1: the settings must be a JSON object")));
     }
-    Ok(Layer { name, text, value })
+    Ok(Layer { name, text, value, project: false })
 }
 
 impl Loaded {

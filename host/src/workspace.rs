@@ -19,7 +19,7 @@ pub(crate) struct Place {
 /// Finds the folders of a run. A folder that holds the user's whole home or the program's own things is
 /// no workspace.
 pub(crate) fn find(given: Option<&Path>, added: &[String], paths: &Paths) -> Result<Place, Failure> {
-    let (workspace, notice) = workspace(given, paths)?;
+    let (workspace, notice) = of(given, paths)?;
     let mut place = Place { workspace, notice, read: Vec::new(), write: Vec::new() };
     for text in added {
         let (text, writable) = match text.strip_suffix(":rw") {
@@ -29,7 +29,7 @@ pub(crate) fn find(given: Option<&Path>, added: &[String], paths: &Paths) -> Res
         let path = paths.expand(text);
         let folder = folder(&path, "--add-dir")?;
         speakable(&folder, "--add-dir")?;
-        if let Some(reason) = unfit(&folder, paths) {
+        if let Some(Unfit { reason, .. }) = unfit(&folder, paths) {
             return Err(Failure::usage(format!("--add-dir {}: {reason}", path.display())));
         }
         if writable { place.write.push(folder) } else { place.read.push(folder) }
@@ -48,7 +48,8 @@ fn speakable(folder: &Path, flag: &str) -> Result<(), Failure> {
     }
 }
 
-fn workspace(given: Option<&Path>, paths: &Paths) -> Result<(Option<PathBuf>, Option<String>), Failure> {
+/// The folder that is worked in, or why there is none.
+pub(crate) fn of(given: Option<&Path>, paths: &Paths) -> Result<(Option<PathBuf>, Option<String>), Failure> {
     let path = match given {
         Some(path) => path.to_owned(),
         None => std::env::current_dir()
@@ -56,9 +57,22 @@ fn workspace(given: Option<&Path>, paths: &Paths) -> Result<(Option<PathBuf>, Op
     };
     let folder = folder(&path, "-C")?;
     speakable(&folder, "-C")?;
-    Ok(match unfit(&folder, paths) {
+    let unfit = unfit(&folder, paths);
+    if unfit.as_ref().is_some_and(|unfit| unfit.ours) {
+        // What lies in a project is the project's, and these are obeyed: a variable that put them there
+        // may well be the project's too.
+        let inside = paths.put_elsewhere().find(|(_, ours)| real(ours).starts_with(&folder));
+        if let Some((variable, ours)) = inside {
+            return Err(Failure::settings(anyhow::anyhow!(
+                "{variable} puts {} inside the folder that is worked in, {}; set it to a place outside, or use -C DIR",
+                ours.display(),
+                folder.display()
+            )));
+        }
+    }
+    Ok(match unfit {
         None => (Some(folder), None),
-        Some(reason) => {
+        Some(Unfit { reason, .. }) => {
             let notice = format!(
                 "{} is not used as the workspace: {reason}; working in an empty one, use -C DIR",
                 folder.display()
@@ -79,19 +93,29 @@ fn folder(path: &Path, flag: &str) -> Result<PathBuf, Failure> {
 }
 
 /// Why a folder cannot be worked in.
-fn unfit(folder: &Path, paths: &Paths) -> Option<String> {
-    let real = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
+struct Unfit {
+    reason: String,
+    /// Because the program keeps its own things there.
+    ours: bool,
+}
+
+fn real(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
+
+fn unfit(folder: &Path, paths: &Paths) -> Option<Unfit> {
+    let as_it_is = |reason: &str| Some(Unfit { reason: reason.to_owned(), ours: false });
     if folder.parent().is_none() {
-        return Some("it is the root of the file system".to_owned());
+        return as_it_is("it is the root of the file system");
     }
     let home = real(&paths.home);
     if home.starts_with(folder) {
-        let what = if home == folder { "it is your home" } else { "it holds your home" };
-        return Some(what.to_owned());
+        return as_it_is(if home == folder { "it is your home" } else { "it holds your home" });
     }
     let ours = paths.private();
-    let ours = ours.iter().map(real).find(|ours| ours.starts_with(folder) || folder.starts_with(ours));
-    ours.map(|ours| format!("ml-intern keeps its own things in {}", ours.display()))
+    let mut ours = ours.iter().map(|path| real(path));
+    let ours = ours.find(|ours| ours.starts_with(folder) || folder.starts_with(ours))?;
+    Some(Unfit { reason: format!("ml-intern keeps its own things in {}", ours.display()), ours: true })
 }
 
 #[cfg(test)]
@@ -121,6 +145,26 @@ mod tests {
             assert!(place.notice.unwrap().contains("use -C DIR"));
         }
         assert!(find(Some(&work.join("none")), &[], &paths).is_err());
+    }
+
+    #[test]
+    fn folders_that_are_obeyed_are_not_put_into_the_one_that_is_worked_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        let (home, work) = (root.join("ada"), root.join("work"));
+        for folder in [&home, &work] {
+            std::fs::create_dir_all(folder).unwrap();
+        }
+        let inside = work.join("hidden");
+        std::fs::create_dir_all(&inside).unwrap();
+        for variable in ["XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"] {
+            let variables = [("HOME", home.to_str().unwrap()), (variable, inside.to_str().unwrap())];
+            let paths = Paths::find(&Environment::of(&variables)).unwrap();
+            std::fs::create_dir_all(inside.join("ml-intern")).unwrap();
+            let failure = of(Some(&work), &paths).unwrap_err();
+            assert_eq!(failure.exit.code(), 3);
+            assert!(failure.to_string().starts_with(&format!("{variable} puts ")), "{failure}");
+        }
     }
 
     #[test]

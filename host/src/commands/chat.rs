@@ -16,6 +16,7 @@ use crate::render::card::{self, Decided};
 use crate::render::plain;
 use crate::render::style::Style;
 use crate::render::terminal::{Answer, Terminal};
+use crate::trust::{Sheet, Word};
 
 /// Two Ctrl-C within this time leave the program.
 const TWICE: Duration = Duration::from_secs(1);
@@ -42,9 +43,11 @@ enum Next {
 }
 
 pub(super) async fn run(args: RunArgs, environment: Environment) -> Result<Exit, Failure> {
-    let setup = Setup::read(environment, args.place.config.as_deref())?;
+    let style = Style::of(&std::io::stdout(), &environment);
+    let mut ask = |sheet: &Sheet| super::trust::ask(sheet, style);
+    let word = if args.place.trust_once { Word::Once } else { Word::Ask(&mut ask) };
+    let setup = Setup::in_place(environment, &args.place, word)?;
     diagnostics::start(&setup.paths.state, args.place.verbose);
-    let style = Style::of(&std::io::stdout(), &setup.environment);
     let width = crossterm::terminal::size().map_or(100, |(columns, _)| columns.into());
     let mut screen =
         Terminal::new(std::io::stdout(), std::io::stdout(), style, width, Answer::Live, style.color);

@@ -7,13 +7,14 @@ use crate::exit::{Exit, Failure};
 use crate::render::say;
 use crate::schema;
 use crate::settings::{Loaded, without_effect};
+use crate::trust::Word;
 
 pub(super) fn run(command: &ConfigCommand, environment: Environment) -> Result<Exit, Failure> {
     let ConfigCommand::Show { origin, place } = command else {
         say(&serde_json::to_string_pretty(&schema::line()).map_err(anyhow::Error::from)?);
         return Ok(Exit::Done);
     };
-    let loaded = Setup::read(environment, place.config.as_deref())?.loaded;
+    let loaded = Setup::in_place(environment, place, Word::of(place))?.loaded;
     if !origin {
         let mut value = loaded.value;
         hide(&mut value, false);

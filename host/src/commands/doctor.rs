@@ -12,6 +12,7 @@ use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
 use crate::paths::make_private;
 use crate::render::{json, say};
+use crate::trust::Word;
 
 /// One thing that was looked at.
 #[derive(Debug, Serialize)]
@@ -30,7 +31,7 @@ enum Verdict {
 }
 
 pub(super) async fn run(args: DoctorArgs, environment: Environment) -> Result<Exit, Failure> {
-    let setup = Setup::read(environment, args.place.config.as_deref())?;
+    let setup = Setup::in_place(environment, &args.place, Word::of(&args.place))?;
     let mut checks = settings(&setup);
     checks.extend(plugins(&setup, &args).await?);
     checks.extend(models(&setup)?);
@@ -52,6 +53,10 @@ fn settings(setup: &Setup) -> Vec<Check> {
     }
     for key in setup.loaded.unknown_keys() {
         out.push(check(format!("settings: {key}"), Verdict::Note, "is not known and ignored"));
+    }
+    if !setup.project.standing.is_empty() {
+        out.push(check("trust", Verdict::Ok, setup.project.standing.clone()));
+        out.extend(setup.project.notices.iter().map(|line| check("trust", Verdict::Note, line.clone())));
     }
     out.extend(folders(setup));
     out

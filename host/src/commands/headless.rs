@@ -19,6 +19,7 @@ use crate::render::json;
 use crate::render::style::Style;
 use crate::render::terminal::{Answer, Terminal};
 use crate::stdin;
+use crate::trust::Word;
 
 /// The first line of `stream-json`.
 #[derive(Debug, JsonSchema, Serialize)]
@@ -73,7 +74,7 @@ async fn begin(args: RunArgs, environment: Environment) -> Result<Begun, Failure
         // Before any work is done, not after it.
         stdin::check_output(path).map_err(Failure::usage)?;
     }
-    let setup = Setup::read(environment, args.place.config.as_deref())?;
+    let setup = Setup::in_place(environment, &args.place, Word::of(&args.place))?;
     diagnostics::start(&setup.paths.state, args.place.verbose);
     let style = Style::of(&std::io::stderr(), &setup.environment);
     let assembled = assemble::session(&setup, &args.session, &args.place, false, &mut note).await?;

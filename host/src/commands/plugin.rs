@@ -14,6 +14,7 @@ use crate::cli::{PlaceArgs, PluginCommand};
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
 use crate::render::{json as lines, say};
+use crate::trust::Word;
 
 pub(super) async fn run(command: PluginCommand, environment: Environment) -> Result<Exit, Failure> {
     match command {
@@ -31,7 +32,7 @@ async fn load(
     environment: Environment,
     place: &PlaceArgs,
 ) -> Result<(Setup, PluginRuntime, Vec<PluginError>), Failure> {
-    let setup = Setup::read(environment, place.config.as_deref())?;
+    let setup = Setup::in_place(environment, place, Word::of(place))?;
     let egress = setup.egress(true, "plugin");
     let (plugins, problems) = setup.plugins(place, egress, &mut note).await?;
     Ok((setup, plugins, problems))

@@ -16,6 +16,7 @@ use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
 use crate::paths::make_private;
 use crate::render;
+use crate::trust::Word;
 
 /// The id of the one call.
 const CALL: &str = "call_1";
@@ -31,13 +32,17 @@ pub(super) async fn run(args: ToolArgs, environment: Environment) -> Result<Exit
             "the arguments are not JSON: {e}; write them like '{{\"path\": \"README.md\"}}'"
         ))
     })?;
-    let setup = Setup::read(environment, args.place.config.as_deref())?;
+    let setup = Setup::in_place(environment, &args.place, Word::of(&args.place))?;
     diagnostics::start(&setup.paths.state, args.place.verbose);
     let id = SessionId::from(uuid::Uuid::new_v4().to_string());
     let egress = setup.egress(args.place.offline, id.as_str());
     let (workplace, notice) = setup.workplace(&args.place)?;
     let (plugins, problems) = setup.plugins(&args.place, egress, &mut note).await?;
-    notice.into_iter().chain(problems.iter().map(|p| format!("plugin left out: {p}"))).for_each(note);
+    notice
+        .into_iter()
+        .chain(setup.project.notices.iter().cloned())
+        .chain(problems.iter().map(|p| format!("plugin left out: {p}")))
+        .for_each(note);
     if plugins.policy(&args.name).is_none() {
         let names: Vec<&str> = plugins.specs().iter().map(|spec| spec.name.as_str()).collect();
         return Err(Failure::usage(format!(

@@ -37,9 +37,7 @@ pub(crate) fn ask(
         }
         write!(out, "  {} ", style.bold("y once · s for the session · n refuse · f refuse with words:"))?;
         out.flush()?;
-        let key = raw(read_key)?;
-        writeln!(out, "{}", key.map_or('^', |c| c))?;
-        let Some(key) = key else {
+        let Some(key) = key(out, &['y', 's', 'n', 'f'], None)? else {
             return Ok(Decided::Interrupt);
         };
         let feedback = match key {
@@ -87,8 +85,15 @@ fn on_one_line(text: &str) -> String {
     plain(&text.replace('\n', "\\n").replace('\t', "\\t"))
 }
 
+/// Waits for one of the keys and shows it. Enter counts as one of them or as nothing. None: Ctrl-C or Ctrl-D.
+pub(crate) fn key(out: &mut impl Write, keys: &[char], enter: Option<char>) -> std::io::Result<Option<char>> {
+    let key = raw(|| read_key(keys, enter))?;
+    writeln!(out, "{}", key.unwrap_or('^'))?;
+    Ok(key)
+}
+
 /// Waits for one of the keys, after the buffer was emptied. None: Ctrl-C or Ctrl-D.
-fn read_key() -> std::io::Result<Option<char>> {
+fn read_key(keys: &[char], enter: Option<char>) -> std::io::Result<Option<char>> {
     while poll(PAUSE)? {
         if is_end(&read()?) {
             return Ok(None);
@@ -99,11 +104,14 @@ fn read_key() -> std::io::Result<Option<char>> {
         if is_end(&event) {
             return Ok(None);
         }
-        let Key::Key(KeyEvent { code: KeyCode::Char(c), kind: KeyEventKind::Press, modifiers, .. }) = event
-        else {
+        let Key::Key(KeyEvent { code, kind: KeyEventKind::Press, modifiers, .. }) = event else {
             continue;
         };
-        let key = c.to_ascii_lowercase();
+        let key = match (code, enter) {
+            (KeyCode::Char(c), _) => c.to_ascii_lowercase(),
+            (KeyCode::Enter, Some(key)) => key,
+            _ => continue,
+        };
         let pasted = poll(PASTE)?;
         if pasted || modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) {
             // What was pasted is no answer; the rest of it is dropped.
@@ -112,7 +120,7 @@ fn read_key() -> std::io::Result<Option<char>> {
             }
             continue;
         }
-        if matches!(key, 'y' | 's' | 'n' | 'f') {
+        if keys.contains(&key) {
             return Ok(Some(key));
         }
     }

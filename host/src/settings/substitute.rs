@@ -10,6 +10,12 @@ pub(super) fn substitute(value: &mut Value, environment: &Environment) -> Result
     walk(value, environment, &mut path).map_err(|reason| (path, reason))
 }
 
+/// The variables that a text takes up.
+pub(super) fn names(text: &str) -> impl Iterator<Item = &str> {
+    let inside = text.split("${").skip(1).filter_map(|after| Some(after.split_once('}')?.0));
+    inside.map(|inside| inside.split_once(':').map_or(inside, |(name, _)| name))
+}
+
 fn walk(value: &mut Value, environment: &Environment, path: &mut Vec<String>) -> Result<(), String> {
     match value {
         Value::String(text) if text.contains("${") => *text = fill(text, environment)?,

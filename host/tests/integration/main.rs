@@ -13,5 +13,6 @@ mod sdk;
 mod support;
 mod tools;
 mod tools_edges;
+mod trust;
 mod turns;
 mod wit;
