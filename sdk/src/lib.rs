@@ -56,7 +56,8 @@
 //! files = true                           # ml_intern_sdk::files
 //! exec = true                            # ml_intern_sdk::exec
 //! kv = true                              # ml_intern_sdk::kv
-//! network = ["https://api.example.com GET POST"]   # ml_intern_sdk::http; GET and HEAD if none is named
+//! network = ["https://api.example.com GET POST"]   # ml_intern_sdk::http; GET and HEAD if none is named;
+//!                                                    # also `https://*.example.com`, `http://localhost:*`, `http://10.1.0.0/16:8080`
 //! ```
 //!
 //! and given by the user, with `ml-intern plugin grant greeter` or, in part, in a table with the plugin's id in

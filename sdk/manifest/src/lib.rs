@@ -62,7 +62,7 @@ pub struct Capabilities {
     /// Folders to read: `workspace`, `tmp`, `data`.
     #[serde(default)]
     pub paths: Vec<Mount>,
-    /// Origins to reach, as `scheme://host[:port] METHOD…`.
+    /// Origins to reach, as `scheme://host[:port|:*|:a-b] METHOD…`; the host is a name, `*.suffix`, an address or a range.
     #[serde(default)]
     pub network: Vec<String>,
 }

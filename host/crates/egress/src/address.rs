@@ -2,12 +2,31 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Whether a plugin may connect to an address that its grant does not name literally.
+/// Whether a plugin may connect to an address that no grant of it names.
 pub(crate) fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => is_public_v4(v4),
         IpAddr::V6(v6) => embedded_v4(v6).map_or_else(|| is_public_v6(v6), is_public_v4),
     }
+}
+
+/// Whether a cloud's machines get their own credentials or settings there.
+pub(crate) fn is_metadata(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => is_metadata_v4(v4),
+        IpAddr::V6(v6) => embedded_v4(v6).map_or_else(|| is_metadata_v6(v6), is_metadata_v4),
+    }
+}
+
+/// Link-local: Amazon, Google, Azure, Tencent and most others. Then Alibaba, Oracle, and Azure's wire server.
+fn is_metadata_v4(address: Ipv4Addr) -> bool {
+    address.is_link_local()
+        || matches!(address.octets(), [100, 100, 100, 200] | [192, 0, 0, 192] | [168, 63, 129, 16])
+}
+
+/// Amazon (with containers and pods), and Google.
+fn is_metadata_v6(address: Ipv6Addr) -> bool {
+    matches!(address.segments(), [0xfd00, 0xec2, 0, 0, 0, 0, 0, _] | [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254])
 }
 
 fn is_public_v4(address: Ipv4Addr) -> bool {
@@ -25,7 +44,8 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
         // protocol assignments and benchmarking
         || (a == 192 && b == 0 && c == 0)
         || (a == 192 && b == 88 && c == 99)
-        || (a == 198 && (b == 18 || b == 19)))
+        || (a == 198 && (b == 18 || b == 19))
+        || is_metadata_v4(address))
 }
 
 /// Only the global unicast block, less the parts of it that lead elsewhere.
@@ -80,7 +100,10 @@ mod tests {
             "64:ff9b::a9fe:a9fe",
             "64:ff9b:1::7f00:1",
             "2002:7f00:1::",
-            "2001::1",
+            // Teredo
+            "2001:0:7f00:1::",
+            "2001:0:4136:e378:8000:63bf:3fff:fdd2",
+            "168.63.129.16",
             "2001:db8::1",
             "3fff::1",
             "fc00::1",

@@ -1,5 +1,10 @@
 use std::time::Duration;
 
+use hyper_util::client::legacy;
+
+use crate::connector::ConnectError;
+use crate::{Origin, Pace};
+
 /// Why a request was not sent, or its answer not read to the end.
 #[derive(Debug, thiserror::Error)]
 pub enum EgressError {
@@ -9,18 +14,22 @@ pub enum EgressError {
     Header(String),
     #[error("{method} {origin} is not granted")]
     NotGranted { origin: String, method: String },
-    #[error("{origin} leads to {address}, which is not a public address")]
+    #[error("{origin} leads to {address}, which is not a public address and not granted as such")]
     NotPublic { origin: String, address: String },
     #[error("{origin} is not reachable with --offline: only the model's origin is")]
     Offline { origin: String },
+    #[error("{origin} redirects to {to}, which is not encrypted")]
+    Downgrade { origin: String, to: String },
     #[error("{0} redirects more often than the request allows")]
     TooManyRedirects(String),
-    #[error("no answer from {origin} within {} s", limit.as_secs())]
+    #[error("{origin} had not answered in full after {} ms", limit.as_millis())]
     Timeout { origin: String, limit: Duration },
     #[error("cannot connect to {origin}: {reason}")]
     Connect { origin: String, reason: String },
     #[error("the connection to {origin} failed: {reason}")]
     Broken { origin: String, reason: String },
+    #[error("{origin} sends less than {} bytes in {} s", pace.bytes, pace.every.as_secs_f32())]
+    TooSlow { origin: String, pace: Pace },
     #[error("the answer of {origin} is larger than {limit} bytes")]
     TooLarge { origin: String, limit: u64 },
     #[error("nothing is sent that is not on record, and the ledger cannot be written: {0}")]
@@ -32,12 +41,25 @@ pub enum EgressError {
 }
 
 impl EgressError {
-    /// The innermost cause of a client error, without the URL, which may carry a secret.
-    pub(crate) fn reason(error: &reqwest::Error) -> String {
-        let mut cause: &dyn std::error::Error = error;
-        while let Some(source) = cause.source() {
-            cause = source;
-        }
-        cause.to_string()
+    /// The innermost cause of a client's error, without the URL, which may carry a secret.
+    pub(crate) fn reason(error: &(dyn std::error::Error + 'static)) -> String {
+        causes(error).last().unwrap_or(error).to_string()
     }
+
+    /// Why no answer came.
+    pub(crate) fn of_exchange(origin: &Origin, error: &legacy::Error) -> Self {
+        for cause in causes(error) {
+            if let Some(ConnectError::NotPermitted(address)) = cause.downcast_ref() {
+                return Self::NotPublic { origin: origin.to_string(), address: address.to_string() };
+            }
+        }
+        let (origin, reason) = (origin.to_string(), Self::reason(error));
+        if error.is_connect() { Self::Connect { origin, reason } } else { Self::Broken { origin, reason } }
+    }
+}
+
+fn causes<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| error.source())
 }

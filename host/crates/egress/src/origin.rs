@@ -1,6 +1,7 @@
 use std::fmt;
 
-use url::{Host, Url};
+use http::Uri;
+use url::{Host, Position, Url};
 
 use crate::EgressError;
 
@@ -24,7 +25,8 @@ impl Origin {
     /// # Errors
     /// When it is not `http` or `https`, has no host, or carries a user name or password.
     pub fn of(url: &Url) -> Result<Self, EgressError> {
-        let refuse = |reason: &str| EgressError::Url { url: without_secrets(url), reason: reason.to_owned() };
+        let refuse =
+            |reason: &str| EgressError::Url { url: place_of(url.as_str()), reason: reason.to_owned() };
         let scheme = match url.scheme() {
             "http" => Scheme::Http,
             "https" => Scheme::Https,
@@ -34,13 +36,34 @@ impl Origin {
             return Err(refuse("it carries a user name or a password"));
         }
         let host = match url.host().map(|host| host.to_owned()) {
-            // A name with a trailing dot is the same host; certificates and grants know it without.
-            Some(Host::Domain(name)) => Host::Domain(name.strip_suffix('.').unwrap_or(&name).to_owned()),
+            Some(Host::Domain(name)) => {
+                Host::Domain(name_of(&name).ok_or_else(|| refuse("a part of its name is empty"))?)
+            }
             Some(address) => address,
             None => return Err(refuse("it names no host")),
         };
-        let port = url.port_or_known_default().ok_or_else(|| refuse("it has no port"))?;
+        let port = url.port().unwrap_or(scheme.default_port());
+        if port == 0 {
+            return Err(refuse("there is no port 0"));
+        }
         Ok(Self { scheme, host, port })
+    }
+
+    /// What is connected to for a URL of this origin, spelt from the parts that were decided on and not from
+    /// the text once more.
+    pub(crate) fn uri(&self, url: &Url) -> Result<Uri, EgressError> {
+        let refuse = |e: http::Error| EgressError::Url { url: self.to_string(), reason: e.to_string() };
+        Uri::builder()
+            .scheme(self.scheme.as_str())
+            .authority(self.authority())
+            .path_and_query(&url[Position::BeforePath..Position::AfterQuery])
+            .build()
+            .map_err(refuse)
+    }
+
+    fn authority(&self) -> String {
+        let default = self.port == self.scheme.default_port();
+        if default { self.host.to_string() } else { format!("{}:{}", self.host, self.port) }
     }
 
     /// Whether connections to it are encrypted.
@@ -52,23 +75,48 @@ impl Origin {
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (scheme, default) = match self.scheme {
-            Scheme::Http => ("http", 80),
-            Scheme::Https => ("https", 443),
-        };
-        write!(f, "{scheme}://{}", self.host)?;
-        if self.port != default { write!(f, ":{}", self.port) } else { Ok(()) }
+        write!(f, "{}://{}", self.scheme, self.authority())
     }
 }
 
-/// A URL for messages: no credentials, query or fragment.
-pub(crate) fn without_secrets(url: &Url) -> String {
-    let mut url = url.clone();
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
-    url.set_query(None);
-    url.set_fragment(None);
-    url.into()
+impl Scheme {
+    pub(crate) fn default_port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
+impl fmt::Display for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A name as grants and certificates know it: a dot at its end changes nothing. None if a part is empty.
+pub(crate) fn name_of(name: &str) -> Option<String> {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    (!name.split('.').any(str::is_empty)).then(|| name.to_owned())
+}
+
+/// Characters that are shown of a text that may be no URL.
+const SHOWN: usize = 200;
+
+/// Scheme, host and port of a text that should have been a URL, for messages: nothing that may be a secret.
+pub(crate) fn place_of(text: &str) -> String {
+    let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
+    let host = rest.split(['/', '\\', '?', '#']).next().unwrap_or_default();
+    let host = host.rsplit('@').next().unwrap_or_default();
+    let place = if scheme.is_empty() { host.to_owned() } else { format!("{scheme}://{host}") };
+    place.chars().filter(|c| c.is_ascii_graphic()).take(SHOWN).collect()
 }
 
 #[cfg(test)]
@@ -93,6 +141,8 @@ mod tests {
     fn what_cannot_be_decided_is_refused() {
         assert!(origin("ftp://example.com/").unwrap_err().contains("only http and https"));
         assert!(origin("https://example.com@evil.test/").unwrap_err().contains("user name"));
+        assert!(origin("https://example..com/").unwrap_err().contains("is empty"));
+        assert!(origin("https://example.com:0/").unwrap_err().contains("no port 0"));
         let error = origin("https://u:secret@evil.test/?key=secret").unwrap_err();
         assert!(!error.contains("secret"), "{error}");
     }

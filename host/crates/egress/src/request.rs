@@ -8,7 +8,7 @@ use url::Url;
 use crate::NetworkGrant;
 
 /// Who makes a request.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum Caller {
     /// The host itself, for a purpose such as `provider`.
     Host(&'static str),
@@ -30,7 +30,7 @@ impl fmt::Display for Caller {
 pub enum Policy {
     /// The model's origin, which the user named: any address, and the only one left with `--offline`.
     Model,
-    /// These grants of a plugin, and public addresses unless a grant names another literally.
+    /// These grants of a plugin, and public addresses beside those that a grant names itself.
     Granted(Vec<NetworkGrant>),
 }
 
@@ -41,10 +41,34 @@ pub struct Limits {
     pub head: Duration,
     /// Time between two pieces of the body.
     pub idle: Duration,
+    /// Time of all of it, redirects included. None where the caller has a limit of its own.
+    pub total: Option<Duration>,
+    /// Below this an answer is given up.
+    pub slowest: Option<Pace>,
     /// Bytes of the body.
     pub max_bytes: u64,
-    /// Redirects that are followed.
+    /// Redirects that are followed. With none a redirect is the answer.
     pub redirects: u8,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            head: Duration::from_secs(60),
+            idle: Duration::from_secs(60),
+            total: None,
+            slowest: None,
+            max_bytes: 16 << 20,
+            redirects: 0,
+        }
+    }
+}
+
+/// Bytes of a body that arrive in each such time.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    pub bytes: u64,
+    pub every: Duration,
 }
 
 /// A request on its way out.

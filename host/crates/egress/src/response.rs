@@ -1,7 +1,9 @@
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
+use http_body_util::BodyExt as _;
 use url::Url;
 
+use crate::deadline::Deadline;
 use crate::ledger::Entry;
 use crate::{EgressError, LedgerAct, Limits, Origin};
 
@@ -14,8 +16,9 @@ pub struct Incoming {
     pub url: Url,
     pub(crate) origin: Origin,
     pub(crate) limits: Limits,
+    pub(crate) deadline: Deadline,
     pub(crate) read: u64,
-    pub(crate) inner: reqwest::Response,
+    pub(crate) body: hyper::body::Incoming,
     pub(crate) entry: Option<Entry>,
 }
 
@@ -31,25 +34,31 @@ impl Incoming {
     /// The next piece of the body, or none at its end.
     ///
     /// # Errors
-    /// When the connection breaks, pauses longer than the limit, or the body is too large.
+    /// When the connection breaks, pauses longer than the limit, is too slow, or the body is too large.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, EgressError> {
-        let next = tokio::time::timeout(self.limits.idle, self.inner.chunk()).await;
-        let chunk = next
-            .map_err(|_| EgressError::Timeout { origin: self.origin.to_string(), limit: self.limits.idle })?
-            .map_err(|e| EgressError::Broken {
+        let Some(chunk) = self.received().await? else { return Ok(None) };
+        self.read += chunk.len() as u64;
+        if self.read > self.limits.max_bytes {
+            let (origin, limit) = (self.origin.to_string(), self.limits.max_bytes);
+            return Err(EgressError::TooLarge { origin, limit });
+        }
+        Ok(Some(chunk))
+    }
+
+    /// The next piece as it came; trailers are none.
+    async fn received(&mut self) -> Result<Option<Bytes>, EgressError> {
+        loop {
+            let frame = self.deadline.wait(&self.origin, self.limits.idle, self.body.frame()).await?;
+            let Some(frame) = frame else { return Ok(None) };
+            let frame = frame.map_err(|e| EgressError::Broken {
                 origin: self.origin.to_string(),
                 reason: EgressError::reason(&e),
             })?;
-        if let Some(chunk) = &chunk {
-            self.read += chunk.len() as u64;
-            if self.read > self.limits.max_bytes {
-                return Err(EgressError::TooLarge {
-                    origin: self.origin.to_string(),
-                    limit: self.limits.max_bytes,
-                });
+            if let Ok(data) = frame.into_data() {
+                self.deadline.arrived(&self.origin, data.len() as u64)?;
+                return Ok(Some(data));
             }
         }
-        Ok(chunk)
     }
 
     /// The whole body.

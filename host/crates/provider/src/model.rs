@@ -151,7 +151,7 @@ impl Model {
             headers,
             body: Body::from(body),
             // A redirect would take the conversation somewhere that nobody named.
-            limits: Limits { head: PATIENCE, idle: PATIENCE, max_bytes: MAX_ANSWER, redirects: 0 },
+            limits: Limits { head: PATIENCE, idle: PATIENCE, max_bytes: MAX_ANSWER, ..Limits::default() },
         }
     }
 }

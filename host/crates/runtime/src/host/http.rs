@@ -2,8 +2,7 @@ use std::time::Duration;
 
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use bytes::Bytes;
-use egress::{Body, Caller, Egress, EgressError, Limits, Outgoing, Policy};
-use url::Url;
+use egress::{Body, Caller, Egress, EgressError, Limits, Outgoing, Pace, Policy};
 
 use crate::bindings::ml_intern::plugin::http::{Head, Header, Host, Request, Response};
 use crate::bindings::ml_intern::plugin::types::{Error, ErrorKind};
@@ -15,6 +14,9 @@ use crate::state::{Call, CallState};
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_TIMEOUT: Duration = Duration::from_secs(300);
 
+/// A server that sends less only drips.
+const SLOWEST: Pace = Pace { bytes: 2_000, every: Duration::from_secs(20) };
+
 /// Redirects that are followed at most.
 const MAX_REDIRECTS: u8 = 5;
 
@@ -22,15 +24,17 @@ const MAX_REDIRECTS: u8 = 5;
 const MAX_BODY_BYTES: usize = 8 << 20;
 
 /// Headers that are the host's own.
-const RESERVED: [&str; 10] = [
+const RESERVED: [&str; 12] = [
     "authorization",
     "connection",
     "content-length",
     "cookie",
     "expect",
     "host",
+    "http2-settings",
     "keep-alive",
     "te",
+    "trailer",
     "transfer-encoding",
     "upgrade",
 ];
@@ -49,7 +53,8 @@ fn outgoing(call: &Call, request: Request) -> Result<Outgoing, Error> {
     }
     let method = Method::from_bytes(request.method.as_bytes())
         .map_err(|_| invalid("the method is not one".to_owned()))?;
-    let url = Url::parse(&request.url).map_err(|e| invalid(format!("the URL is not one: {e}")))?;
+    let caller = Caller::Plugin(call.plugin.to_string());
+    let url = call.egress.url(&caller, &method, &request.url).map_err(|e| refused(&e))?;
     let mut headers = HeaderMap::new();
     for Header { name, value } in request.headers {
         let lower = name.to_ascii_lowercase();
@@ -73,7 +78,7 @@ fn outgoing(call: &Call, request: Request) -> Result<Outgoing, Error> {
     let timeout =
         request.timeout_ms.map_or(DEFAULT_TIMEOUT, |ms| Duration::from_millis(ms.into()).min(MAX_TIMEOUT));
     Ok(Outgoing {
-        caller: Caller::Plugin(call.plugin.to_string()),
+        caller,
         policy: Policy::Granted(call.network.clone()),
         method,
         url,
@@ -82,6 +87,8 @@ fn outgoing(call: &Call, request: Request) -> Result<Outgoing, Error> {
         limits: Limits {
             head: timeout,
             idle: timeout,
+            total: Some(timeout),
+            slowest: Some(SLOWEST),
             max_bytes: request.max_bytes.unwrap_or(MAX_HTTP_BYTES).min(MAX_HTTP_BYTES),
             redirects: request.follow.min(MAX_REDIRECTS),
         },
@@ -90,11 +97,13 @@ fn outgoing(call: &Call, request: Request) -> Result<Outgoing, Error> {
 
 fn refused(reason: &EgressError) -> Error {
     let (kind, code) = match reason {
-        EgressError::NotGranted { .. } => (ErrorKind::Denied, "origin-not-granted"),
+        EgressError::NotGranted { .. } | EgressError::Downgrade { .. } => {
+            (ErrorKind::Denied, "origin-not-granted")
+        }
         EgressError::NotPublic { .. } => (ErrorKind::Denied, "address-not-public"),
         EgressError::Offline { .. } => (ErrorKind::Denied, "offline"),
         EgressError::Url { .. } | EgressError::Header(_) => (ErrorKind::InvalidArgs, "request"),
-        EgressError::Timeout { .. } => (ErrorKind::Timeout, "timeout"),
+        EgressError::Timeout { .. } | EgressError::TooSlow { .. } => (ErrorKind::Timeout, "timeout"),
         EgressError::TooLarge { .. } => (ErrorKind::TooLarge, "answer"),
         EgressError::TooManyRedirects(_) => (ErrorKind::Upstream, "redirects"),
         EgressError::Connect { .. }
@@ -114,13 +123,7 @@ impl Host for CallState {
             return Err(error(ErrorKind::RateLimited, "requests", message));
         }
         let outgoing = outgoing(call, request)?;
-        // Every hop and every piece has the whole time at most, and all of them together have it too.
-        let (limit, origin) = (outgoing.limits.head, outgoing.url.origin().ascii_serialization());
-        let answer = tokio::time::timeout(limit, answer(&call.egress, outgoing)).await;
-        answer.unwrap_or_else(|_| {
-            let message = format!("{origin} had not answered in full after {} ms", limit.as_millis());
-            Err(error(ErrorKind::Timeout, "timeout", message))
-        })
+        answer(&call.egress, outgoing).await
     }
 }
 

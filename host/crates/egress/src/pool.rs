@@ -1,0 +1,103 @@
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use hyper_util::client::legacy;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::client::Resumption;
+use rustls::{ClientConfig, RootCertStore};
+
+use crate::body::Pieces;
+use crate::connector::Connector;
+use crate::reach::Reach;
+use crate::{Caller, Certificates, EgressError};
+
+/// Headers of an answer, in number and in bytes.
+const MAX_HEADERS: usize = 128;
+const MAX_HEAD_BYTES: usize = 64 << 10;
+
+/// Time that a connection waits for its next request.
+const IDLE: Duration = Duration::from_secs(90);
+
+/// TLS sessions that a pool can resume.
+const SESSIONS: usize = 64;
+
+/// Pools that are kept; beyond, all are let go.
+const MAX_POOLS: usize = 256;
+
+pub(crate) type Client = legacy::Client<Connector, Pieces>;
+
+/// Connections that wait for their next request. None is shared by two callers, nor by two decisions about
+/// which addresses may be connected to.
+#[derive(Debug, Default)]
+pub(crate) struct Pools {
+    certificates: Certificates,
+    tls: OnceLock<ClientConfig>,
+    clients: Mutex<HashMap<Key, Client>>,
+}
+
+#[derive(Debug, Eq, Hash, PartialEq)]
+struct Key {
+    caller: Caller,
+    reach: Reach,
+    encrypted: bool,
+}
+
+impl Pools {
+    pub(crate) fn new(certificates: Certificates) -> Self {
+        Self { certificates, ..Self::default() }
+    }
+
+    /// The client whose connections such a request may use.
+    pub(crate) fn client(
+        &self,
+        caller: &Caller,
+        reach: Reach,
+        encrypted: bool,
+    ) -> Result<Client, EgressError> {
+        let key = Key { caller: caller.clone(), reach, encrypted };
+        if let Some(client) = self.clients.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(client.clone());
+        }
+        // Without certificates where nothing is encrypted: reading them takes longer than all the rest.
+        let tls = if encrypted {
+            // Sessions are resumed by those who opened them only.
+            let mut tls = self.tls()?.clone();
+            tls.resumption = Resumption::in_memory_sessions(SESSIONS);
+            tls
+        } else {
+            configuration(RootCertStore::empty(), &Certificates::default())?
+        };
+        let client = legacy::Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .http1_max_headers(MAX_HEADERS)
+            .http1_max_buf_size(MAX_HEAD_BYTES)
+            .http2_max_header_list_size(MAX_HEAD_BYTES as u32)
+            .build(Connector::new(Arc::new(key.reach.clone()), tls));
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if clients.len() >= MAX_POOLS {
+            clients.clear();
+        }
+        Ok(clients.entry(key).or_insert(client).clone())
+    }
+
+    /// How its connections are encrypted. The first call reads the machine's certificates.
+    pub(crate) fn tls(&self) -> Result<&ClientConfig, EgressError> {
+        if let Some(tls) = self.tls.get() {
+            return Ok(tls);
+        }
+        let tls = configuration(self.certificates.roots()?, &self.certificates)?;
+        Ok(self.tls.get_or_init(|| tls))
+    }
+}
+
+fn configuration(roots: RootCertStore, certificates: &Certificates) -> Result<ClientConfig, EgressError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| EgressError::Tls(e.to_string()))?
+        .with_root_certificates(roots);
+    certificates.authenticate(tls)
+}

@@ -1,0 +1,96 @@
+use http::{HeaderMap, Method, StatusCode, header};
+use url::Url;
+
+use crate::{Body, EgressError, Origin, Outgoing};
+
+/// Headers that go with a redirect to another origin.
+const HARMLESS: [header::HeaderName; 3] = [header::ACCEPT, header::ACCEPT_LANGUAGE, header::USER_AGENT];
+
+/// Where an answer sends the request, if it does.
+pub(crate) fn target(status: StatusCode, headers: &HeaderMap, from: &Url) -> Option<Url> {
+    if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
+        return None;
+    }
+    from.join(headers.get(header::LOCATION)?.to_str().ok()?).ok()
+}
+
+impl Outgoing {
+    /// Makes it the request that a redirect asks for. Another origin gets none of the caller's headers.
+    ///
+    /// # Errors
+    /// When it cannot be requested at all, or would no longer be encrypted.
+    pub(crate) fn follow(&mut self, from: &Origin, status: StatusCode, to: Url) -> Result<(), EgressError> {
+        let next = Origin::of(&to)?;
+        if from.is_encrypted() && !next.is_encrypted() {
+            return Err(EgressError::Downgrade { origin: from.to_string(), to: next.to_string() });
+        }
+        if next != *from {
+            let headers =
+                HARMLESS.iter().filter_map(|name| Some((name.clone(), self.headers.get(name)?.clone())));
+            self.headers = headers.collect();
+        }
+        let asks_anew = status == StatusCode::SEE_OTHER && self.method != Method::HEAD;
+        if asks_anew || (self.method == Method::POST && status.as_u16() < 303) {
+            self.method = Method::GET;
+            self.body = Body::default();
+            for name in [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_LANGUAGE] {
+                self.headers.remove(name);
+            }
+        }
+        self.url = to;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+
+    use super::*;
+    use crate::{Caller, Limits, Policy};
+
+    fn followed(method: Method, status: u16, from: &str, to: &str) -> Result<Outgoing, String> {
+        let mut request = Outgoing {
+            caller: Caller::Plugin("p".to_owned()),
+            policy: Policy::Granted(Vec::new()),
+            method,
+            url: from.parse().unwrap(),
+            headers: HeaderMap::new(),
+            body: Body::default(),
+            limits: Limits::default(),
+        };
+        let (from, to) = (Origin::of(&request.url).unwrap(), to.parse().unwrap());
+        let followed = request.follow(&from, StatusCode::from_u16(status).unwrap(), to);
+        followed.map(|()| request).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn what_was_encrypted_stays_encrypted() {
+        let error = followed(Method::GET, 302, "https://a.test/", "http://a.test/").unwrap_err();
+        assert_eq!(error, "https://a.test redirects to http://a.test, which is not encrypted");
+        assert!(followed(Method::GET, 302, "http://a.test/", "https://a.test/").is_ok());
+    }
+
+    #[test]
+    fn what_cannot_be_requested_is_not_redirected_to() {
+        for to in ["ftp://a.test/", "file:///etc/passwd", "https://u:p@a.test/"] {
+            assert!(followed(Method::GET, 302, "https://a.test/", to).is_err(), "{to}");
+        }
+    }
+
+    #[test]
+    fn methods_change_as_browsers_change_them() {
+        for (method, status, becomes) in [
+            (Method::POST, 301, Method::GET),
+            (Method::POST, 302, Method::GET),
+            (Method::PUT, 302, Method::PUT),
+            (Method::DELETE, 303, Method::GET),
+            (Method::HEAD, 303, Method::HEAD),
+            (Method::POST, 307, Method::POST),
+            (Method::PUT, 308, Method::PUT),
+        ] {
+            let request = followed(method, status, "https://a.test/", "https://a.test/b").unwrap();
+            assert_eq!(request.method, becomes, "{status}");
+        }
+    }
+}
