@@ -16,6 +16,7 @@ use crate::cli::{ModeArg, NetworkArg, PlaceArgs, SandboxArg, SessionArgs, WallAr
 use crate::environment::{Environment, clean};
 use crate::exit::{Exit, Failure};
 use crate::paths::Paths;
+use crate::permissions::{budget, rules};
 use crate::settings::{self, Loaded, Settings, ToolRuntime, Wire};
 use crate::system_prompt::{self, Facts};
 use crate::trust::Project;
@@ -80,11 +81,12 @@ impl Setup {
         notice: &mut (dyn FnMut(String) + Send),
     ) -> Result<(PluginRuntime, Vec<PluginError>), Failure> {
         let user = self.paths.grants();
-        let user_grants = match std::fs::read_to_string(&user) {
+        let mut user_grants = match std::fs::read_to_string(&user) {
             Ok(text) => Grants::parse(&user, &text).map_err(Failure::settings)?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Grants::default(),
             Err(error) => return Err(Failure::settings(anyhow::anyhow!("{}: {error}", user.display()))),
         };
+        place.grant.iter().for_each(|id| user_grants.give_all(id));
         let config = RuntimeConfig {
             bundled: bundled::PLUGINS,
             dirs: self.plugin_dirs(&place.plugin_dir),
@@ -94,7 +96,15 @@ impl Setup {
             limits: runtime::Limits::default().lowered_by(self.settings().limits),
             egress,
         };
-        Ok(PluginRuntime::load(config, notice).await)
+        let (runtime, problems) = PluginRuntime::load(config, notice).await;
+        let ids: Vec<&str> = runtime.plugins().iter().map(|p| p.described.manifest.id.as_str()).collect();
+        if let Some(unknown) = place.grant.iter().find(|id| !ids.contains(&id.as_str())) {
+            let there = ids.join(", ");
+            return Err(Failure::usage(format!(
+                "--grant {unknown}: there is no such plugin; there are {there}"
+            )));
+        }
+        Ok((runtime, problems))
     }
 
     /// The folders and the wall of a session.
@@ -122,7 +132,18 @@ impl Setup {
             namespaces: true,
         };
         let plugin_data = self.paths.data.join("plugin-data");
-        Ok((Workplace { workspace, read, write, umask: wall::user_umask(), plugin_data, wall }, notice))
+        Ok((
+            Workplace {
+                workspace,
+                read,
+                write,
+                umask: wall::user_umask(),
+                denied: Vec::new(),
+                plugin_data,
+                wall,
+            },
+            notice,
+        ))
     }
 
     /// Where completions can come from.
@@ -302,7 +323,9 @@ pub(crate) async fn session(
         let message = "tool_runtime is `sandbox`, which this version does not have yet; set it to `local`";
         return Err(Failure::settings(anyhow::anyhow!("{message}")));
     }
-    let (workplace, place_notice) = setup.workplace(place)?;
+    let (mut workplace, place_notice) = setup.workplace(place)?;
+    let rules = rules(setup, args, workplace.workspace())?;
+    workplace.denied = rules.denied_paths();
     let store = setup.store();
     let start = start(&store, args, &workplace)?;
     let id = match &start {
@@ -337,12 +360,15 @@ pub(crate) async fn session(
         walled: enclosure.is_walled(),
         wall: enclosure.wall(),
         network: enclosure.network(),
+        rules,
+        budget: budget(setup, args, interactive)?,
     };
     let config = SessionConfig {
         id,
         start,
         store,
         audit: setup.audit(),
+        state: setup.paths.state.clone(),
         workplace,
         runtime,
         providers,

@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 #[command(name = "ml-intern", version, args_conflicts_with_subcommands = true, max_term_width = 100)]
 #[command(
     after_help = "Exit codes: 0 done, 1 the agent failed, 2 usage, 3 settings or plugin refused, 4 no or bad \
-    credentials, 5 the provider failed, 6 a needed permission was denied, 7 step limit, 130 interrupted, 143 terminated."
+    credentials, 5 the provider failed, 6 a needed permission was denied, 7 step or budget limit, 130 interrupted, 143 terminated."
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -24,7 +24,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Work on one prompt without asking, then end; the same as giving the prompt alone.
     #[command(alias = "exec")]
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Watch a scripted model work with the real tools behind the real wall: no key, no network.
     Demo(DemoArgs),
     /// Call one tool without a model.
@@ -127,6 +127,22 @@ pub(crate) struct SessionArgs {
     #[arg(long, conflicts_with = "permission_mode", help_heading = "Permissions")]
     pub(crate) yolo: bool,
 
+    /// Allow calls without asking, by a rule such as `hf_jobs(operation=run)` or `bash(git push *)`.
+    #[arg(long, value_name = "RULE", help_heading = "Permissions")]
+    pub(crate) allow: Vec<String>,
+
+    /// Ask for calls that would be allowed, by a rule.
+    #[arg(long, value_name = "RULE", help_heading = "Permissions")]
+    pub(crate) ask: Vec<String>,
+
+    /// Deny calls, by a rule such as `tier(spend)` or `path(data/raw/**)`. What denies beats what allows.
+    #[arg(long, value_name = "RULE", help_heading = "Permissions")]
+    pub(crate) deny: Vec<String>,
+
+    /// Stop when completions and orders have cost this many USD.
+    #[arg(long, value_name = "USD", value_parser = usd, help_heading = "Permissions")]
+    pub(crate) max_budget_usd: Option<f64>,
+
     /// Refuse whatever would have to be asked.
     #[arg(long, help_heading = "Permissions")]
     pub(crate) deny_unanswered: bool,
@@ -164,6 +180,10 @@ pub(crate) struct PlaceArgs {
     #[arg(long, help_heading = "Permissions")]
     pub(crate) trust_once: bool,
 
+    /// Give an installed plugin everything that it declares, for this run.
+    #[arg(long, value_name = "PLUGIN", help_heading = "Permissions")]
+    pub(crate) grant: Vec<String>,
+
     /// Load the plugins of this directory too.
     #[arg(long, value_name = "DIR", help_heading = "Settings")]
     pub(crate) plugin_dir: Vec<PathBuf>,
@@ -175,6 +195,13 @@ pub(crate) struct PlaceArgs {
     /// Print diagnostics to standard error.
     #[arg(short, long, help_heading = "Settings")]
     pub(crate) verbose: bool,
+}
+
+/// An amount of money: a number that is not negative.
+fn usd(text: &str) -> Result<f64, String> {
+    let amount: f64 = text.parse().map_err(|_| "it is a number of USD, such as 2.50".to_owned())?;
+    let is_amount = amount.is_finite() && amount >= 0.0;
+    is_amount.then_some(amount).ok_or_else(|| "it is a number of USD that is not negative".to_owned())
 }
 
 #[derive(Args, Debug)]
@@ -411,6 +438,6 @@ mod tests {
         assert_eq!(cli.run.prompt.as_deref(), Some("fix it"));
         assert_eq!(cli.run.session.max_iterations, Some(-1));
         let cli = Cli::parse_from(["ml-intern", "run", "fix it", "--json"]);
-        assert!(matches!(cli.command, Some(Command::Run(RunArgs { json: true, .. }))));
+        assert!(matches!(cli.command, Some(Command::Run(run)) if run.json));
     }
 }

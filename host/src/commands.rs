@@ -28,7 +28,7 @@ use crate::stdin;
 pub(crate) async fn run(cli: Cli, environment: Environment) -> Result<Exit, Failure> {
     match cli.command {
         None => chat_or_run(cli.run, environment).await,
-        Some(Command::Run(args)) => headless::run(RunArgs { print: true, ..args }, environment).await,
+        Some(Command::Run(args)) => headless::run(RunArgs { print: true, ..*args }, environment).await,
         Some(Command::Demo(args)) => demo::run(args, environment).await,
         Some(Command::Tool(args)) => tool::run(args, environment).await,
         Some(Command::Plugin(command)) => plugin::run(command, environment).await,

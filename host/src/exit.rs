@@ -99,7 +99,7 @@ impl From<agent::StartError> for Failure {
                 | provider::ResolveError::BadHeader { .. }
                 | provider::ResolveError::BadCertificates { .. },
             ) => Exit::Settings,
-            agent::StartError::Model(_) => Exit::Usage,
+            agent::StartError::Model(_) | agent::StartError::NoPrice(_) => Exit::Usage,
             agent::StartError::Folders(_) => Exit::Failed,
         };
         Self::new(exit, error)

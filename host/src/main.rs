@@ -8,6 +8,7 @@ mod environment;
 mod exit;
 mod outcome;
 mod paths;
+mod permissions;
 mod render;
 mod schema;
 mod settings;

@@ -72,6 +72,8 @@ enum End {
     Complete,
     Empty,
     Limit,
+    /// The budget was spent.
+    Budget,
     Interrupted,
     Failed(ErrorKind),
     /// The session ended before its turn did.
@@ -148,6 +150,7 @@ impl Outcome {
                 self.answer.clone_from(final_response);
                 self.end = match reason {
                     StopReason::MaxIterations => End::Limit,
+                    StopReason::Budget => End::Budget,
                     StopReason::Done if final_response.is_none() => End::Empty,
                     StopReason::Done => End::Complete,
                 };
@@ -203,7 +206,7 @@ impl Outcome {
             End::Interrupted => Exit::Interrupted,
             End::Failed(ErrorKind::Credentials) => Exit::Credentials,
             End::Failed(ErrorKind::Provider) => Exit::Provider,
-            End::Limit => Exit::Limit,
+            End::Limit | End::Budget => Exit::Limit,
             _ if denied => Exit::Denied,
             End::Complete => Exit::Done,
             End::Empty | End::Lost | End::Failed(_) => Exit::Failed,
@@ -217,6 +220,7 @@ impl Outcome {
             (Exit::Interrupted, _) => "interrupted",
             (Exit::Credentials, _) => "credentials",
             (Exit::Provider, _) => "provider",
+            (Exit::Limit, End::Budget) => "budget",
             (Exit::Limit, _) => "max_iterations",
             (Exit::Denied, _) => "permission_denied",
             (_, End::Empty) => "empty_answer",
@@ -267,6 +271,7 @@ mod tests {
             success: false,
             duration_ms: 0,
             changes: Vec::new(),
+            source: None,
             denial: Some(PermissionDenial {
                 tool: "bash".to_owned(),
                 tool_call_id: "1".into(),

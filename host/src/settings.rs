@@ -61,9 +61,31 @@ pub(crate) struct Settings {
     /// Providers beside the known ones.
     #[serde(default)]
     pub(crate) providers: BTreeMap<String, ProviderEntry>,
+    /// Rules beside those of the command line.
+    #[serde(default)]
+    pub(crate) permissions: Permissions,
+    /// USD that a run without a person may order elsewhere.
+    #[serde(default = "default_headless_budget")]
+    pub(crate) headless_budget_usd: f64,
     /// Lower limits for plugins.
     #[serde(default)]
     pub(crate) limits: runtime::Limits,
+}
+
+/// Rules, as `--allow`, `--ask` and `--deny` take them.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Permissions {
+    #[serde(default)]
+    pub(crate) allow: Vec<String>,
+    #[serde(default)]
+    pub(crate) ask: Vec<String>,
+    #[serde(default)]
+    pub(crate) deny: Vec<String>,
+}
+
+fn default_headless_budget() -> f64 {
+    10.0
 }
 
 fn default_iterations() -> i64 {
@@ -249,7 +271,7 @@ impl Loaded {
 
     /// Keys of the user's file that this program does not know.
     pub(crate) fn unknown_keys(&self) -> Vec<String> {
-        const KNOWN: [&str; 9] = [
+        const KNOWN: [&str; 11] = [
             "model_name",
             "yolo_mode",
             "max_iterations",
@@ -258,6 +280,8 @@ impl Loaded {
             "dirs",
             "command_env",
             "providers",
+            "permissions",
+            "headless_budget_usd",
             "limits",
         ];
         let known = |key: &str| KNOWN.contains(&key) || WITHOUT_EFFECT.iter().any(|(name, _)| *name == key);

@@ -25,6 +25,8 @@ struct Session {
     dirs: Vec<PathBuf>,
     #[serde(default)]
     tmp: PathBuf,
+    #[serde(default)]
+    order: Option<String>,
 }
 
 impl Call {
@@ -44,6 +46,14 @@ impl Call {
     #[must_use]
     pub fn session_id(&self) -> &str {
         &self.session.session
+    }
+
+    /// The id under which this call is on record, if it changes, orders or ends something elsewhere. Where
+    /// the service has room for it (a label, an idempotency key), send it along: a session that goes on after
+    /// a crash can then look for the order instead of making it again.
+    #[must_use]
+    pub fn order(&self) -> Option<&str> {
+        self.session.order.as_deref()
     }
 
     /// The workspace: the absolute path it has outside, which is also its path inside.

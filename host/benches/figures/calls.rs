@@ -87,6 +87,7 @@ fn workplace(base: &Path) -> Workplace {
         read: Vec::new(),
         write: Vec::new(),
         umask: 0o022,
+        denied: Vec::new(),
         plugin_data,
         wall,
     }
@@ -120,7 +121,8 @@ async fn invoke(
     arguments: &Value,
 ) -> ToolResult {
     let (needs, _pending) = mpsc::channel(1);
-    let invocation = Invocation { id: "call".into(), tool: tool.to_owned(), arguments: arguments.clone() };
+    let invocation =
+        Invocation { id: "call".into(), tool: tool.to_owned(), arguments: arguments.clone(), order: None };
     let result = plugins.invoke(session, invocation, needs, CancellationToken::new()).result().await;
     assert!(result.success, "{}", result.text);
     result

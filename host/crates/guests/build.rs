@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-/// What is compiled: the shipped plugins and the probe, which only tests use.
-const PLUGINS: [&str; 4] = ["shell", "workspace", "plan", "probe"];
+/// What is compiled: the shipped plugins, and the two that only tests use.
+const PLUGINS: [&str; 5] = ["shell", "workspace", "plan", "probe", "orders"];
 
 /// What the plugins are made from. Not all of `sdk`: its example has a target folder of its own.
 const WATCHED: [&str; 9] = [

@@ -1,6 +1,6 @@
 //! The audit log: checked, shown, handed on.
 
-use audit::{Act, AuditLog, Entry, Finding, Report, Verdict};
+use audit::{Act, AuditLog, Entry, Finding, OrderState, Report, Verdict};
 
 use crate::assemble::Setup;
 use crate::cli::AuditCommand;
@@ -111,6 +111,19 @@ fn told(act: &Act) -> String {
             format!("outcome   {call} {result}{refused}")
         }
         Act::Unfinished { call, why } => format!("outcome   {call} none: {why}"),
+        Act::Order { order, tool, target, usd, state, .. } => {
+            let state = match state {
+                OrderState::Sent => "sent",
+                OrderState::Done => "done",
+                OrderState::Failed => "not made",
+                OrderState::Unknown => "unanswered: whether it arrived is unknown",
+                OrderState::Found => "found",
+                OrderState::Absent => "never arrived",
+                OrderState::Released => "may be made again, by the person's word",
+            };
+            let usd = usd.map(|usd| format!(" {usd:.2} USD")).unwrap_or_default();
+            format!("order     {order} {tool} {state}{usd}  {target}")
+        }
         Act::End { session, head } => {
             let head = head.as_ref().map(|head| format!(" with {head}")).unwrap_or_default();
             format!("end       {session}{head}")

@@ -1,7 +1,7 @@
 //! One call of one tool, without a model.
 
 use audit::{Act, AuditError, AuditLog, Chain, Verdict};
-use protocol::{HostReply, HostRequest, Invocation, SessionId, ToolResult};
+use protocol::{HostReply, HostRequest, Invocation, Need, SessionId, ToolResult};
 use runtime::{Pending, PluginRuntime};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
@@ -59,7 +59,7 @@ pub(super) async fn run(args: ToolArgs, environment: Environment) -> Result<Exit
     let session = std::sync::Arc::new(workplace.open(id, &dir)?);
     let (needs, mut pending) = mpsc::channel::<Pending>(8);
     let cancel = tokio_util::sync::CancellationToken::new();
-    let invocation = Invocation { id: CALL.into(), tool: args.name.clone(), arguments };
+    let invocation = Invocation { id: CALL.into(), tool: args.name.clone(), arguments, order: None };
     let mut interrupted = signal(SignalKind::interrupt())?;
     let call = plugins.invoke(&session, invocation, needs, cancel.clone()).result();
     tokio::pin!(call);
@@ -153,10 +153,13 @@ fn answer(need: Pending) {
             note(format!("{}: {message}", need.tool));
             HostReply::Noted
         }
-        HostRequest::Decide(_) => HostReply::Refused {
+        HostRequest::Decide(need) => HostReply::Refused {
             message: "this needs a person's approval and `ml-intern tool` does not ask".to_owned(),
             rule: "unanswered".to_owned(),
-            remedy: "a chat with `ml-intern`".to_owned(),
+            remedy: match need {
+                Need::Network { plugin, .. } => format!("--grant {plugin}"),
+                _ => "a chat with `ml-intern`".to_owned(),
+            },
         },
     };
     let _ = need.reply.send(reply);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crossterm::event::{Event as Key, KeyCode, KeyEvent, KeyEventKind, KeyModifiers, poll, read};
 use crossterm::terminal::{disable_raw_mode, enable_raw_mode};
-use protocol::{ApprovalAnswer, ApprovalRequest, Need};
+use protocol::{ApprovalAnswer, ApprovalRequest, Need, Tier};
 
 use crate::render::style::Style;
 use crate::render::{clip, plain};
@@ -70,10 +70,27 @@ fn lines(request: &ApprovalRequest, number: usize, count: usize, style: Style) -
     ];
     match &request.need {
         Some(Need::SealedPath { path }) => out.push(format!("  change {}", on_one_line(path))),
+        Some(Need::Network { plugin, grant }) => {
+            out.push(format!("  let {} send {}", on_one_line(plugin), on_one_line(grant)));
+        }
+        Some(Need::Budget { .. }) => out.push("  go on".to_owned()),
         None => {
             let arguments = serde_json::to_string_pretty(&request.arguments).unwrap_or_default();
             out.extend(plain(&arguments).lines().map(|line| format!("  {line}")));
         }
+    }
+    if let Some(price) = request.price_usd {
+        let left =
+            request.remaining_usd.map(|left| format!(", of {left:.2} USD that are left")).unwrap_or_default();
+        out.push(style.yellow(&format!("  costs at most {price:.2} USD{left}")));
+    } else if request.tiers.contains(&Tier::Spend) && request.need.is_none() {
+        out.push(style.yellow("  nobody knows what it costs"));
+    }
+    if let Some(taint) = &request.taint {
+        out.push(style.yellow(&format!(
+            "  the session has read {}, which may have talked the model into it",
+            on_one_line(taint)
+        )));
     }
     // Again, where it cannot have scrolled away.
     out.push(format!("  → {} {}", clip(&request.tool, 64), clip(&request.target, 160)));

@@ -271,6 +271,7 @@ mod tests {
                 success: false,
                 duration_ms: 1,
                 changes: Vec::new(),
+                source: None,
                 denial: None,
             },
             chunk("Nothing there."),

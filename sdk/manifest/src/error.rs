@@ -20,4 +20,6 @@ pub enum ManifestError {
     Network(String),
     #[error("tool `{tool}`: wall_time_s is {seconds}; it must lie between 1 and {}", crate::MAX_WALL_TIME_S)]
     WallTime { tool: String, seconds: u32 },
+    #[error("tool `{tool}`: {reason}")]
+    ToolPolicy { tool: String, reason: String },
 }

@@ -5,6 +5,7 @@
 //! running anything. What is declared here is a ceiling: what a plugin gets is decided by grants.
 
 mod error;
+mod policy;
 mod tier;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use error::ManifestError;
+pub use policy::{Cost, Price, TierRule, ToolPolicy, Weight};
 pub use tier::Tier;
 
 /// The custom section of a component that holds its manifest, as JSON.
@@ -27,7 +29,7 @@ pub const MAX_WALL_TIME_S: u32 = 36_060;
 pub const MAX_FULL_NAME: usize = 64;
 
 /// A plugin's manifest.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// `[a-z][a-z0-9-]*`, at most 32 characters: the prefix of its tools' names.
@@ -79,24 +81,6 @@ pub enum Mount {
     Data,
 }
 
-/// What the host has to know of a tool before it runs.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct ToolPolicy {
-    /// The least that a call of this tool counts as.
-    pub tier: Tier,
-    /// Seconds a call may take.
-    #[serde(default = "default_wall_time")]
-    pub wall_time_s: u32,
-    /// Name of an integer argument that replaces `wall_time_s`, in seconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeout_argument: Option<String>,
-}
-
-fn default_wall_time() -> u32 {
-    DEFAULT_WALL_TIME_S
-}
-
 impl Manifest {
     /// Parses `plugin.toml`.
     ///
@@ -134,8 +118,8 @@ impl Manifest {
             ("description", &self.description),
             ("publisher", publisher),
         ];
-        let arguments = self.tools.values().filter_map(|t| t.timeout_argument.as_deref());
-        let arguments = arguments.map(|name| ("timeout_argument", name));
+        let arguments = self.tools.values().flat_map(|t| [&t.timeout_argument, &t.target_argument]);
+        let arguments = arguments.flatten().map(|name| ("the name of an argument", name.as_str()));
         let network = self.capabilities.network.iter().map(|rule| ("network", rule.as_str()));
         if let Some((name, _)) =
             texts.into_iter().chain(arguments).chain(network).find(|(_, text)| acts(text))
@@ -155,6 +139,7 @@ impl Manifest {
             if policy.wall_time_s == 0 || policy.wall_time_s > MAX_WALL_TIME_S {
                 return Err(ManifestError::WallTime { tool: name.clone(), seconds: policy.wall_time_s });
             }
+            policy.check(name)?;
         }
         Ok(())
     }

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
-use protocol::Tier;
+use protocol::{Need, Tier};
+
+use crate::rules::Matched;
 
 /// How much is allowed without asking.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -59,10 +61,31 @@ pub(crate) struct Facts<'a> {
     pub(crate) tiers: &'a BTreeSet<Tier>,
     /// Commands run behind a wall, or the person said that none is needed.
     pub(crate) walled: bool,
-    /// The person allowed this tool and target for the session.
+    /// The person allowed this very call for the session.
     pub(crate) allowed_before: bool,
     /// Somebody can answer.
     pub(crate) interactive: bool,
+    /// The rules that are about it.
+    pub(crate) rules: Matched<'a>,
+    /// Where text came from that the session read and nobody vouches for.
+    pub(crate) taint: Option<&'a str>,
+    /// The manifest says that a person is asked in every mode.
+    pub(crate) never_automatic: bool,
+    /// What it costs, against what is left.
+    pub(crate) money: Money,
+    /// An order of the same tool, of which nobody knows whether it arrived.
+    pub(crate) unknown_order: Option<&'a str>,
+}
+
+/// What a call costs, against what is left of the budget.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Money {
+    /// It costs nothing.
+    None,
+    /// It fits.
+    Within(f64),
+    /// It does not fit, or nobody knows what it costs.
+    TooDear(String),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,32 +109,37 @@ pub(crate) struct Denied {
     pub(crate) remedy: String,
 }
 
-/// Decides each tier by its own column; the most restrictive answer wins.
+/// Decides each tier by its own column, then by what holds for the call as a whole; the most restrictive
+/// answer wins.
 pub(crate) fn decide(facts: &Facts<'_>) -> Decision {
-    let answers = facts.tiers.iter().map(|tier| (column(facts, *tier), *tier));
-    let (answer, tier) = answers.max().unwrap_or((Answer::Deny, Tier::Destructive));
-    let by_mode = format!("mode:{}", facts.mode);
+    if let Some(rule) = facts.rules.deny {
+        return Decision::Deny(Denied {
+            rule: format!("rule:{rule}"),
+            message: format!("refused: the rule `{rule}` denies it"),
+            remedy: format!("taking the rule `{rule}` away"),
+        });
+    }
+    let by_tier = facts.tiers.iter().map(|tier| column(facts, *tier));
+    let worst = by_tier.chain(whole(facts)).max_by_key(|column| column.answer);
+    let Some(Column { answer, rule, reason, remedy }) = worst else {
+        return Decision::Deny(Denied {
+            rule: format!("mode:{}", facts.mode),
+            message: "refused: the call has no tier".to_owned(),
+            remedy: "a manifest that says what the tool does".to_owned(),
+        });
+    };
     match answer {
-        Answer::Allow => Decision::Allow { rule: by_mode },
-        Answer::Ask if facts.allowed_before && facts.walled => {
+        Answer::Allow => Decision::Allow { rule },
+        Answer::Ask if facts.allowed_before && holds_for_session(facts) => {
             Decision::Allow { rule: "allowed-for-session".to_owned() }
         }
-        Answer::Ask if facts.interactive => Decision::Ask { rule: by_mode, reason: reason(facts, tier) },
+        Answer::Ask if facts.interactive => Decision::Ask { rule, reason },
         Answer::Ask => Decision::Deny(Denied {
-            rule: "unanswered".to_owned(),
-            message: format!(
-                "refused: a call of tier `{tier}` needs a person's approval and nobody can answer"
-            ),
-            remedy: remedy(facts, tier),
+            rule: if rule.starts_with("mode:") { "unanswered".to_owned() } else { rule },
+            message: format!("refused: {reason}, which needs a person's approval, and nobody can answer"),
+            remedy,
         }),
-        Answer::Deny => Decision::Deny(Denied {
-            rule: by_mode,
-            message: format!(
-                "refused: permission mode `{}` does not allow calls of tier `{tier}`",
-                facts.mode
-            ),
-            remedy: remedy(facts, tier),
-        }),
+        Answer::Deny => Decision::Deny(Denied { rule, message: format!("refused: {reason}"), remedy }),
     }
 }
 
@@ -122,97 +150,149 @@ enum Answer {
     Deny,
 }
 
-fn column(facts: &Facts<'_>, tier: Tier) -> Answer {
+/// One answer, where it comes from, and how it is told.
+struct Column {
+    answer: Answer,
+    rule: String,
+    /// Why it is asked or refused.
+    reason: String,
+    remedy: String,
+}
+
+/// Whether an approval for the session stands in for an answer now. Money, taint and what nobody knows are
+/// asked about each time.
+fn holds_for_session(facts: &Facts<'_>) -> bool {
+    let careful = facts.taint.is_some() && leaves(facts.tiers);
+    let dear = matches!(facts.money, Money::TooDear(_));
+    facts.walled && !careful && !dear && !facts.never_automatic && facts.unknown_order.is_none()
+}
+
+/// Whether it changes, orders or ends something elsewhere.
+pub(crate) fn leaves(tiers: &BTreeSet<Tier>) -> bool {
+    [Tier::Remote, Tier::Spend, Tier::Destructive].iter().any(|tier| tiers.contains(tier))
+}
+
+fn column(facts: &Facts<'_>, tier: Tier) -> Column {
     use Answer::{Allow, Ask, Deny};
+    let named = facts.rules.allows_target();
     let inside_wall_else = |otherwise| if facts.walled { Allow } else { otherwise };
-    match (facts.mode, tier) {
+    let by_mode = match (facts.mode, tier) {
         (_, Tier::Read) | (Mode::Default | Mode::Auto, Tier::Write) | (Mode::Yolo, _) => Allow,
         (Mode::Plan, _) => Deny,
         (Mode::Default, Tier::Execute) => inside_wall_else(Ask),
         (Mode::Auto, Tier::Execute) => inside_wall_else(Deny),
         (Mode::Ask, _) | (Mode::Default, _) => Ask,
+        (Mode::Auto, Tier::Spend) if matches!(facts.money, Money::None | Money::Within(_)) => Allow,
         (Mode::Auto, Tier::Remote | Tier::Spend | Tier::Destructive) => Deny,
-    }
+    };
+    // A rule answers what would be asked. What leaves this machine it must name; a wall it does not make.
+    let answered = match (facts.rules.allow, tier) {
+        (None, _) => false,
+        (Some(_), Tier::Execute) => facts.walled,
+        (Some(_), Tier::Read | Tier::Write) => true,
+        (Some(_), Tier::Remote | Tier::Spend | Tier::Destructive) => named,
+    };
+    let answer = if answered && facts.mode != Mode::Plan { Allow } else { by_mode };
+    let rule = match facts.rules.allow {
+        Some(rule) if answered && by_mode != Allow => format!("rule:{rule}"),
+        _ => format!("mode:{}", facts.mode),
+    };
+    let reason = match (answer, tier) {
+        (_, Tier::Execute) if !facts.walled => "there is no wall around commands on this machine".to_owned(),
+        (Deny, tier) => format!("permission mode `{}` does not allow calls of tier `{tier}`", facts.mode),
+        (_, tier) => format!("permission mode `{}` asks for calls of tier `{tier}`", facts.mode),
+    };
+    Column { answer, rule, reason, remedy: remedy(facts, tier) }
 }
 
-fn reason(facts: &Facts<'_>, tier: Tier) -> String {
-    match tier {
-        Tier::Execute if !facts.walled => "there is no wall around commands on this machine".to_owned(),
-        tier => format!("permission mode `{}` asks for calls of tier `{tier}`", facts.mode),
+/// What holds for the call as a whole, whatever its tiers.
+fn whole(facts: &Facts<'_>) -> Vec<Column> {
+    let named = facts.rules.allows_target();
+    let mut columns = Vec::new();
+    let mut add = |answer, rule: String, reason: String, remedy: &str| {
+        columns.push(Column { answer, rule, reason, remedy: remedy.to_owned() });
+    };
+    if let Some(rule) = facts.rules.ask {
+        add(Answer::Ask, format!("rule:{rule}"), format!("the rule `{rule}` asks"), "a run at a terminal");
     }
+    if let Some(order) = facts.unknown_order {
+        let reason = format!(
+            "{order} was sent and nobody knows whether it arrived; look for it before anything is ordered again"
+        );
+        add(
+            Answer::Ask,
+            "unknown-order".to_owned(),
+            reason,
+            "a run at a terminal, where a person can say so",
+        );
+    }
+    if facts.never_automatic {
+        let reason = "the tool says that a person has to agree to this each time".to_owned();
+        add(Answer::Ask, "never-automatic".to_owned(), reason, "a run at a terminal");
+    }
+    if facts.tiers.contains(&Tier::Spend)
+        && let Money::TooDear(why) = &facts.money
+    {
+        let answer = if facts.mode == Mode::Auto { Answer::Deny } else { Answer::Ask };
+        add(
+            answer,
+            "budget".to_owned(),
+            why.clone(),
+            "--max-budget-usd, or `headless_budget_usd` in the settings",
+        );
+    }
+    // The person who said yolo vouches for everything.
+    if let Some(source) = facts.taint.filter(|_| facts.mode != Mode::Yolo && !named && leaves(facts.tiers)) {
+        let reason = format!("the session has read {source}, and this changes something elsewhere");
+        add(Answer::Ask, "taint".to_owned(), reason, "--allow 'TOOL(TARGET)' with the exact target");
+    }
+    columns
 }
 
 fn remedy(facts: &Facts<'_>, tier: Tier) -> String {
     match (facts.mode, tier) {
         (Mode::Auto, Tier::Execute) => "--wall external (in a container or VM) or --wall off".to_owned(),
+        (Mode::Auto, Tier::Remote | Tier::Spend | Tier::Destructive) => {
+            "--allow 'TOOL(TARGET)' with the exact target, --yolo, or a run at a terminal".to_owned()
+        }
         (Mode::Plan | Mode::Ask, Tier::Write | Tier::Execute) => "--permission-mode auto".to_owned(),
         _ => "--yolo, or a run at a terminal".to_owned(),
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn decision(mode: Mode, tier: Tier, walled: bool, interactive: bool) -> &'static str {
-        let tiers = [tier].into();
-        match decide(&Facts { mode, tiers: &tiers, walled, allowed_before: false, interactive }) {
-            Decision::Allow { .. } => "allow",
-            Decision::Ask { .. } => "ask",
-            Decision::Deny(_) => "deny",
+/// May a running call have what its tiers do not cover?
+pub(crate) fn decide_need(mode: Mode, interactive: bool, allowed_before: bool, need: &Need) -> Decision {
+    let (rule, reason, remedy) = match need {
+        Need::SealedPath { path } => (
+            "sealed-path",
+            format!("{path} is sealed: other programs take instructions or settings from it"),
+            "a run at a terminal, or --yolo".to_owned(),
+        ),
+        Need::Network { plugin, grant } => (
+            "grant",
+            format!("the plugin `{plugin}` was not granted `{grant}`"),
+            format!("--grant {plugin}, or for good: ml-intern plugin grant {plugin}"),
+        ),
+        Need::Budget { spent_usd } => {
+            ("budget", format!("this session has cost {spent_usd:.2} USD"), "--max-budget-usd".to_owned())
         }
+    };
+    // What a plugin may reach is granted, not waved through.
+    let waved = mode == Mode::Yolo && matches!(need, Need::SealedPath { .. });
+    if waved || allowed_before {
+        let rule = if waved { "mode:yolo" } else { "allowed-for-session" };
+        return Decision::Allow { rule: rule.to_owned() };
     }
-
-    #[test]
-    fn the_table() {
-        let table = [
-            (Mode::Default, ["allow", "allow", "allow", "ask", "ask", "ask"]),
-            (Mode::Plan, ["allow", "deny", "deny", "deny", "deny", "deny"]),
-            (Mode::Ask, ["allow", "ask", "ask", "ask", "ask", "ask"]),
-            (Mode::Auto, ["allow", "allow", "allow", "deny", "deny", "deny"]),
-            (Mode::Yolo, ["allow", "allow", "allow", "allow", "allow", "allow"]),
-        ];
-        for (mode, row) in table {
-            assert_eq!(Tier::ALL.map(|tier| decision(mode, tier, true, true)), row, "{mode}");
-        }
+    let asks = match need {
+        Need::SealedPath { .. } => matches!(mode, Mode::Default | Mode::Ask),
+        Need::Network { .. } | Need::Budget { .. } => true,
+    };
+    if interactive && asks {
+        return Decision::Ask { rule: rule.to_owned(), reason };
     }
-
-    #[test]
-    fn without_a_wall_commands_are_asked_for_or_refused() {
-        assert_eq!(decision(Mode::Default, Tier::Execute, false, true), "ask");
-        assert_eq!(decision(Mode::Auto, Tier::Execute, false, false), "deny");
-        assert_eq!(decision(Mode::Yolo, Tier::Execute, false, false), "allow");
-    }
-
-    #[test]
-    fn an_ask_that_nobody_answers_is_a_denial() {
-        assert_eq!(decision(Mode::Ask, Tier::Write, true, false), "deny");
-        assert_eq!(decision(Mode::Default, Tier::Spend, true, false), "deny");
-    }
-
-    #[test]
-    fn the_most_restrictive_tier_wins_and_an_empty_set_is_refused() {
-        let tiers = [Tier::Read, Tier::Spend].into();
-        let facts = Facts {
-            mode: Mode::Auto,
-            tiers: &tiers,
-            walled: true,
-            allowed_before: false,
-            interactive: false,
-        };
-        let Decision::Deny(denied) = decide(&facts) else { panic!("allowed") };
-        assert_eq!(denied.rule, "mode:auto");
-        assert!(denied.message.contains("`spend`"));
-        let none = BTreeSet::new();
-        assert!(matches!(decide(&Facts { tiers: &none, ..facts }), Decision::Deny(_)));
-    }
-
-    #[test]
-    fn an_allow_for_the_session_counts_behind_the_wall_only() {
-        let tiers = [Tier::Execute].into();
-        let facts =
-            Facts { mode: Mode::Ask, tiers: &tiers, walled: true, allowed_before: true, interactive: true };
-        assert_eq!(decide(&facts), Decision::Allow { rule: "allowed-for-session".to_owned() });
-        assert!(matches!(decide(&Facts { walled: false, ..facts }), Decision::Ask { .. }));
-    }
+    let message = format!("{reason}; this needs a person's approval and nobody can answer");
+    Decision::Deny(Denied { rule: rule.to_owned(), message, remedy })
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,6 +24,14 @@ fn clip_id(id: &ToolCallId) -> ToolCallId {
     clip(id.as_str(), NAME).into()
 }
 
+fn told(decision: &Decision) -> (Verdict, &str) {
+    match decision {
+        Decision::Allow { rule } => (Verdict::Allow, rule),
+        Decision::Ask { rule, .. } => (Verdict::Ask, rule),
+        Decision::Deny(denied) => (Verdict::Deny, &denied.rule),
+    }
+}
+
 impl Session {
     /// Adds a record to the session's chain. A call whose record cannot be written does not run.
     fn audit(&mut self, act: Act) -> Result<(), StoreError> {
@@ -65,11 +73,7 @@ impl Session {
         target: &str,
         decision: &Decision,
     ) -> Result<(), StoreError> {
-        let (verdict, rule) = match decision {
-            Decision::Allow { rule } => (Verdict::Allow, rule),
-            Decision::Ask { rule, .. } => (Verdict::Ask, rule),
-            Decision::Deny(denied) => (Verdict::Deny, &denied.rule),
-        };
+        let (verdict, rule) = told(decision);
         let plugin = self.runtime.plugin(&call.name);
         self.audit(Act::Decision {
             call: clip_id(&call.id),
@@ -78,7 +82,30 @@ impl Session {
             arguments: digest(call.arguments.as_bytes()),
             tiers: tiers.clone(),
             verdict,
-            rule: rule.clone(),
+            rule: rule.to_owned(),
+            target: clip(target, TARGET),
+        })
+    }
+
+    /// Records what was decided about something that a running call needs.
+    pub(crate) fn audit_need(
+        &mut self,
+        call: &ToolCallId,
+        tool: &str,
+        tier: Tier,
+        target: &str,
+        decision: &Decision,
+    ) -> Result<(), StoreError> {
+        let (verdict, rule) = told(decision);
+        let component = self.runtime.plugin(tool).map(|plugin| plugin.described.digest.clone());
+        self.audit(Act::Decision {
+            call: clip_id(call),
+            tool: clip(tool, NAME),
+            component,
+            arguments: digest(target.as_bytes()),
+            tiers: [tier].into(),
+            verdict,
+            rule: rule.to_owned(),
             target: clip(target, TARGET),
         })
     }

@@ -2,14 +2,20 @@
 
 mod approval;
 mod audited;
+mod budget;
 mod compaction;
+mod decision;
 mod guard;
 mod interrupt;
 mod journal;
 mod notes;
 mod operations;
+mod ordering;
+mod orders;
 mod persist;
 mod questions;
+mod reservations;
+mod rules;
 mod session;
 mod step;
 mod tools;
@@ -17,6 +23,8 @@ mod transcript;
 mod turn;
 
 pub use approval::Mode;
+pub use budget::BudgetLimits;
 pub use interrupt::Interrupt;
 pub use persist::{Saved, SavedHeader, SessionStore, StoreError};
+pub use rules::{Effect, Rule, RuleError, Rules};
 pub use session::{AgentSettings, Handle, Resumed, SessionConfig, Start, StartError, SystemPrompt, start};

@@ -6,9 +6,10 @@ use audit::Chain;
 use protocol::{ErrorKind, Event, Operation, SessionId};
 use runtime::SessionContext;
 
+use crate::budget::Budget;
 use crate::guard::Guard;
 use crate::persist::SessionFile;
-use crate::session::Session;
+use crate::session::{Session, has_price};
 use crate::{StoreError, transcript};
 
 /// All that a session writes to and works in.
@@ -53,6 +54,10 @@ impl Session {
     async fn set_model(&mut self, id: &str) -> Result<(), StoreError> {
         match self.providers.resolve(id) {
             Err(error) => self.refuse(error.to_string()).await,
+            Ok(model) if self.budget.counts_everything() && !has_price(&model) => {
+                let id = model.id();
+                self.refuse(format!("{id} has no known price, and the budget counts everything")).await
+            }
             Ok(model) => {
                 self.model = model;
                 self.window_checked = false;
@@ -91,6 +96,9 @@ impl Session {
         self.guard = Guard::default();
         self.turns = 0;
         self.allowed.clear();
+        self.taint = None;
+        self.unknown_orders.clear();
+        self.budget = Budget::new(&self.state, self.id.as_str(), self.settings.budget);
         self.system = (self.system_prompt)();
         self.encode();
         self.journal.system(&self.system).await?;

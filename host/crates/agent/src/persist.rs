@@ -5,11 +5,13 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Wri
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use protocol::{Assistant, Event, Item, PlanItem, SessionId, ToolCallId};
+use protocol::{Event, Item, PlanItem, SessionId, ToolCallId};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use crate::{notes, transcript};
+mod fold;
+
+use fold::Fold;
 
 /// The format this program writes and reads.
 const VERSION: u32 = 1;
@@ -88,6 +90,10 @@ pub struct Saved {
     pub unknown_outcomes: Vec<ToolCallId>,
     /// Lines that could not be read.
     pub dropped: usize,
+    /// USD that its completions cost.
+    pub completions_usd: f64,
+    /// What it has read that nobody vouches for.
+    pub taint: Option<String>,
 }
 
 /// Where sessions are kept.
@@ -288,7 +294,7 @@ fn header(path: &Path) -> Result<SavedHeader, StoreError> {
 /// Folds the lines. Returns also whether the last line is incomplete.
 fn replay(path: &Path, file: &File) -> Result<(Saved, bool), StoreError> {
     let header = header(path)?;
-    let mut fold = Fold { model: header.model.clone(), ..Fold::default() };
+    let mut fold = Fold::new(&header);
     let mut reader = BufReader::new(file);
     reader.rewind().map_err(|e| at(path, e))?;
     let mut line = Vec::new();
@@ -310,90 +316,6 @@ fn replay(path: &Path, file: &File) -> Result<(Saved, bool), StoreError> {
     Ok((fold.end(header), torn))
 }
 
-#[derive(Default)]
-struct Fold {
-    model: String,
-    system: Option<String>,
-    items: Vec<Item>,
-    plan: Vec<PlanItem>,
-    events: usize,
-    dropped: usize,
-    /// Text that was shown of an answer that did not end.
-    partial: String,
-    /// Calls that were announced and have no result.
-    running: Vec<ToolCallId>,
-}
-
-impl Fold {
-    fn line(&mut self, line: Line<'_>) {
-        match line {
-            Line::Session(_) => {}
-            Line::System { text } => self.system = Some(text.into_owned()),
-            Line::Transcript { items } => {
-                self.items = items.into_owned();
-                // What ran or was said before is in it, or was taken back.
-                self.running.clear();
-                self.partial.clear();
-            }
-            Line::Item { item, .. } => self.item(item.into_owned()),
-            Line::Event { event, .. } => {
-                self.events += 1;
-                self.event(event.into_owned());
-            }
-        }
-    }
-
-    fn item(&mut self, item: Item) {
-        match &item {
-            Item::Assistant(_) => self.partial.clear(),
-            Item::Tool { tool_call_id, .. } => self.running.retain(|id| id != tool_call_id),
-            Item::User { .. } => self.keep_partial(),
-        }
-        self.items.push(item);
-    }
-
-    fn event(&mut self, event: Event) {
-        match event {
-            Event::AssistantChunk { content } => self.partial.push_str(&content),
-            Event::ToolCall { tool_call_id, .. } => self.running.push(tool_call_id),
-            Event::ToolStateChange { tool_call_id, state, .. } if state == "running" => {
-                self.running.push(tool_call_id);
-            }
-            Event::PlanUpdate { plan } => self.plan = plan,
-            Event::ModelChanged { model, .. } => self.model = model,
-            Event::Error { .. } | Event::Interrupted {} => self.keep_partial(),
-            _ => {}
-        }
-    }
-
-    /// What was shown counts as said.
-    fn keep_partial(&mut self) {
-        if !self.partial.is_empty() {
-            let content = Some(std::mem::take(&mut self.partial));
-            self.items.push(Item::Assistant(Assistant { content, ..Assistant::default() }));
-        }
-    }
-
-    fn end(mut self, header: SavedHeader) -> Saved {
-        self.keep_partial();
-        let running = std::mem::take(&mut self.running);
-        let outcome = |id: &ToolCallId| {
-            if running.contains(id) { notes::OUTCOME_UNKNOWN } else { notes::NOT_RUN }
-        };
-        transcript::repair(&mut self.items, outcome);
-        Saved {
-            header,
-            model: self.model,
-            system: self.system,
-            items: self.items,
-            plan: self.plan,
-            events: self.events,
-            unknown_outcomes: running,
-            dropped: self.dropped,
-        }
-    }
-}
-
 fn at(path: &Path, source: io::Error) -> StoreError {
     StoreError::Io { path: path.to_owned(), source }
 }
@@ -402,7 +324,10 @@ fn at(path: &Path, source: io::Error) -> StoreError {
 mod tests {
     use std::borrow::Cow;
 
+    use protocol::Assistant;
+
     use super::*;
+    use crate::notes;
     use crate::transcript::tests::{calls, result, user};
 
     fn store() -> (tempfile::TempDir, SessionStore, SessionId) {

@@ -7,9 +7,10 @@ use runtime::Pending;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use crate::approval::{Decision, Denied, decide_need};
+use crate::notes;
 use crate::session::Session;
 use crate::turn::Fault;
-use crate::{Mode, notes};
 
 impl Session {
     /// Answers what a running call needs.
@@ -27,54 +28,57 @@ impl Session {
         Ok(())
     }
 
-    async fn decide_need(
+    /// Decides about what a running call needs, asks if it has to be, and records both.
+    pub(crate) async fn decide_need(
         &mut self,
         call: ToolCallId,
         tool: String,
         need: Need,
         cancel: &CancellationToken,
     ) -> Result<HostReply, Fault> {
-        let Need::SealedPath { path } = &need;
-        let path = path.clone();
-        let sealed = format!("{path} is sealed: other programs take instructions or settings from it");
-        if self.settings.mode == Mode::Yolo
-            || self.allowed.contains(&(tool.clone(), format!("sealed {path}")))
-        {
-            return Ok(HostReply::Allowed);
-        }
-        let asks = self.settings.interactive && matches!(self.settings.mode, Mode::Default | Mode::Ask);
-        if !asks {
-            return Ok(HostReply::Refused {
-                message: format!("{sealed}; changing it needs a person's approval and nobody can answer"),
-                rule: "sealed-path".to_owned(),
-                remedy: "a run at a terminal, or --yolo".to_owned(),
-            });
-        }
-        let request = ApprovalRequest {
-            tool: tool.clone(),
-            arguments: Value::Object(serde_json::Map::new()),
-            tool_call_id: call,
-            tiers: [Tier::Write].into(),
-            reason: sealed.clone(),
-            need: Some(need),
-            target: path.clone(),
+        let (tier, target) = match &need {
+            Need::SealedPath { path } => (Tier::Write, path.clone()),
+            Need::Network { grant, .. } => (Tier::Read, grant.clone()),
+            Need::Budget { spent_usd } => (Tier::Spend, format!("{spent_usd:.2} USD")),
         };
-        let asked = request.tool_call_id.clone();
+        let scope = (tool.clone(), format!("{need:?}"));
+        let before = self.allowed.contains(&scope);
+        let decision = decide_need(self.settings.mode, self.settings.interactive, before, &need);
+        self.audit_need(&call, &tool, tier, &target, &decision)?;
+        let reason = match decision {
+            Decision::Allow { .. } => return Ok(HostReply::Allowed),
+            Decision::Deny(Denied { rule, message, remedy }) => {
+                return Ok(HostReply::Refused { message, rule, remedy });
+            }
+            Decision::Ask { reason, .. } => reason,
+        };
+        let request = ApprovalRequest {
+            tool,
+            arguments: Value::Object(serde_json::Map::new()),
+            tool_call_id: call.clone(),
+            tiers: [tier].into(),
+            reason: reason.clone(),
+            need: Some(need),
+            target: target.clone(),
+            price_usd: None,
+            remaining_usd: None,
+            taint: None,
+        };
         let answers = match self.ask(vec![request], cancel).await {
             Err(Fault::Interrupted) => Vec::new(),
             other => other?,
         };
         let answer = answers.into_iter().next().unwrap_or(Answer::Abandoned);
-        self.audit_answer(&asked, &path, &answer)?;
+        self.audit_answer(&call, &target, &answer)?;
         Ok(match answer {
             Answer::Approved { for_session } => {
                 if for_session {
-                    self.allowed.insert((tool, format!("sealed {path}")));
+                    self.allowed.insert(scope);
                 }
                 HostReply::Allowed
             }
             Answer::Rejected { feedback } => HostReply::Refused {
-                message: with_feedback(&format!("{sealed}; the user refused"), feedback.as_deref()),
+                message: with_feedback(&format!("{reason}; the user refused"), feedback.as_deref()),
                 rule: "person".to_owned(),
                 remedy: "approve it".to_owned(),
             },

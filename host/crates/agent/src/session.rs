@@ -4,15 +4,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use audit::{AuditLog, Chain};
-use protocol::{ErrorKind, Event, Item, PlanItem, SessionId, Submission, ToolSpec};
+use protocol::{ErrorKind, Event, Item, PlanItem, SessionId, Submission, ToolSpec, Usage};
 use provider::{Effort, Model, Prompt, Providers};
 use runtime::{PluginRuntime, SessionContext, Workplace};
 use tokio::sync::mpsc;
 
+use crate::budget::Budget;
 use crate::guard::Guard;
 use crate::journal::Journal;
+use crate::ordering::earlier;
+use crate::orders::Unknown;
 use crate::persist::Saved;
-use crate::{Interrupt, Mode, SessionStore, StoreError};
+use crate::turn::Fault;
+use crate::{BudgetLimits, Interrupt, Mode, Rules, SessionStore, StoreError};
 
 /// Operations and events that wait at most; whoever sends more waits.
 const CHANNEL: usize = 64;
@@ -32,6 +36,9 @@ pub struct AgentSettings {
     /// The wall's grade and what commands can connect to, in one word each.
     pub wall: &'static str,
     pub network: &'static str,
+    /// What is allowed, asked for and denied besides the mode.
+    pub rules: Rules,
+    pub budget: BudgetLimits,
 }
 
 /// What a session starts from.
@@ -53,6 +60,8 @@ pub struct SessionConfig {
     pub start: Start,
     pub store: SessionStore,
     pub audit: AuditLog,
+    /// The program's state folder: what sessions share.
+    pub state: PathBuf,
     pub workplace: Workplace,
     pub runtime: PluginRuntime,
     pub providers: Providers,
@@ -74,6 +83,8 @@ pub enum StartError {
     Model(#[from] provider::ResolveError),
     #[error("the session's folders cannot be made: {0}")]
     Folders(#[from] std::io::Error),
+    #[error("{0} has no known price, and --max-budget-usd counts everything; name another model, or none")]
+    NoPrice(String),
 }
 
 /// A running session, as seen from outside.
@@ -133,6 +144,12 @@ pub(crate) struct Session {
     /// The served window was asked for.
     pub(crate) window_checked: bool,
     pub(crate) allowed: HashSet<(String, String)>,
+    /// Where text came from that it has read and nobody vouches for.
+    pub(crate) taint: Option<String>,
+    pub(crate) budget: Budget,
+    pub(crate) state: PathBuf,
+    /// Orders of which nobody knows whether they arrived.
+    pub(crate) unknown_orders: Vec<Unknown>,
     pub(crate) operations: mpsc::Receiver<Submission>,
     /// Operations that came while a person was asked.
     pub(crate) queue: VecDeque<Submission>,
@@ -168,6 +185,7 @@ pub fn start(config: SessionConfig) -> Result<Handle, StartError> {
         start,
         store,
         audit,
+        state,
         workplace,
         runtime,
         providers,
@@ -187,7 +205,16 @@ pub fn start(config: SessionConfig) -> Result<Handle, StartError> {
     };
     let saved_model = opened.as_ref().map(|(_, saved)| saved.model.clone());
     let model = providers.resolve(&model.or(saved_model).unwrap_or(default_model))?;
+    let limits = settings.budget;
+    if limits.total.is_some() && !has_price(&model) {
+        return Err(StartError::NoPrice(model.id().to_owned()));
+    }
     let id = if let Start::Continue(from) = &start { from.clone() } else { id };
+    // What was ordered, and not forgotten: also by the session that this one goes on from.
+    let records = match &start {
+        Start::New => Vec::new(),
+        Start::Continue(from) | Start::Fork(from) => audit.lines(Some(from.as_str()))?,
+    };
     // A session whose records cannot be written does not begin, and leaves nothing behind.
     let chain = audit.session(&id).map_err(StoreError::from)?;
     audit.check_writable().map_err(StoreError::from)?;
@@ -225,13 +252,17 @@ pub fn start(config: SessionConfig) -> Result<Handle, StartError> {
         counted: None,
         window_checked: false,
         allowed: HashSet::new(),
+        taint: None,
+        budget: Budget::new(&state, id.as_str(), limits),
+        state,
+        unknown_orders: Vec::new(),
         operations: receiver,
         queue: VecDeque::new(),
         interrupt: interrupt.clone(),
         ended: false,
     };
     let opening = Opening::of(&start, saved.as_ref(), &session);
-    let resumed = saved.map(|saved| session.restore(saved));
+    let resumed = saved.map(|saved| session.restore(saved, &records)).transpose()?;
     session.audit_start()?;
     let task = tokio::spawn(session.run(opening));
     let suggestions = providers.suggestions().iter().map(|s| (s.id.clone(), s.label.clone())).collect();
@@ -282,7 +313,9 @@ impl Opening {
 }
 
 impl Session {
-    fn restore(&mut self, saved: Saved) -> Resumed {
+    fn restore(&mut self, saved: Saved, records: &[audit::Entry]) -> Result<Resumed, StoreError> {
+        self.restore_orders(earlier(records, &saved.unknown_outcomes), saved.completions_usd)?;
+        self.taint.clone_from(&saved.taint);
         let resumed = Resumed {
             items: saved.items.len(),
             dropped: saved.dropped,
@@ -295,7 +328,7 @@ impl Session {
         self.plan = saved.plan;
         self.items = saved.items;
         self.encode();
-        resumed
+        Ok(resumed)
     }
 
     /// The system prompt that the conversation began with, if it still holds. A provider's cache knows it
@@ -368,7 +401,11 @@ impl Session {
             self.say_model().await?;
         }
         let tool_count = self.tools.len();
-        self.journal.emit(Event::Ready { message: format!("{tool_count} tools"), tool_count }).await
+        self.journal.emit(Event::Ready { message: format!("{tool_count} tools"), tool_count }).await?;
+        match self.look_for_orders().await {
+            Err(Fault::Store(error)) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     async fn next_submission(&mut self) -> Option<Submission> {
@@ -377,6 +414,11 @@ impl Session {
             None => self.operations.recv().await,
         }
     }
+}
+
+/// Whether it is known what a model costs. One that runs here costs nothing.
+pub(crate) fn has_price(model: &Model) -> bool {
+    model.is_local() || model.cost_usd(&Usage::default()).is_some()
 }
 
 /// Whether two system prompts differ in nothing but their last line, which tells when the conversation

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use protocol::{Assistant, Event, Item};
+use protocol::{Assistant, Event, Item, Usage};
 use provider::{Completion, CompletionOptions, Delta, Effort, ProviderError, retry_wait};
 use tokio_util::sync::CancellationToken;
 
@@ -171,11 +171,13 @@ impl Session {
         {
             self.journal.emit(Event::AssistantMessage { content: text.clone() }).await?;
         }
+        let cost_usd = self.model.cost_usd(&usage).unwrap_or(0.0);
+        self.budget.completion(if usage.total_tokens == 0 { self.guess(completion) } else { cost_usd });
         let event = Event::LlmCall {
             model: self.model.id().to_owned(),
             latency_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             finish_reason: Some(completion.finish.as_str().to_owned()),
-            cost_usd: self.model.cost_usd(&usage).unwrap_or(0.0),
+            cost_usd,
             kind: kind.to_owned(),
             usage,
         };
@@ -188,6 +190,18 @@ impl Session {
             self.counted = Some((usage.total_tokens, self.prompt.estimated_tokens()));
         }
         Ok(())
+    }
+
+    /// What a completion cost whose tokens the provider did not count, by our estimate.
+    fn guess(&self, completion: &Completion) -> f64 {
+        let written = completion.text.as_deref().map_or(0, str::len)
+            + completion.tool_calls.iter().map(|call| call.arguments.len()).sum::<usize>();
+        let usage = Usage {
+            prompt_tokens: self.prompt.estimated_tokens(),
+            completion_tokens: (written / 3) as u64,
+            ..Usage::default()
+        };
+        self.model.cost_usd(&usage).unwrap_or(0.0)
     }
 
     /// Some local servers drop the beginning of what they cannot hold, without a word.

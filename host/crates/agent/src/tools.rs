@@ -1,18 +1,15 @@
 //! The calls of one answer: decided one by one, run together, recorded in their order.
 
-use std::collections::BTreeSet;
-
-use protocol::{
-    ApprovalRequest, Event, Invocation, Item, PermissionDenial, PlanItem, Tier, ToolCall, ToolCallId,
-    ToolResult,
-};
+use protocol::{ApprovalRequest, Event, Invocation, Item, PlanItem, ToolCall, ToolResult};
 use provider::Completion;
-use runtime::{Pending, Plugin, RunningCall};
+use runtime::{Pending, RunningCall};
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::approval::{Decision, Denied, Facts, decide};
+use crate::approval::Denied;
+use crate::decision::refused;
+use crate::orders::Order;
 use crate::questions::{Answer, with_feedback};
 use crate::session::Session;
 use crate::turn::Fault;
@@ -45,9 +42,10 @@ async fn all_results(outcomes: Vec<Outcome>) -> Vec<ToolResult> {
     results
 }
 
-enum Fate {
-    Run,
-    Ask(ApprovalRequest),
+pub(crate) enum Fate {
+    /// It runs, and is on record as an order if it is one.
+    Run(Option<Order>),
+    Ask(Box<ApprovalRequest>, Option<Order>),
     /// The result is known without running it.
     Known(ToolResult),
     /// The same, and it was so wrong that it is not even announced.
@@ -67,9 +65,9 @@ impl Session {
         let calls = planned.iter().map(|p| p.call.clone()).collect();
         self.say(text, calls, reasoning).await?;
         let (asked, free): (Vec<Planned>, Vec<Planned>) =
-            planned.into_iter().partition(|p| matches!(p.fate, Fate::Ask(_)));
+            planned.into_iter().partition(|p| matches!(p.fate, Fate::Ask(..)));
         if cancel.is_cancelled() {
-            self.give_up(free.into_iter().chain(asked).map(|p| p.call), notes::NOT_RUN).await?;
+            self.give_up_planned(free.into_iter().chain(asked), notes::NOT_RUN).await?;
             return Err(Fault::Interrupted);
         }
         for p in &free {
@@ -79,7 +77,7 @@ impl Session {
         }
         let interrupted = self.run_batch(free, cancel).await?;
         if interrupted {
-            self.give_up(asked.into_iter().map(|p| p.call), notes::NOT_RUN).await?;
+            self.give_up_planned(asked, notes::NOT_RUN).await?;
             return Err(Fault::Interrupted);
         }
         if asked.is_empty() { Ok(()) } else { self.run_asked(asked, cancel).await }
@@ -114,48 +112,6 @@ impl Session {
         Ok(Planned { call, arguments, fate })
     }
 
-    fn decide_call(&mut self, call: &ToolCall, arguments: &Value) -> Result<Fate, StoreError> {
-        let Some(policy) =
-            self.runtime.policy(&call.name).filter(|_| self.tools.iter().any(|t| t.name == call.name))
-        else {
-            let names: Vec<&str> = self.tools.iter().map(|t| t.name.as_str()).collect();
-            let text = format!("there is no tool `{}`; the tools are {}", call.name, names.join(", "));
-            return Ok(Fate::Known(ToolResult::failed(text)));
-        };
-        let mut tiers = BTreeSet::from([policy.tier]);
-        if self.runtime.can_exec(&call.name) {
-            tiers.insert(Tier::Execute);
-        }
-        // What a stranger's plugin says of itself lowers nothing: what it can do counts too.
-        let strange = self.runtime.plugin(&call.name).filter(|_| !self.runtime.is_bundled(&call.name));
-        if strange.is_some_and(Plugin::can_send) {
-            tiers.insert(Tier::Remote);
-        }
-        let target = target(&call.name, arguments);
-        let facts = Facts {
-            mode: self.settings.mode,
-            tiers: &tiers,
-            walled: self.settings.walled,
-            allowed_before: self.allowed.contains(&(call.name.clone(), scope(&call.name, arguments))),
-            interactive: self.settings.interactive,
-        };
-        let decision = decide(&facts);
-        self.audit_decision(call, &tiers, &target, &decision)?;
-        Ok(match decision {
-            Decision::Allow { .. } => Fate::Run,
-            Decision::Ask { reason, .. } => Fate::Ask(ApprovalRequest {
-                tool: call.name.clone(),
-                arguments: arguments.clone(),
-                tool_call_id: call.id.clone(),
-                tiers,
-                reason,
-                need: None,
-                target,
-            }),
-            Decision::Deny(denied) => Fate::Known(refused(denied, &call.name, &call.id, tiers, target)),
-        })
-    }
-
     async fn announce(&mut self, planned: &Planned) -> Result<(), StoreError> {
         let event = Event::ToolCall {
             tool: planned.call.name.clone(),
@@ -167,36 +123,38 @@ impl Session {
 
     /// Runs calls together. Returns whether the person interrupted them.
     async fn run_batch(&mut self, batch: Vec<Planned>, cancel: &CancellationToken) -> Result<bool, Fault> {
-        let (sender, mut needs) = mpsc::channel::<Pending>(NEEDS);
-        let mut calls = Vec::with_capacity(batch.len());
         let mut outcomes = Vec::with_capacity(batch.len());
+        let mut ran = Vec::with_capacity(batch.len());
+        let (sender, needs) = mpsc::channel::<Pending>(NEEDS);
         for Planned { call, arguments, fate } in batch {
-            outcomes.push(match fate {
-                Fate::Known(result) | Fate::Misshapen(result) => Outcome::Known(Box::new(result)),
-                Fate::Run | Fate::Ask(_) => {
-                    let invocation = Invocation { id: call.id.clone(), tool: call.name.clone(), arguments };
-                    Outcome::Running(self.runtime.invoke(
-                        &self.context,
-                        invocation,
-                        sender.clone(),
-                        cancel.clone(),
-                    ))
+            let order = match fate {
+                Fate::Known(result) | Fate::Misshapen(result) => {
+                    outcomes.push(Outcome::Known(Box::new(result)));
+                    None
                 }
-            });
-            calls.push(call);
+                Fate::Run(order) | Fate::Ask(_, order) => {
+                    if let Some(order) = &order {
+                        self.send_order(order, &call).await?;
+                    }
+                    let (id, tool) = (call.id.clone(), call.name.clone());
+                    let invocation =
+                        Invocation { id, tool, arguments, order: order.as_ref().map(|o| o.id.clone()) };
+                    let running =
+                        self.runtime.invoke(&self.context, invocation, sender.clone(), cancel.clone());
+                    outcomes.push(Outcome::Running(running));
+                    order
+                }
+            };
+            ran.push((call, order));
         }
         drop(sender);
-        let all = all_results(outcomes);
-        tokio::pin!(all);
-        let results = loop {
-            tokio::select! {
-                results = &mut all => break results,
-                Some(need) = needs.recv() => self.answer(need, cancel).await?,
-            }
-        };
+        let results = self.together(outcomes, needs, cancel).await?;
         // A call that ended because of the interrupt has no result of its own.
         let interrupted = cancel.is_cancelled();
-        for (call, result) in calls.into_iter().zip(results) {
+        for ((call, order), mut result) in ran.into_iter().zip(results) {
+            if let Some(order) = order {
+                self.settle_order(order, &call, &mut result)?;
+            }
             if result.cancelled {
                 self.give_up([call], notes::INTERRUPTED).await?;
             } else {
@@ -206,12 +164,42 @@ impl Session {
         Ok(interrupted)
     }
 
+    /// Waits for the results of calls and answers what they need meanwhile.
+    async fn together(
+        &mut self,
+        outcomes: Vec<Outcome>,
+        mut needs: mpsc::Receiver<Pending>,
+        cancel: &CancellationToken,
+    ) -> Result<Vec<ToolResult>, Fault> {
+        let all = all_results(outcomes);
+        tokio::pin!(all);
+        loop {
+            tokio::select! {
+                results = &mut all => return Ok(results),
+                Some(need) = needs.recv() => self.answer(need, cancel).await?,
+            }
+        }
+    }
+
+    /// Runs one call that is in no answer of the model.
+    pub(crate) async fn run_alone(&mut self, call: &ToolCall, arguments: Value) -> Result<ToolResult, Fault> {
+        let cancel = self.interrupt.token();
+        let (sender, needs) = mpsc::channel::<Pending>(NEEDS);
+        let invocation = Invocation { id: call.id.clone(), tool: call.name.clone(), arguments, order: None };
+        let running = self.runtime.invoke(&self.context, invocation, sender, cancel.clone());
+        let results = self.together(vec![Outcome::Running(running)], needs, &cancel).await?;
+        Ok(results.into_iter().next().unwrap_or_default())
+    }
+
     async fn record_result(&mut self, call: ToolCall, result: ToolResult) -> Result<(), StoreError> {
         if let Some(plan) = self.new_plan(&call.name, &result) {
             self.plan.clone_from(&plan);
             self.journal.emit(Event::PlanUpdate { plan }).await?;
         }
-        let ToolResult { text, success, changes, denial, took, .. } = result;
+        let ToolResult { text, success, changes, denial, took, source, .. } = result;
+        if let Some(source) = &source {
+            self.taint.get_or_insert_with(|| source.clone());
+        }
         self.audit_outcome(&call.id, success, &text, denial.as_ref())?;
         let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let item = Item::Tool {
@@ -228,6 +216,7 @@ impl Session {
             duration_ms,
             changes,
             denial,
+            source,
         };
         self.journal.item_and_event(&item, event).await?;
         self.remember(item);
@@ -267,51 +256,80 @@ impl Session {
         Ok(())
     }
 
+    /// Gives up calls that were decided and not run, and what was set aside for them.
+    async fn give_up_planned(
+        &mut self,
+        planned: impl IntoIterator<Item = Planned>,
+        why: &str,
+    ) -> Result<(), StoreError> {
+        let mut calls = Vec::new();
+        for Planned { call, fate, .. } in planned {
+            if let Fate::Run(Some(order)) = fate {
+                self.drop_order(&order);
+            }
+            calls.push(call);
+        }
+        self.give_up(calls, why).await
+    }
+
     /// Asks for the calls that need a person, runs those that were approved, records all.
     async fn run_asked(&mut self, asked: Vec<Planned>, cancel: &CancellationToken) -> Result<(), Fault> {
         let requests: Vec<ApprovalRequest> = asked
             .iter()
             .filter_map(|p| match &p.fate {
-                Fate::Ask(request) => Some(request.clone()),
+                Fate::Ask(request, _) => Some((**request).clone()),
                 _ => None,
             })
             .collect();
         let answers = match self.ask(requests.clone(), cancel).await {
             Ok(answers) => answers,
             Err(fault) => {
-                self.give_up(asked.into_iter().map(|p| p.call), notes::NOT_RUN).await?;
+                self.give_up_planned(asked, notes::NOT_RUN).await?;
                 return Err(fault);
             }
         };
         let mut batch = Vec::with_capacity(asked.len());
-        for ((mut planned, request), answer) in asked.into_iter().zip(requests).zip(answers) {
+        for ((planned, request), answer) in asked.into_iter().zip(requests).zip(answers) {
             self.audit_answer(&planned.call.id, &request.target, &answer)?;
-            let states: &[&str] = match &answer {
-                Answer::Approved { for_session } => {
-                    if *for_session {
-                        let scope = scope(&request.tool, &request.arguments);
-                        self.allowed.insert((request.tool.clone(), scope));
-                    }
-                    &["approved", "running"]
-                }
-                Answer::Rejected { feedback } => {
-                    planned.fate = Fate::Known(rejected(request, feedback.as_deref()));
-                    &["rejected"]
-                }
-                Answer::Abandoned => {
-                    planned.fate = Fate::Known(ToolResult::failed(notes::ABANDONED));
-                    &["abandoned"]
-                }
-            };
+            let (fate, states) = self.answered(planned.fate, request, answer)?;
             for state in states {
                 let (tool_call_id, tool) = (planned.call.id.clone(), planned.call.name.clone());
                 self.journal
                     .emit(Event::ToolStateChange { tool_call_id, tool, state: (*state).to_owned() })
                     .await?;
             }
-            batch.push(planned);
+            batch.push(Planned { fate, ..planned });
         }
         if self.run_batch(batch, cancel).await? { Err(Fault::Interrupted) } else { Ok(()) }
+    }
+
+    /// What becomes of a call by the person's answer, and the states that it goes through.
+    fn answered(
+        &mut self,
+        fate: Fate,
+        request: ApprovalRequest,
+        answer: Answer,
+    ) -> Result<(Fate, &'static [&'static str]), StoreError> {
+        Ok(match answer {
+            Answer::Approved { for_session } => {
+                if for_session {
+                    let scope = self.scope(&request.tool, &request.arguments);
+                    self.allowed.insert((request.tool.clone(), scope));
+                }
+                let order = match fate {
+                    Fate::Ask(_, order) => order,
+                    _ => None,
+                };
+                if let Some(order) = &order {
+                    self.approve_order(order, &request.tool)?;
+                }
+                (Fate::Run(order), &["approved", "running"])
+            }
+            Answer::Rejected { feedback } => {
+                (Fate::Known(rejected(request, feedback.as_deref())), &["rejected"])
+            }
+            Answer::Abandoned => (Fate::Known(ToolResult::failed(notes::ABANDONED)), &["abandoned"]),
+        })
     }
 }
 
@@ -322,25 +340,4 @@ fn rejected(request: ApprovalRequest, feedback: Option<&str>) -> ToolResult {
         remedy: "approve it".to_owned(),
     };
     refused(denied, &request.tool, &request.tool_call_id, request.tiers, request.target)
-}
-
-fn refused(denied: Denied, tool: &str, id: &ToolCallId, tiers: BTreeSet<Tier>, target: String) -> ToolResult {
-    let Denied { rule, message, remedy } = denied;
-    let denial =
-        PermissionDenial { tool: tool.to_owned(), tool_call_id: id.clone(), tiers, rule, target, remedy };
-    ToolResult::denied(message, denial)
-}
-
-/// What a call is about, for cards and denials.
-fn target(tool: &str, arguments: &Value) -> String {
-    let text = ["command", "path"].iter().find_map(|name| arguments.get(name)?.as_str());
-    text.unwrap_or(tool).to_owned()
-}
-
-/// What an approval for the session covers: changes of this file, or this very call.
-fn scope(tool: &str, arguments: &Value) -> String {
-    match (tool, arguments.get("path").and_then(Value::as_str)) {
-        ("write" | "edit", Some(path)) => format!("path {path}"),
-        _ => audit::digest(arguments.to_string().as_bytes()),
-    }
 }

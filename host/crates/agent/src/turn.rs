@@ -1,6 +1,6 @@
 //! One turn: steps until the model has nothing more to do, a limit, an interrupt or an error.
 
-use protocol::{Assistant, ErrorKind, Event, Item, StopReason, ToolCall};
+use protocol::{Assistant, ErrorKind, Event, HostReply, Item, Need, StopReason, ToolCall};
 use provider::{Completion, FinishReason, ProviderError};
 use tokio_util::sync::CancellationToken;
 
@@ -103,6 +103,9 @@ impl Session {
             if cancel.is_cancelled() {
                 return Err(Fault::Interrupted);
             }
+            if !self.may_go_on(cancel).await? {
+                return Ok(Ended { final_response: None, reason: StopReason::Budget });
+            }
             self.make_room(cancel).await?;
             self.correct().await?;
             let completion = match self.complete(Purpose::Step, cancel).await {
@@ -130,6 +133,21 @@ impl Session {
         }
         self.notice(format!("stopped after {steps} steps (--max-iterations)")).await?;
         Ok(Ended { final_response: None, reason: StopReason::MaxIterations })
+    }
+
+    /// Whether the next completion is paid for: by the budget, or by the person's word.
+    async fn may_go_on(&mut self, cancel: &CancellationToken) -> Result<bool, Fault> {
+        if let Some(why) = self.budget.exhausted() {
+            self.notice(format!("stopped: {why} (--max-budget-usd)")).await?;
+            return Ok(false);
+        }
+        let Some(spent_usd) = self.budget.question().filter(|_| self.settings.interactive) else {
+            return Ok(true);
+        };
+        let id = format!("budget-{}", uuid::Uuid::new_v4().simple()).as_str().into();
+        let need = Need::Budget { spent_usd };
+        let answer = self.decide_need(id, "budget".to_owned(), need, cancel).await?;
+        Ok(answer == HostReply::Allowed)
     }
 
     /// Says what the model should hear before it goes on.

@@ -65,6 +65,17 @@ pub enum Act {
     },
     /// A call ended without an outcome of its own.
     Unfinished { call: ToolCallId, why: String },
+    /// A call that changes, orders or ends something elsewhere: before it leaves, and what came of it.
+    Order {
+        order: String,
+        call: ToolCallId,
+        tool: String,
+        target: String,
+        /// What it may cost; once it is known, what it cost.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        usd: Option<f64>,
+        state: OrderState,
+    },
     /// A session ends. In the user's chain with the head of the session's own.
     End {
         session: SessionId,
@@ -103,6 +114,26 @@ pub struct Plugin {
     pub id: String,
     pub version: String,
     pub digest: String,
+}
+
+/// Where an order stands.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OrderState {
+    /// It is about to leave.
+    Sent,
+    /// It was answered.
+    Done,
+    /// It was not made.
+    Failed,
+    /// It left and was not answered.
+    Unknown,
+    /// It was looked for and is there.
+    Found,
+    /// It was looked for, late enough, and is not there.
+    Absent,
+    /// The person said that it may be ordered again.
+    Released,
 }
 
 /// What was decided.

@@ -87,8 +87,11 @@ impl Egress {
         let mut hops = request.limits.redirects;
         let mut deadline = Deadline::start(&request.limits);
         loop {
-            let Hop { origin, reach, why } = self.decide(&request)?;
-            let (answer, entry) = self.exchange(&request, &origin, reach, why, &deadline).await?;
+            let redirected = hops < request.limits.redirects;
+            let behind = |error: EgressError| error.behind(redirected);
+            let Hop { origin, reach, why } = self.decide(&request).map_err(behind)?;
+            let (answer, entry) =
+                self.exchange(&request, &origin, reach, why, &deadline).await.map_err(behind)?;
             let (limits, status) = (request.limits, answer.status());
             let next =
                 redirect::target(status, answer.headers(), &request.url).filter(|_| limits.redirects > 0);
@@ -105,7 +108,7 @@ impl Egress {
             let place = place_of(next.as_str());
             if let Err(refusal) = request.follow(&origin, status, next) {
                 self.refused(&request.caller, &request.method, place, &refusal)?;
-                return Err(refusal);
+                return Err(refusal.behind(true));
             }
         }
     }

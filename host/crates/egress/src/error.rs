@@ -38,9 +38,42 @@ pub enum EgressError {
         "no encrypted connection can be made with the certificates of this machine and of the settings: {0}"
     )]
     Tls(String),
+    /// It happened behind a redirect: the other side had the request already.
+    #[error(transparent)]
+    Behind(Box<Self>),
 }
 
 impl EgressError {
+    /// Whether nothing of the request can have reached the other side.
+    #[must_use]
+    pub fn is_before_sending(&self) -> bool {
+        matches!(
+            self,
+            Self::Url { .. }
+                | Self::Header(_)
+                | Self::NotGranted { .. }
+                | Self::NotPublic { .. }
+                | Self::Offline { .. }
+                | Self::Connect { .. }
+                | Self::Ledger(_)
+                | Self::Tls(_)
+        )
+    }
+
+    /// What happened, wherever it did.
+    #[must_use]
+    pub fn root(&self) -> &Self {
+        match self {
+            Self::Behind(inner) => inner.root(),
+            other => other,
+        }
+    }
+
+    /// The same, behind a redirect if it was one.
+    pub(crate) fn behind(self, redirected: bool) -> Self {
+        if redirected { Self::Behind(Box::new(self)) } else { self }
+    }
+
     /// The innermost cause of a client's error, without the URL, which may carry a secret.
     pub(crate) fn reason(error: &(dyn std::error::Error + 'static)) -> String {
         causes(error).last().unwrap_or(error).to_string()

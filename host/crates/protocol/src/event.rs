@@ -51,6 +51,9 @@ pub enum Event {
         /// Set when this program refused the call or a part of it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         denial: Option<PermissionDenial>,
+        /// Where text came from that the call read over the network.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        source: Option<String>,
     },
     /// Progress of a tool, or a notice of the host (`tool` is `system`).
     ToolLog {
@@ -157,6 +160,15 @@ pub struct ApprovalRequest {
     pub need: Option<Need>,
     /// What the approval would be about: a path, a command, an origin.
     pub target: String,
+    /// What it costs at most, in USD; none if nobody knows or it costs nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price_usd: Option<f64>,
+    /// What is left of the budget, in USD; none without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remaining_usd: Option<f64>,
+    /// What the session has read that nobody vouches for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taint: Option<String>,
 }
 
 /// One line of the plan.
@@ -176,6 +188,8 @@ pub enum StopReason {
     Done,
     /// The limit of steps was met.
     MaxIterations,
+    /// The budget is spent.
+    Budget,
 }
 
 /// What kind of failure ended a turn; decides the exit code.

@@ -2,7 +2,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What a running call needs from above. The turn that made the call answers it, nothing else does.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum HostRequest {
     /// A message to be shown beside the call. Answered by [`HostReply::Noted`].
     Log { level: LogLevel, message: String },
@@ -24,11 +24,15 @@ pub enum HostReply {
 }
 
 /// What a call wants to do that its tiers do not cover.
-#[derive(JsonSchema, Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(JsonSchema, Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(tag = "need", rename_all = "snake_case")]
 pub enum Need {
     /// Change a file that other programs take instructions or settings from.
     SealedPath { path: String },
+    /// Reach an origin that the plugin declares and was not granted. `grant` is `ORIGIN METHOD`.
+    Network { plugin: String, grant: String },
+    /// Go on although the session has cost so much.
+    Budget { spent_usd: f64 },
 }
 
 /// How much a message matters.

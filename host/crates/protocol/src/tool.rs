@@ -24,6 +24,8 @@ pub struct Invocation {
     pub id: ToolCallId,
     pub tool: String,
     pub arguments: Value,
+    /// The id under which it is on record, if it changes, orders or ends something elsewhere.
+    pub order: Option<String>,
 }
 
 /// What came of a call: the one thing the transcript gets for it.
@@ -42,6 +44,10 @@ pub struct ToolResult {
     pub changes: Vec<FileChange>,
     /// Set when a grant, a mode, a rule, a sealed path or an unanswered question stopped the call.
     pub denial: Option<PermissionDenial>,
+    /// Where text came from that the call read over the network.
+    pub source: Option<String>,
+    /// Something was sent that changes something elsewhere, and no answer to it came.
+    pub unsettled: bool,
 }
 
 impl ToolResult {

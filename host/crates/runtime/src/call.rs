@@ -137,6 +137,7 @@ fn session_facts(call: &Call) -> String {
         "workspace": folders.workspace.to_string_lossy(),
         "dirs": dirs,
         "tmp": "/tmp",
+        "order": call.order,
     })
     .to_string()
 }
@@ -148,7 +149,8 @@ fn result(answer: Result<Result<ToolOutput, Error>, Stop>, state: CallState) -> 
     let limit = state.limits.output_bytes;
     // A guest cannot say that the person stopped it.
     let interrupted = state.call.as_ref().is_some_and(|call| call.cancel.is_cancelled());
-    let (changes, denial) = state.call.map(|call| (call.changes, call.denial)).unwrap_or_default();
+    let told = state.call.map(|call| (call.changes, call.denial, call.source));
+    let (changes, denial, source) = told.unwrap_or_default();
     let cancelled = matches!(&answer, Err(Stop::Cancelled))
         || matches!(&answer, Ok(Err(error)) if interrupted && error.kind == ErrorKind::Cancelled);
     let mut result = match answer {
@@ -160,6 +162,7 @@ fn result(answer: Result<Result<ToolOutput, Error>, Stop>, state: CallState) -> 
     result.changes = changes;
     // Also if the guest kept quiet about it.
     result.denial = denial;
+    result.source = source;
     result
 }
 

@@ -329,6 +329,7 @@ mod tests {
             write: Vec::new(),
             tmp: root.join("tmp"),
             umask: 0o027,
+            denied: Vec::new(),
         };
         Session { undo: Undo::new(root.join("undo")), folders, _dir: dir }
     }

@@ -87,6 +87,8 @@ pub struct Folders {
     pub tmp: PathBuf,
     /// Mode bits that new files do not get.
     pub umask: u32,
+    /// Absolute paths that are never changed.
+    pub denied: Vec<glob::Pattern>,
 }
 
 /// Why a path cannot be changed.
@@ -149,6 +151,27 @@ impl Folders {
             mounts.push((folder.to_string_lossy().into_owned(), folder));
         }
         mounts
+    }
+
+    /// Whether a rule keeps a path from being changed: it, or a folder that it lies in.
+    pub(crate) fn is_denied(&self, path: &Path) -> bool {
+        let options = glob::MatchOptions { require_literal_separator: true, ..glob::MatchOptions::default() };
+        let fits = |path: &Path| self.denied.iter().any(|p| p.matches_path_with(path, options));
+        path.ancestors().any(fits)
+    }
+
+    /// A path that a call names, as it really is: from the root, links of what exists followed.
+    #[must_use]
+    pub fn real(&self, path: &str) -> PathBuf {
+        let path = Path::new(path);
+        let seen = [("/workspace", &self.workspace), ("/tmp", &self.tmp)];
+        let inside = seen.iter().find_map(|(guest, real)| Some(real.join(path.strip_prefix(guest).ok()?)));
+        let path = normal(&inside.unwrap_or_else(|| self.workspace.join(path)));
+        let existing = path.ancestors().find_map(|above| Some((above.canonicalize().ok()?, above)));
+        match existing {
+            Some((real, above)) => path.strip_prefix(above).map_or(real.clone(), |rest| real.join(rest)),
+            None => path,
+        }
     }
 
     /// Finds the place that a path names, following links as long as they stay in writable folders: also
@@ -283,6 +306,7 @@ mod tests {
             write: vec![root.join("shared")],
             tmp: root.join("tmp"),
             umask: 0o022,
+            denied: Vec::new(),
         }
     }
 

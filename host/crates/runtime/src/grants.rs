@@ -1,7 +1,8 @@
 //! What plugins were given. A plugin gets what it declares and what is granted, never more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use egress::NetworkGrant;
 use manifest::{Capabilities, Manifest};
@@ -10,13 +11,19 @@ use crate::PluginError;
 
 /// Grants by plugin id, as they stand in a grants file.
 #[derive(Clone, Debug, Default)]
-pub struct Grants(BTreeMap<String, Capabilities>);
+pub struct Grants {
+    tables: BTreeMap<String, Capabilities>,
+    /// Plugins that are given all they declare.
+    whole: BTreeSet<String>,
+}
 
 /// What a plugin may really do.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Effective {
     pub(crate) capabilities: Capabilities,
     pub(crate) network: Vec<NetworkGrant>,
+    /// What it declares, granted or not: what can be asked for while a call runs.
+    pub(crate) declared: Arc<[NetworkGrant]>,
 }
 
 impl Grants {
@@ -33,29 +40,36 @@ impl Grants {
                 NetworkGrant::parse(text).map_err(|e| refuse(format!("[{id}]: {e}")))?;
             }
         }
-        Ok(Self(grants))
+        Ok(Self { tables: grants, whole: BTreeSet::new() })
     }
 
     /// The tables, as they stand in the file.
     #[must_use]
     pub fn into_tables(self) -> BTreeMap<String, Capabilities> {
-        self.0
+        self.tables
+    }
+
+    /// Gives a plugin all that it declares.
+    pub fn give_all(&mut self, id: &str) {
+        self.whole.insert(id.to_owned());
     }
 
     /// What a plugin declares and was granted.
     pub(crate) fn effective(&self, manifest: &Manifest) -> Effective {
-        let Some(granted) = self.0.get(&manifest.id) else {
-            return Effective::default();
-        };
-        let declared = &manifest.capabilities;
         let parse =
             |rules: &[String]| rules.iter().filter_map(|r| NetworkGrant::parse(r).ok()).collect::<Vec<_>>();
-        let (declares, grants) = (parse(&declared.network), parse(&granted.network));
+        let declared = &manifest.capabilities;
+        let declares = parse(&declared.network);
+        let whole = self.whole.contains(&manifest.id).then_some(declared);
+        let Some(granted) = whole.or_else(|| self.tables.get(&manifest.id)) else {
+            return Effective { declared: declares.into(), ..Effective::default() };
+        };
+        let grants = parse(&granted.network);
         let network: Vec<NetworkGrant> =
             declares.iter().flat_map(|d| grants.iter().filter_map(|g| d.intersection(g))).collect();
         let mut capabilities = declared.intersection(granted);
         capabilities.network = network.iter().map(ToString::to_string).collect();
-        Effective { capabilities, network }
+        Effective { capabilities, network, declared: declares.into() }
     }
 }
 

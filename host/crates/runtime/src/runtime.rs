@@ -1,3 +1,4 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -163,15 +164,24 @@ impl PluginRuntime {
         let Some((plugin, tool)) = self.inner.catalog.tools.get(&invocation.tool).cloned() else {
             let result = ToolResult::failed(self.unknown_tool(&invocation.tool));
             let task = tokio::spawn(std::future::ready(result));
-            return RunningCall { task, cancel, clock: Arc::default(), wall_time: Duration::MAX };
+            let (clock, unanswered) = Default::default();
+            return RunningCall { task, cancel, clock, unanswered, wall_time: Duration::MAX };
         };
         let wall_time = wall_time(plugin.policy(&tool), &invocation.arguments, self.inner.limits.wall_time_s);
         let (clock, session) = (Arc::new(Clock::default()), session.clone());
-        let asked =
-            Asked { session, invocation, needs, cancel: cancel.clone(), clock: clock.clone(), wall_time };
+        let unanswered = Arc::new(AtomicUsize::new(0));
+        let asked = Asked {
+            session,
+            invocation,
+            needs,
+            cancel: cancel.clone(),
+            clock: clock.clone(),
+            unanswered: unanswered.clone(),
+            wall_time,
+        };
         let runtime = self.clone();
         let task = tokio::spawn(async move { runtime.inner.take_turn(&plugin, tool, asked).await });
-        RunningCall { task, cancel, clock, wall_time }
+        RunningCall { task, cancel, clock, unanswered, wall_time }
     }
 
     fn unknown_tool(&self, tool: &str) -> String {
@@ -186,6 +196,7 @@ pub struct RunningCall {
     task: JoinHandle<ToolResult>,
     cancel: CancellationToken,
     clock: Arc<Clock>,
+    unanswered: Arc<AtomicUsize>,
     wall_time: Duration,
 }
 
@@ -197,7 +208,7 @@ impl RunningCall {
             self.cancel.cancelled().await;
             tokio::time::sleep(GRACE).await;
         };
-        tokio::select! {
+        let mut result = tokio::select! {
             biased;
             done = &mut self.task => done.unwrap_or_else(|error| {
                 ToolResult::failed(format!("the host failed while it ran the call: {error}"))
@@ -206,7 +217,9 @@ impl RunningCall {
             () = self.clock.run_out(self.wall_time.saturating_add(GRACE)) => {
                 ToolResult::failed(Stop::wall(self.wall_time).to_string())
             }
-        }
+        };
+        result.unsettled = self.unanswered.load(Ordering::SeqCst) > 0;
+        result
     }
 }
 
@@ -222,6 +235,7 @@ struct Asked {
     needs: mpsc::Sender<Pending>,
     cancel: CancellationToken,
     clock: Arc<Clock>,
+    unanswered: Arc<AtomicUsize>,
     wall_time: Duration,
 }
 
@@ -252,8 +266,8 @@ impl Inner {
     }
 
     async fn call(&self, plugin: &Plugin, bare: String, asked: Asked) -> ToolResult {
-        let Asked { session, invocation, needs, cancel, clock, wall_time } = asked;
-        let Invocation { id, tool, mut arguments } = invocation;
+        let Asked { session, invocation, needs, cancel, clock, unanswered, wall_time } = asked;
+        let Invocation { id, tool, mut arguments, order } = invocation;
         let (shared, opened) = match self.opened(plugin).await {
             Ok(opened) => opened,
             Err(error) => return ToolResult::failed(error.to_string()),
@@ -271,6 +285,7 @@ impl Inner {
             plugin: plugin.described.manifest.id.as_str().into(),
             capabilities: plugin.capabilities_of(&bare),
             network: plugin.granted.network.clone(),
+            declared: plugin.granted.declared.clone(),
             session,
             egress: self.egress.clone(),
             needs,
@@ -278,6 +293,9 @@ impl Inner {
             clock,
             changes: Vec::new(),
             denial: None,
+            source: None,
+            order,
+            unanswered,
             log_messages: 0,
             http_requests: 0,
         };

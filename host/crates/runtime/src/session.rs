@@ -20,6 +20,8 @@ pub struct Workplace {
     pub write: Vec<PathBuf>,
     /// Mode bits that new files do not get.
     pub umask: u32,
+    /// Absolute paths that no tool changes.
+    pub denied: Vec<glob::Pattern>,
     /// Plugins' own folders, one below another by id.
     pub plugin_data: PathBuf,
     /// The wall of each session; its folders are filled in for each.
@@ -62,6 +64,7 @@ impl Workplace {
             write: if wall.mode == wall::Mode::ReadOnly { Vec::new() } else { self.write.clone() },
             tmp,
             umask: self.umask,
+            denied: self.denied.clone(),
         };
         Ok(SessionContext {
             id,

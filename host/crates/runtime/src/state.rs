@@ -1,10 +1,11 @@
 use std::os::fd::AsRawFd as _;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use egress::{Egress, NetworkGrant};
 use manifest::{Capabilities, Mount};
-use protocol::{FileChange, HostReply, HostRequest, PermissionDenial, ToolCallId};
+use protocol::{FileChange, HostReply, HostRequest, PermissionDenial, Tier, ToolCallId};
 use tokio::io::AsyncWrite;
 use tokio::sync::{mpsc, oneshot};
 use wasmtime::component::{HasData, ResourceTable};
@@ -38,6 +39,8 @@ pub(crate) struct Call {
     /// Declared and granted.
     pub(crate) capabilities: Capabilities,
     pub(crate) network: Vec<NetworkGrant>,
+    /// What it declares, granted or not.
+    pub(crate) declared: Arc<[NetworkGrant]>,
     pub(crate) session: Arc<SessionContext>,
     pub(crate) egress: Egress,
     pub(crate) needs: mpsc::Sender<Pending>,
@@ -45,6 +48,11 @@ pub(crate) struct Call {
     pub(crate) clock: Arc<Clock>,
     pub(crate) changes: Vec<FileChange>,
     pub(crate) denial: Option<PermissionDenial>,
+    /// Where text came from that was read over the network.
+    pub(crate) source: Option<String>,
+    pub(crate) order: Option<String>,
+    /// Requests that change something elsewhere and were not answered.
+    pub(crate) unanswered: Arc<AtomicUsize>,
     pub(crate) log_messages: usize,
     pub(crate) http_requests: usize,
 }
@@ -154,6 +162,18 @@ impl Call {
             () = self.cancel.cancelled() => None,
             answered = async { self.needs.send(pending).await.ok()?; answer.await.ok() } => answered,
         }
+    }
+
+    /// Keeps what was refused, for the result: also if the guest keeps quiet about it.
+    pub(crate) fn deny(&mut self, rule: &str, target: &str, remedy: &str, tier: Tier) {
+        self.denial = Some(PermissionDenial {
+            tool: self.tool.clone(),
+            tool_call_id: self.id.clone(),
+            tiers: [tier].into(),
+            rule: rule.to_owned(),
+            target: target.to_owned(),
+            remedy: remedy.to_owned(),
+        });
     }
 }
 

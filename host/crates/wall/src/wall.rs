@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::capture::Capture;
 use crate::command::{Command, Exit, MAX_OUTPUT_KEPT};
-use crate::config::{Grade, Mode, Report, WallConfig};
+use crate::config::{Grade, Mode, Network, Report, WallConfig};
 use crate::connection::{ConnectError, Connection, Running};
 use crate::environment;
 use crate::error::WallError;
@@ -69,6 +69,12 @@ impl Wall {
                 Some(_) => Grade::None,
             },
         }
+    }
+
+    /// Whether commands may have connections that this program knows nothing of.
+    #[must_use]
+    pub fn reaches_network(&self) -> bool {
+        !self.config.mode.is_confined() || self.config.network != Network::Off
     }
 
     /// Runs a command to its end, its timeout or its cancellation.

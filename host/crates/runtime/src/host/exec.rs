@@ -48,6 +48,9 @@ impl Host for CallState {
             max_output: usize::try_from(command.max_output).unwrap_or(usize::MAX),
         };
         let exit = call.session.wall.run(command, call.cancel.clone()).await.map_err(|e| refused(&e))?;
+        if call.session.wall.reaches_network() {
+            call.source = Some("the network, through a command".to_owned());
+        }
         if exit.cancelled {
             return Err(error(ErrorKind::Cancelled, "cancelled", "cancelled by the user"));
         }

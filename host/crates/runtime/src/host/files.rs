@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use protocol::{FileChange, HostReply, HostRequest, Need, PermissionDenial, Tier};
+use protocol::{FileChange, HostReply, HostRequest, Need, Tier};
 
 use crate::bindings::ml_intern::plugin::files::{Expectation, Host, Written};
 use crate::bindings::ml_intern::plugin::types::{Error, ErrorKind};
@@ -21,6 +21,12 @@ impl Call {
     async fn changeable(&mut self, path: &str, last: LastLink) -> Result<Place, Error> {
         let place =
             self.session.folders.place(Path::new(path), last).map_err(|e| self.refused_path(path, e))?;
+        if self.session.folders.is_denied(&place.path) {
+            let shown = place.path.display().to_string();
+            self.deny("path-denied", &shown, "taking the rule on this path away", Tier::Write);
+            let message = format!("{shown}: a rule of the user or of the policy keeps it from being changed");
+            return Err(error(ErrorKind::Denied, "path-denied", message));
+        }
         if is_sealed(&place.relative) {
             self.allow_sealed(&place).await?;
         }
@@ -39,7 +45,7 @@ impl Call {
                 let message = format!(
                     "{path}{is_there} is outside the folders that may be changed; the user can add one with {remedy}"
                 );
-                self.deny("path-outside", path, &remedy);
+                self.deny("path-outside", path, &remedy, Tier::Write);
                 error(ErrorKind::Denied, "path-outside", message)
             }
             PathError::NotAFolder(at) => error(
@@ -60,24 +66,13 @@ impl Call {
         match self.ask(HostRequest::Decide(need)).await {
             Some(HostReply::Allowed) => Ok(()),
             Some(HostReply::Refused { message, rule, remedy }) => {
-                self.deny(&rule, &path, &remedy);
+                self.deny(&rule, &path, &remedy, Tier::Write);
                 Err(error(ErrorKind::Denied, "path-sealed", message))
             }
             Some(HostReply::Noted) | None => {
                 Err(error(ErrorKind::Cancelled, "cancelled", "cancelled by the user"))
             }
         }
-    }
-
-    fn deny(&mut self, rule: &str, target: &str, remedy: &str) {
-        self.denial = Some(PermissionDenial {
-            tool: self.tool.clone(),
-            tool_call_id: self.id.clone(),
-            tiers: [Tier::Write].into(),
-            rule: rule.to_owned(),
-            target: target.to_owned(),
-            remedy: remedy.to_owned(),
-        });
     }
 }
 

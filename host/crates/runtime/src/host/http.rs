@@ -1,8 +1,12 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use bytes::Bytes;
-use egress::{Body, Caller, Egress, EgressError, Limits, Outgoing, Pace, Policy};
+use egress::{
+    Body, Caller, Egress, EgressError, Limits, NetworkGrant, Origin, Outgoing, Pace, Policy,
+};
+use protocol::{HostReply, HostRequest, Need, Tier};
 
 use crate::bindings::ml_intern::plugin::http::{Head, Header, Host, Request, Response};
 use crate::bindings::ml_intern::plugin::types::{Error, ErrorKind};
@@ -41,7 +45,7 @@ const RESERVED: [&str; 12] = [
 
 impl CallState {
     fn http_call(&mut self) -> Result<&mut Call, Error> {
-        self.granted("network", |call| !call.network.is_empty())
+        self.granted("network", |call| !call.network.is_empty() || !call.declared.is_empty())
     }
 }
 
@@ -96,7 +100,7 @@ fn outgoing(call: &Call, request: Request) -> Result<Outgoing, Error> {
 }
 
 fn refused(reason: &EgressError) -> Error {
-    let (kind, code) = match reason {
+    let (kind, code) = match reason.root() {
         EgressError::NotGranted { .. } | EgressError::Downgrade { .. } => {
             (ErrorKind::Denied, "origin-not-granted")
         }
@@ -109,7 +113,8 @@ fn refused(reason: &EgressError) -> Error {
         EgressError::Connect { .. }
         | EgressError::Broken { .. }
         | EgressError::Tls(_)
-        | EgressError::Ledger(_) => (ErrorKind::Upstream, "connection"),
+        | EgressError::Ledger(_)
+        | EgressError::Behind(_) => (ErrorKind::Upstream, "connection"),
     };
     error(kind, code, reason.to_string())
 }
@@ -122,14 +127,71 @@ impl Host for CallState {
             let message = format!("a call may make {MAX_HTTP_REQUESTS} requests");
             return Err(error(ErrorKind::RateLimited, "requests", message));
         }
-        let outgoing = outgoing(call, request)?;
-        answer(&call.egress, outgoing).await
+        let mut outgoing = outgoing(call, request)?;
+        call.reach(&mut outgoing).await?;
+        let origin = outgoing.url.origin().ascii_serialization();
+        let unanswered = changes(&outgoing.method).then(|| call.unanswered.clone());
+        let answered = answer(&call.egress, outgoing, unanswered.as_deref()).await;
+        if answered.is_ok() {
+            call.source = Some(origin);
+        }
+        answered
     }
 }
 
-/// Sends a request and reads the whole answer.
-async fn answer(egress: &Egress, outgoing: Outgoing) -> Result<Response, Error> {
-    let incoming = egress.send(outgoing).await.map_err(|e| refused(&e))?;
+/// Whether a request asks for more than an answer.
+fn changes(method: &Method) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
+impl Call {
+    /// Asks for the origin of a request where the plugin declares it and it was not granted.
+    async fn reach(&mut self, outgoing: &mut Outgoing) -> Result<(), Error> {
+        let Ok(origin) = Origin::of(&outgoing.url) else { return Ok(()) };
+        let method = outgoing.method.as_str();
+        let covers = |grant: &NetworkGrant| grant.allows(&origin, method);
+        if self.network.iter().any(covers) || !self.declared.iter().any(covers) {
+            return Ok(());
+        }
+        let grant = format!("{origin} {method}");
+        let need = Need::Network { plugin: self.plugin.to_string(), grant: grant.clone() };
+        match self.ask(HostRequest::Decide(need)).await {
+            Some(HostReply::Allowed) => {
+                self.network.extend(NetworkGrant::parse(&grant).ok());
+                outgoing.policy = Policy::Granted(self.network.clone());
+                Ok(())
+            }
+            Some(HostReply::Refused { message, rule, remedy }) => {
+                self.deny(&rule, &grant, &remedy, Tier::Read);
+                Err(error(ErrorKind::Denied, "origin-not-granted", message))
+            }
+            Some(HostReply::Noted) | None => {
+                Err(error(ErrorKind::Cancelled, "cancelled", "cancelled by the user"))
+            }
+        }
+    }
+}
+
+/// Sends a request and reads the whole answer. While it is on its way, and if nobody can tell what came of
+/// it, it is counted as unanswered.
+async fn answer(
+    egress: &Egress,
+    outgoing: Outgoing,
+    unanswered: Option<&AtomicUsize>,
+) -> Result<Response, Error> {
+    if let Some(unanswered) = unanswered {
+        unanswered.fetch_add(1, Ordering::SeqCst);
+    }
+    let sent = egress.send(outgoing).await;
+    let settled = match &sent {
+        // Whoever answers so may have done it nevertheless.
+        Ok(incoming) => !incoming.status.is_server_error(),
+        Err(reason) => reason.is_before_sending(),
+    };
+    if let Some(unanswered) = unanswered.filter(|_| settled) {
+        unanswered.fetch_sub(1, Ordering::SeqCst);
+    }
+    let incoming = sent.map_err(|e| refused(&e))?;
     let head = Head {
         status: incoming.status.as_u16(),
         headers: incoming

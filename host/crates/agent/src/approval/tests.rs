@@ -1,0 +1,174 @@
+use std::path::Path;
+
+use super::*;
+use crate::rules::{Asked, Effect, Rule, Rules};
+
+/// Facts of a harmless kind: walled, free, no rules.
+fn facts(mode: Mode, tiers: &BTreeSet<Tier>, interactive: bool) -> Facts<'_> {
+    Facts {
+        mode,
+        tiers,
+        walled: true,
+        allowed_before: false,
+        interactive,
+        rules: Matched::default(),
+        taint: None,
+        never_automatic: false,
+        money: Money::Within(1.0),
+        unknown_order: None,
+    }
+}
+
+fn word(decision: &Decision) -> &'static str {
+    match decision {
+        Decision::Allow { .. } => "allow",
+        Decision::Ask { .. } => "ask",
+        Decision::Deny(_) => "deny",
+    }
+}
+
+fn decision(mode: Mode, tier: Tier, walled: bool, interactive: bool) -> &'static str {
+    let tiers = [tier].into();
+    word(&decide(&Facts { walled, ..facts(mode, &tiers, interactive) }))
+}
+
+fn rules(list: &[(Effect, &str)]) -> Rules {
+    let mut rules = Rules::default();
+    for (effect, text) in list {
+        rules.push(Rule::parse(*effect, text, "--test", Path::new("/work")).unwrap());
+    }
+    rules
+}
+
+/// The decision about `jobs` with target `me/model`.
+fn with_rules(
+    list: &[(Effect, &str)],
+    change: impl FnOnce(&mut Facts<'_>),
+    mode: Mode,
+    tier: Tier,
+) -> Decision {
+    let (rules, tiers) = (rules(list), [tier].into());
+    let arguments = serde_json::json!({});
+    let asked = Asked {
+        tool: "jobs",
+        arguments: &arguments,
+        target: "me/model",
+        paths: &[],
+        tiers: &tiers,
+        is_command: false,
+    };
+    let mut facts = Facts { rules: rules.matched(&asked), ..facts(mode, &tiers, true) };
+    change(&mut facts);
+    decide(&facts)
+}
+
+#[test]
+fn the_table() {
+    let table = [
+        (Mode::Default, ["allow", "allow", "allow", "ask", "ask", "ask"]),
+        (Mode::Plan, ["allow", "deny", "deny", "deny", "deny", "deny"]),
+        (Mode::Ask, ["allow", "ask", "ask", "ask", "ask", "ask"]),
+        (Mode::Auto, ["allow", "allow", "allow", "deny", "allow", "deny"]),
+        (Mode::Yolo, ["allow", "allow", "allow", "allow", "allow", "allow"]),
+    ];
+    for (mode, row) in table {
+        assert_eq!(Tier::ALL.map(|tier| decision(mode, tier, true, true)), row, "{mode}");
+    }
+}
+
+#[test]
+fn without_a_wall_commands_are_asked_for_or_refused() {
+    assert_eq!(decision(Mode::Default, Tier::Execute, false, true), "ask");
+    assert_eq!(decision(Mode::Auto, Tier::Execute, false, false), "deny");
+    assert_eq!(decision(Mode::Yolo, Tier::Execute, false, false), "allow");
+}
+
+#[test]
+fn an_ask_that_nobody_answers_is_a_denial() {
+    assert_eq!(decision(Mode::Ask, Tier::Write, true, false), "deny");
+    assert_eq!(decision(Mode::Default, Tier::Spend, true, false), "deny");
+}
+
+#[test]
+fn the_most_restrictive_tier_wins_and_an_empty_set_is_refused() {
+    let tiers = [Tier::Read, Tier::Remote].into();
+    let Decision::Deny(denied) = decide(&facts(Mode::Auto, &tiers, false)) else { panic!("allowed") };
+    assert_eq!(denied.rule, "mode:auto");
+    assert!(denied.message.contains("`remote`"));
+    let none = BTreeSet::new();
+    assert_eq!(word(&decide(&facts(Mode::Yolo, &none, true))), "deny");
+}
+
+#[test]
+fn an_allow_for_the_session_counts_where_nothing_else_has_to_be_asked() {
+    let tiers = [Tier::Remote].into();
+    let before = Facts { allowed_before: true, ..facts(Mode::Ask, &tiers, true) };
+    assert_eq!(decide(&before), Decision::Allow { rule: "allowed-for-session".to_owned() });
+    for careful in [
+        Facts { walled: false, ..before.clone() },
+        Facts { taint: Some("text from the network"), ..before.clone() },
+        Facts { never_automatic: true, ..before.clone() },
+        Facts { money: Money::TooDear("32 USD".to_owned()), ..before.clone() },
+        Facts { unknown_order: Some("order 1"), ..before.clone() },
+    ] {
+        assert_eq!(word(&decide(&careful)), "ask", "{careful:?}");
+    }
+}
+
+#[test]
+fn rules_refine_modes_and_the_most_restrictive_wins() {
+    use Effect::{Allow, Ask, Deny};
+    let of = |list: &[(Effect, &str)], mode, tier| word(&with_rules(list, |_| {}, mode, tier)).to_owned();
+    assert_eq!(of(&[(Deny, "jobs")], Mode::Yolo, Tier::Read), "deny");
+    assert_eq!(of(&[(Deny, "tier(remote)"), (Allow, "jobs(me/model)")], Mode::Yolo, Tier::Remote), "deny");
+    assert_eq!(of(&[(Ask, "jobs"), (Allow, "jobs(me/model)")], Mode::Yolo, Tier::Read), "ask");
+    assert_eq!(of(&[(Allow, "jobs")], Mode::Ask, Tier::Write), "allow");
+    // What leaves the machine has to be named.
+    assert_eq!(of(&[(Allow, "jobs")], Mode::Auto, Tier::Remote), "deny");
+    assert_eq!(of(&[(Allow, "jobs(*)")], Mode::Auto, Tier::Remote), "deny");
+    assert_eq!(of(&[(Allow, "jobs(me/*)")], Mode::Auto, Tier::Remote), "allow");
+    // A mode that only looks is not lifted by a rule.
+    assert_eq!(of(&[(Allow, "jobs(me/*)")], Mode::Plan, Tier::Write), "deny");
+    // Neither is a missing wall.
+    let unwalled =
+        |mode| word(&with_rules(&[(Allow, "jobs(me/*)")], |f| f.walled = false, mode, Tier::Execute));
+    assert_eq!((unwalled(Mode::Default), unwalled(Mode::Auto)), ("ask", "deny"));
+}
+
+#[test]
+fn what_tainted_the_session_is_asked_about_unless_the_target_is_named() {
+    let of = |list: &[(Effect, &str)], mode, tier| {
+        word(&with_rules(list, |facts| facts.taint = Some("https://example.com"), mode, tier))
+    };
+    let names: [(Effect, &str); 1] = [(Effect::Allow, "jobs(me/model)")];
+    for tier in [Tier::Remote, Tier::Spend, Tier::Destructive] {
+        assert_eq!(of(&[], Mode::Default, tier), "ask");
+        assert_eq!(of(&[(Effect::Allow, "jobs")], Mode::Default, tier), "ask");
+        assert_eq!(of(&names, Mode::Default, tier), "allow");
+        assert_eq!(of(&names, Mode::Auto, tier), "allow");
+        assert_eq!(of(&[], Mode::Yolo, tier), "allow");
+    }
+    assert_eq!(of(&[], Mode::Auto, Tier::Spend), "ask");
+    assert_eq!(of(&[], Mode::Default, Tier::Execute), "allow");
+}
+
+#[test]
+fn money_orders_and_what_a_manifest_never_wants_automatic() {
+    let dear = || Money::TooDear("it costs 32.00 USD and 10.00 USD are left".to_owned());
+    let of = |change: fn(&mut Facts<'_>), mode| with_rules(&[], change, mode, Tier::Spend);
+    let set: fn(&mut Facts<'_>) = |facts| facts.money = Money::TooDear("too dear".to_owned());
+    assert_eq!(word(&of(set, Mode::Yolo)), "ask");
+    assert_eq!(word(&of(set, Mode::Auto)), "deny");
+    let Decision::Deny(denied) = of(set, Mode::Auto) else { panic!("allowed") };
+    assert!(denied.remedy.contains("--max-budget-usd"), "{denied:?}");
+    assert_eq!(word(&of(|facts| facts.never_automatic = true, Mode::Yolo)), "ask");
+    assert_eq!(word(&of(|facts| facts.unknown_order = Some("order 1"), Mode::Yolo)), "ask");
+    // Nothing is ordered, nothing is paid.
+    let free = with_rules(&[], |facts| facts.money = Money::TooDear(String::new()), Mode::Auto, Tier::Write);
+    assert_eq!(word(&free), "allow");
+    // Nobody there: refused, and the reason is the rule.
+    let tiers = [Tier::Spend].into();
+    let headless = Facts { money: dear(), ..facts(Mode::Yolo, &tiers, false) };
+    let Decision::Deny(denied) = decide(&headless) else { panic!("allowed") };
+    assert_eq!(denied.rule, "budget");
+}

@@ -1,0 +1,204 @@
+//! What becomes of a call: the facts are put together here, and decided in one pure function.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use manifest::Cost;
+use protocol::{ApprovalRequest, PermissionDenial, Tier, ToolCall, ToolCallId, ToolResult};
+use runtime::Plugin;
+use serde_json::Value;
+
+use crate::StoreError;
+use crate::approval::{Decision, Denied, Facts, Money, decide, leaves};
+use crate::orders::Order;
+use crate::rules::Asked;
+use crate::session::Session;
+use crate::tools::Fate;
+
+/// What a call is about.
+struct About {
+    target: String,
+    paths: Vec<PathBuf>,
+    is_command: bool,
+}
+
+impl Session {
+    /// Decides what becomes of a call, and records it.
+    pub(crate) fn decide_call(&mut self, call: &ToolCall, arguments: &Value) -> Result<Fate, StoreError> {
+        let Some(policy) =
+            self.runtime.policy(&call.name).filter(|_| self.tools.iter().any(|t| t.name == call.name))
+        else {
+            let names: Vec<&str> = self.tools.iter().map(|t| t.name.as_str()).collect();
+            let text = format!("there is no tool `{}`; the tools are {}", call.name, names.join(", "));
+            return Ok(Fate::Known(ToolResult::failed(text)));
+        };
+        let weight = policy.weigh(arguments);
+        let mut tiers = weight.tiers;
+        if self.runtime.can_exec(&call.name) {
+            tiers.insert(Tier::Execute);
+        }
+        // What a stranger's plugin says of itself lowers nothing: what it can do counts too.
+        let strange = self.runtime.plugin(&call.name).filter(|_| !self.runtime.is_bundled(&call.name));
+        if strange.is_some_and(Plugin::can_send) {
+            tiers.insert(Tier::Remote);
+        }
+        let cost = tiers.contains(&Tier::Spend).then(|| policy.cost(arguments));
+        let money = cost.map_or(Money::None, |cost| self.budget.weigh(cost));
+        let about = self.about(call, arguments, policy.target_argument.as_deref(), &tiers);
+        let asked = Asked {
+            tool: &call.name,
+            arguments,
+            target: &about.target,
+            paths: &about.paths,
+            tiers: &tiers,
+            is_command: about.is_command,
+        };
+        let unknown = self.unknown_orders.iter().find(|order| order.tool == call.name && leaves(&tiers));
+        let unknown = unknown.map(crate::orders::Unknown::told);
+        let decision = decide(&Facts {
+            mode: self.settings.mode,
+            tiers: &tiers,
+            walled: self.settings.walled,
+            allowed_before: self.allowed.contains(&(call.name.clone(), self.scope(&call.name, arguments))),
+            interactive: self.settings.interactive,
+            rules: self.settings.rules.matched(&asked),
+            taint: self.taint.as_deref(),
+            never_automatic: weight.never_automatic,
+            money,
+            unknown_order: unknown.as_deref(),
+        });
+        self.audit_decision(call, &tiers, &about.target, &decision)?;
+        let order = leaves(&tiers).then(|| order(cost, about.target.clone()));
+        Ok(match decision {
+            Decision::Allow { .. } => match order {
+                Some(order) => self.reserved(order, call, tiers, about.target),
+                None => Fate::Run(None),
+            },
+            Decision::Ask { reason, .. } => {
+                let price_usd = match cost {
+                    Some(Cost::Known { usd, .. }) if usd > 0.0 => Some(usd),
+                    _ => None,
+                };
+                let remaining_usd = cost.and_then(|_| self.budget.remaining());
+                let taint = self.taint.clone().filter(|_| leaves(&tiers));
+                let request = ApprovalRequest {
+                    tool: call.name.clone(),
+                    arguments: arguments.clone(),
+                    tool_call_id: call.id.clone(),
+                    tiers,
+                    reason,
+                    need: None,
+                    target: about.target,
+                    price_usd,
+                    remaining_usd,
+                    taint,
+                };
+                Fate::Ask(Box::new(request), order)
+            }
+            Decision::Deny(denied) => Fate::Known(refused(denied, &call.name, &call.id, tiers, about.target)),
+        })
+    }
+
+    /// Sets aside what an order may cost; another run may have taken it meanwhile.
+    fn reserved(&mut self, order: Order, call: &ToolCall, tiers: BTreeSet<Tier>, target: String) -> Fate {
+        let Some(cost) = order.cost.filter(|(usd, _)| *usd > 0.0) else { return Fate::Run(Some(order)) };
+        match self.budget.reserve(&order.id, cost, false) {
+            Ok(()) => Fate::Run(Some(order)),
+            Err(error) => {
+                let denied = Denied {
+                    rule: "budget".to_owned(),
+                    message: format!("refused: {error}"),
+                    remedy: "--max-budget-usd, or `headless_budget_usd` in the settings".to_owned(),
+                };
+                Fate::Known(refused(denied, &call.name, &call.id, tiers, target))
+            }
+        }
+    }
+
+    fn about(
+        &self,
+        call: &ToolCall,
+        arguments: &Value,
+        named: Option<&str>,
+        tiers: &BTreeSet<Tier>,
+    ) -> About {
+        let text = |name: &str| arguments.get(name).and_then(Value::as_str);
+        let found = named.into_iter().chain(["command", "path"]).find_map(|name| Some((name, text(name)?)));
+        let (name, target) = found.unwrap_or(("", call.name.as_str()));
+        // Looking up where a path really leads costs calls of the system: only for rules that care.
+        let paths = if self.settings.rules.is_empty() { None } else { text("path") };
+        About {
+            target: target.to_owned(),
+            paths: paths.map(|path| self.context.folders().real(path)).into_iter().collect(),
+            is_command: name == "command" && tiers.contains(&Tier::Execute),
+        }
+    }
+
+    /// What an approval for the session covers: changes of this file, or this very call, by this very
+    /// component with what it was granted now.
+    pub(crate) fn scope(&self, tool: &str, arguments: &Value) -> String {
+        let plugin = self.runtime.plugin(tool);
+        let component = plugin.map(|plugin| plugin.described.digest.as_str()).unwrap_or_default();
+        let granted =
+            plugin.and_then(|plugin| serde_json::to_string(plugin.granted()).ok()).unwrap_or_default();
+        let what = match (tool, arguments.get("path").and_then(Value::as_str)) {
+            ("write" | "edit", Some(path)) => format!("path {path}"),
+            _ => canonical(arguments),
+        };
+        audit::digest(format!("{component}\n{granted}\n{what}").as_bytes())
+    }
+}
+
+/// An order with an id of its own.
+fn order(cost: Option<Cost>, target: String) -> Order {
+    let cost = match cost {
+        Some(Cost::Known { usd, hours }) => Some((usd, hours)),
+        _ => None,
+    };
+    Order { id: format!("order-{}", uuid::Uuid::new_v4().simple()), target, cost }
+}
+
+pub(crate) fn refused(
+    denied: Denied,
+    tool: &str,
+    id: &ToolCallId,
+    tiers: BTreeSet<Tier>,
+    target: String,
+) -> ToolResult {
+    let Denied { rule, message, remedy } = denied;
+    let denial =
+        PermissionDenial { tool: tool.to_owned(), tool_call_id: id.clone(), tiers, rule, target, remedy };
+    ToolResult::denied(message, denial)
+}
+
+/// Arguments as one text, however their fields were ordered.
+fn canonical(value: &Value) -> String {
+    match value {
+        Value::Object(fields) => {
+            let mut fields: Vec<_> = fields.iter().collect();
+            fields.sort_by_key(|(name, _)| *name);
+            let one = |(name, value): (&String, &Value)| {
+                format!("{}:{}", Value::from(name.as_str()), canonical(value))
+            };
+            format!("{{{}}}", fields.into_iter().map(one).collect::<Vec<_>>().join(","))
+        }
+        Value::Array(items) => format!("[{}]", items.iter().map(canonical).collect::<Vec<_>>().join(",")),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_order_of_fields_changes_nothing() {
+        let one = json!({"b": [{"y": 1, "x": "a\"b"}], "a": null});
+        let other = json!({"a": null, "b": [{"x": "a\"b", "y": 1}]});
+        assert_eq!(canonical(&one), canonical(&other));
+        assert_ne!(canonical(&one), canonical(&json!({"a": null, "b": [{"x": "a", "y": 1}]})));
+        assert_eq!(serde_json::from_str::<Value>(&canonical(&one)).unwrap(), other);
+    }
+}

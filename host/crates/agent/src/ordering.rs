@@ -1,0 +1,188 @@
+//! The life of an order: on record, sent, answered, looked for.
+
+use std::collections::HashSet;
+
+use audit::{Act, OrderState};
+use protocol::{ToolCall, ToolCallId, ToolResult};
+use serde_json::{Map, Value};
+
+use crate::StoreError;
+use crate::orders::{Earlier, Order, Unknown};
+use crate::reservations::ReserveError;
+use crate::session::Session;
+use crate::tools::Fate;
+use crate::turn::Fault;
+
+/// Characters of a target that are kept on record.
+const TARGET: usize = 400;
+
+impl Session {
+    /// Puts an order on record, on the disk, before it leaves.
+    pub(crate) async fn send_order(&mut self, order: &Order, call: &ToolCall) -> Result<(), StoreError> {
+        // What led to it must be there again too.
+        self.journal.sync().await?;
+        let act = Act::Order {
+            order: order.id.clone(),
+            call: call.id.clone(),
+            tool: call.name.clone(),
+            target: order.target.chars().take(TARGET).collect(),
+            usd: order.cost.map(|(usd, _)| usd),
+            state: OrderState::Sent,
+        };
+        Ok(self.chain.append(act, true)?)
+    }
+
+    /// Records what came of an order, and gives back what it did not need.
+    pub(crate) fn settle_order(
+        &mut self,
+        order: Order,
+        call: &ToolCall,
+        result: &mut ToolResult,
+    ) -> Result<(), StoreError> {
+        let reserved = order.cost.map_or(0.0, |(usd, _)| usd);
+        let state = match (result.unsettled, result.success) {
+            (true, _) => OrderState::Unknown,
+            (false, true) => OrderState::Done,
+            (false, false) => OrderState::Failed,
+        };
+        let mut actual = None;
+        match state {
+            OrderState::Unknown => {
+                let unknown = Unknown::new(&order.id, &call.name, &order.target);
+                result.text.push_str(&format!(
+                    "\n[{} was sent and not answered: whether it arrived is unknown. Look for it before you order anything like it again.]",
+                    unknown.told()
+                ));
+                self.unknown_orders.push(unknown);
+            }
+            OrderState::Done => {
+                actual = self.cost_of(call, result);
+                if let Some(actual) = actual {
+                    kept(self.budget.reconcile(&order.id, reserved, actual));
+                }
+            }
+            _ => kept(self.budget.release(&order.id, reserved)),
+        }
+        self.order_is(&order.id, &call.id, &call.name, actual, state)
+    }
+
+    /// What a bundled tool says that its order cost: a stranger's word does not give money back. Nothing
+    /// stands for not knowing yet.
+    fn cost_of(&self, call: &ToolCall, result: &ToolResult) -> Option<f64> {
+        let told = result.structured.as_ref()?.pointer("/order/cost_usd")?.as_f64()?;
+        (self.runtime.is_bundled(&call.name) && told.is_finite() && told > 0.0).then_some(told)
+    }
+
+    /// An order that was decided and not made.
+    pub(crate) fn drop_order(&mut self, order: &Order) {
+        if let Some((usd, _)) = order.cost {
+            kept(self.budget.release(&order.id, usd));
+        }
+    }
+
+    /// The person approved an order: also to make it although one like it may have arrived.
+    pub(crate) fn approve_order(&mut self, order: &Order, tool: &str) -> Result<(), StoreError> {
+        let (again, others): (Vec<Unknown>, Vec<Unknown>) =
+            std::mem::take(&mut self.unknown_orders).into_iter().partition(|unknown| unknown.tool == tool);
+        self.unknown_orders = others;
+        for unknown in again {
+            self.order_is(&unknown.id, &"".into(), tool, None, OrderState::Released)?;
+        }
+        if let Some(cost) = order.cost.filter(|(usd, _)| *usd > 0.0) {
+            kept(self.budget.reserve(&order.id, cost, true));
+        }
+        Ok(())
+    }
+
+    fn order_is(
+        &mut self,
+        order: &str,
+        call: &ToolCallId,
+        tool: &str,
+        usd: Option<f64>,
+        state: OrderState,
+    ) -> Result<(), StoreError> {
+        let (order, tool) = (order.to_owned(), tool.to_owned());
+        let act = Act::Order { order, call: call.clone(), tool, target: String::new(), usd, state };
+        Ok(self.chain.append(act, true)?)
+    }
+
+    /// Takes in what the records tell of orders that earlier runs made.
+    pub(crate) fn restore_orders(
+        &mut self,
+        earlier: Earlier,
+        completions_usd: f64,
+    ) -> Result<(), StoreError> {
+        self.budget.restore(completions_usd, earlier.usd);
+        for unknown in &earlier.unknown {
+            // Also one that was answered, if nobody was told: it stays so for the next run.
+            self.order_is(&unknown.id, &"".into(), &unknown.tool, None, OrderState::Unknown)?;
+        }
+        self.unknown_orders = earlier.unknown;
+        Ok(())
+    }
+
+    /// Looks for the orders of which nobody knows whether they arrived. None is ever sent again.
+    pub(crate) async fn look_for_orders(&mut self) -> Result<(), Fault> {
+        for unknown in self.unknown_orders.clone() {
+            let found = self.look_for(&unknown).await?;
+            let (state, told) = match found.as_deref() {
+                Some("found") => (OrderState::Found, "arrived: it was found"),
+                Some("absent") if unknown.is_settled() => (OrderState::Absent, "never arrived"),
+                Some("absent") => {
+                    let log = format!("{} is not there yet; it may still be on its way", unknown.told());
+                    self.notice(log).await?;
+                    continue;
+                }
+                _ => {
+                    let log =
+                        format!("whether {} arrived is unknown, and it is not sent again", unknown.told());
+                    self.notice(log).await?;
+                    continue;
+                }
+            };
+            self.order_is(&unknown.id, &"".into(), &unknown.tool, None, state)?;
+            self.unknown_orders.retain(|other| other.id != unknown.id);
+            let told = format!("{} {told}", unknown.told());
+            self.notice(told.clone()).await?;
+            self.note(format!("[SYSTEM: {told}.]")).await?;
+        }
+        Ok(())
+    }
+
+    /// Asks the tool of an order whether it is there, in the way that its manifest names.
+    async fn look_for(&mut self, unknown: &Unknown) -> Result<Option<String>, Fault> {
+        let policy = self.runtime.policy(&unknown.tool);
+        let Some(lookup) = policy.and_then(|policy| policy.order_lookup.clone()) else { return Ok(None) };
+        let filled =
+            |(name, value): (String, String)| (name, Value::from(value.replace("{order}", &unknown.id)));
+        let arguments = Value::Object(lookup.into_iter().map(filled).collect::<Map<_, _>>());
+        let id = format!("lookup-{}", unknown.id).as_str().into();
+        let call = ToolCall { id, name: unknown.tool.clone(), arguments: arguments.to_string() };
+        // A call like any other: only one that looks is made without anybody having asked for it.
+        // That one is unknown is no reason not to look for it.
+        let unknown_orders = std::mem::take(&mut self.unknown_orders);
+        let fate = self.decide_call(&call, &arguments);
+        self.unknown_orders = unknown_orders;
+        let Fate::Run(order) = fate? else { return Ok(None) };
+        if let Some(order) = order {
+            self.drop_order(&order);
+        }
+        let result = self.run_alone(&call, arguments).await?;
+        self.audit_outcome(&call.id, result.success, &result.text, result.denial.as_ref())?;
+        let state = result.structured.as_ref().and_then(|answer| answer.pointer("/order/state"));
+        Ok(state.and_then(Value::as_str).filter(|_| result.success).map(str::to_owned))
+    }
+}
+
+/// What the records of a session tell, with the calls whose results were not shown.
+pub(crate) fn earlier(entries: &[audit::Entry], untold: &[ToolCallId]) -> Earlier {
+    Earlier::of(entries, &untold.iter().collect::<HashSet<_>>())
+}
+
+/// Money that stays set aside is on the safe side; it comes free by itself.
+fn kept(done: Result<(), ReserveError>) {
+    if let Err(error) = done {
+        tracing::warn!(%error, "reservation");
+    }
+}

@@ -1,0 +1,142 @@
+//! Calls that change, order or end something elsewhere: on record before they leave, never sent twice.
+
+use std::collections::{BTreeMap, HashSet};
+
+use audit::{Act, Entry, OrderState};
+use jiff::Timestamp;
+use protocol::ToolCallId;
+
+/// How long after an order left its absence elsewhere proves nothing: it may still be on its way.
+const SETTLES_AFTER_S: i64 = 60;
+
+/// An order that is made.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Order {
+    pub(crate) id: String,
+    /// What it is about.
+    pub(crate) target: String,
+    /// What it may cost, in USD, and for how many hours.
+    pub(crate) cost: Option<(f64, f64)>,
+}
+
+/// An order of which nobody knows whether it arrived.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Unknown {
+    pub(crate) id: String,
+    pub(crate) tool: String,
+    pub(crate) target: String,
+    at: Option<Timestamp>,
+}
+
+/// What the records of a session tell about its orders.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Earlier {
+    pub(crate) unknown: Vec<Unknown>,
+    /// USD that they cost, or may have cost.
+    pub(crate) usd: f64,
+}
+
+impl Unknown {
+    pub(crate) fn new(id: &str, tool: &str, target: &str) -> Self {
+        Self {
+            id: id.to_owned(),
+            tool: tool.to_owned(),
+            target: target.to_owned(),
+            at: Some(Timestamp::now()),
+        }
+    }
+
+    /// What a person and a model are told of it.
+    pub(crate) fn told(&self) -> String {
+        format!("an order of `{}` ({}, {})", self.tool, self.id, self.target)
+    }
+
+    /// Whether its absence elsewhere proves that it never arrived.
+    pub(crate) fn is_settled(&self) -> bool {
+        let age = self.at.map(|at| Timestamp::now().duration_since(at));
+        age.is_some_and(|age| age.as_secs() >= SETTLES_AFTER_S)
+    }
+}
+
+impl Earlier {
+    /// Reads them from the session's records. A call in `untold` has no result that the model was shown,
+    /// so that its order is as unknown to it as one that was never answered.
+    pub(crate) fn of(entries: &[Entry], untold: &HashSet<&ToolCallId>) -> Self {
+        let mut orders: BTreeMap<&str, (Unknown, f64, bool)> = BTreeMap::new();
+        for entry in entries {
+            let Act::Order { order, call, tool, target, usd, state } = &entry.act else { continue };
+            match state {
+                OrderState::Sent => {
+                    let unknown = Unknown {
+                        id: order.clone(),
+                        tool: tool.clone(),
+                        target: target.clone(),
+                        at: entry.at.parse::<Timestamp>().ok(),
+                    };
+                    orders.insert(order, (unknown, usd.unwrap_or(0.0), true));
+                }
+                OrderState::Done if untold.contains(call) => {}
+                OrderState::Done | OrderState::Found | OrderState::Released => {
+                    if let Some(known) = orders.get_mut(order.as_str()) {
+                        known.2 = false;
+                        known.1 = usd.unwrap_or(known.1);
+                    }
+                }
+                OrderState::Failed | OrderState::Absent => {
+                    orders.remove(order.as_str());
+                }
+                // Also after an answer that the model was never told.
+                OrderState::Unknown => {
+                    if let Some(known) = orders.get_mut(order.as_str()) {
+                        known.2 = true;
+                    }
+                }
+            }
+        }
+        let usd = orders.values().map(|(_, usd, _)| usd).sum();
+        let unknown = orders.into_values().filter(|(.., open)| *open).map(|(unknown, ..)| unknown);
+        Self { unknown: unknown.collect(), usd }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(order: &str, state: OrderState, usd: Option<f64>) -> Entry {
+        let (call, tool, target) = (format!("call-{order}").into(), "jobs".to_owned(), "x".to_owned());
+        let act = Act::Order { order: order.to_owned(), call, tool, target, usd, state };
+        Entry { seq: 0, prev: String::new(), at: "2026-01-01T00:00:00.000+00:00".to_owned(), act }
+    }
+
+    #[test]
+    fn what_was_sent_and_not_answered_is_unknown() {
+        use OrderState::{Absent, Done, Failed, Found, Released, Sent, Unknown};
+        let entries = [
+            record("a", Sent, Some(1.0)),
+            record("b", Sent, Some(2.0)),
+            record("b", Done, None),
+            record("c", Sent, Some(4.0)),
+            record("c", Failed, None),
+            record("d", Sent, Some(8.0)),
+            record("d", Unknown, None),
+            record("e", Sent, Some(16.0)),
+            record("e", Found, None),
+            record("f", Sent, Some(32.0)),
+            record("f", Absent, None),
+            record("g", Sent, None),
+            record("g", Released, None),
+            record("h", Sent, Some(64.0)),
+            record("h", Done, Some(0.5)),
+        ];
+        let ids = |earlier: &Earlier| earlier.unknown.iter().map(|u| u.id.clone()).collect::<Vec<_>>();
+        let earlier = Earlier::of(&entries, &HashSet::new());
+        assert_eq!((ids(&earlier), earlier.usd), (vec!["a".to_owned(), "d".to_owned()], 27.5));
+        assert!(earlier.unknown[0].is_settled());
+        // Its outcome is on record, but the model never heard of it.
+        let call = "call-b".into();
+        let earlier = Earlier::of(&entries, &[&call].into());
+        assert_eq!(ids(&earlier), ["a", "b", "d"]);
+        assert!(!super::Unknown::new("x", "jobs", "y").is_settled());
+    }
+}

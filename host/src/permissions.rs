@@ -1,0 +1,43 @@
+//! What the person allows besides the mode: rules and money.
+
+use std::path::Path;
+
+use agent::{BudgetLimits, Effect, Rule, Rules};
+
+use crate::assemble::Setup;
+use crate::cli::SessionArgs;
+use crate::exit::{Exit, Failure};
+use crate::settings::Permissions;
+
+/// The rules of the command line and of the settings.
+pub(crate) fn rules(setup: &Setup, args: &SessionArgs, workspace: &Path) -> Result<Rules, Failure> {
+    let Permissions { allow, ask, deny } = &setup.settings().permissions;
+    let sources = [
+        (Effect::Allow, "--allow", &args.allow),
+        (Effect::Ask, "--ask", &args.ask),
+        (Effect::Deny, "--deny", &args.deny),
+        (Effect::Allow, "permissions.allow of the settings", allow),
+        (Effect::Ask, "permissions.ask of the settings", ask),
+        (Effect::Deny, "permissions.deny of the settings", deny),
+    ];
+    let mut rules = Rules::default();
+    for (effect, source, texts) in sources {
+        let exit = if source.starts_with("--") { Exit::Usage } else { Exit::Settings };
+        for text in texts {
+            let rule = Rule::parse(effect, text, source, workspace).map_err(|e| Failure::new(exit, e))?;
+            rules.push(rule);
+        }
+    }
+    Ok(rules)
+}
+
+/// What a run may cost. Without a person there is always an end to what is ordered.
+pub(crate) fn budget(setup: &Setup, args: &SessionArgs, interactive: bool) -> Result<BudgetLimits, Failure> {
+    let headless = setup.settings().headless_budget_usd;
+    if !headless.is_finite() || headless < 0.0 {
+        let message =
+            format!("headless_budget_usd is {headless}; it is a number of USD, and 0 forbids orders");
+        return Err(Failure::settings(anyhow::anyhow!(message)));
+    }
+    Ok(BudgetLimits { total: args.max_budget_usd, orders: (!interactive).then_some(headless) })
+}
