@@ -140,7 +140,7 @@ pub(crate) struct SessionArgs {
     pub(crate) deny: Vec<String>,
 
     /// Stop when completions and orders have cost this many USD.
-    #[arg(long, value_name = "USD", value_parser = usd, help_heading = "Permissions")]
+    #[arg(long, value_name = "USD", value_parser = usd, allow_negative_numbers = true, help_heading = "Permissions")]
     pub(crate) max_budget_usd: Option<f64>,
 
     /// Refuse whatever would have to be asked.

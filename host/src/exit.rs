@@ -100,7 +100,7 @@ impl From<agent::StartError> for Failure {
                 | provider::ResolveError::BadCertificates { .. },
             ) => Exit::Settings,
             agent::StartError::Model(_) | agent::StartError::NoPrice(_) => Exit::Usage,
-            agent::StartError::Folders(_) => Exit::Failed,
+            agent::StartError::Folders(_) | agent::StartError::Records(_) => Exit::Failed,
         };
         Self::new(exit, error)
     }

@@ -4,8 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use agent::{AgentSettings, BudgetLimits, Effect, Rule, Rules, SessionConfig, SessionStore, Start};
+use audit::AuditLog;
 use egress::{Egress, EgressConfig};
 use protocol::{Invocation, SessionId, ToolResult};
+use provider::{ProviderSettings, Providers};
 use runtime::{Grants, Limits, PluginDirs, PluginRuntime, RuntimeConfig, SessionContext, Workplace};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -50,15 +53,59 @@ async fn measure() -> Vec<Figure> {
     session.wall().shutdown().await;
     let beyond = bash.iter().map(|b| b / 1e3 - plain).collect();
     let (open, cached, bar) = opens(&base, &session).await;
+    let decisions = decisions(&base, &plugins);
     vec![
         Figure::new("fresh-store call of a trivial tool", "µs", 100.0, trivial),
         Figure::new("`read` of a 3-line file, the call alone", "µs", 200.0, read),
         Figure::new("the trivial call with the way to its thread and back", "µs", f64::INFINITY, trivial_hop),
         Figure::new("the `read` with the way to its thread and back", "µs", f64::INFINITY, read_hop),
         Figure::new("`bash true` beyond the command itself", "ms", 5.0, beyond),
+        Figure::new("decision on one call: grants, rules, mode, both audit records", "µs", 150.0, decisions),
         Figure::new("compiled-cache hit, MAC included", "ms", bar, cached),
         Figure::new("first call of that plugin: digest, cache hit, link, call", "ms", f64::INFINITY, open),
     ]
+}
+
+/// Microseconds of decisions on a call with rules of every kind.
+fn decisions(base: &Path, plugins: &PluginRuntime) -> Vec<f64> {
+    let egress = Egress::new(EgressConfig::default());
+    let mut rules = Rules::default();
+    for (effect, text) in [
+        (Effect::Allow, "bash(make *)"),
+        (Effect::Ask, "bash(git push *)"),
+        (Effect::Deny, "path(data/raw/**)"),
+        (Effect::Deny, "tier(destructive)"),
+    ] {
+        rules.push(Rule::parse(effect, text, "bench", base).unwrap());
+    }
+    let config = SessionConfig {
+        id: SessionId::from("decisions"),
+        start: Start::New,
+        store: SessionStore::new(base),
+        audit: AuditLog::new(base),
+        state: base.to_owned(),
+        workplace: workplace(base),
+        runtime: plugins.clone(),
+        providers: Providers::new(ProviderSettings::default(), "", egress).unwrap(),
+        model: Some("ollama/none".to_owned()),
+        default_model: String::new(),
+        system_prompt: Arc::new(String::new),
+        tools: plugins.specs().to_vec(),
+        settings: AgentSettings {
+            max_iterations: None,
+            effort: None,
+            stream: true,
+            mode: agent::Mode::Default,
+            interactive: true,
+            walled: true,
+            wall: "partial",
+            network: "off",
+            rules,
+            budget: BudgetLimits { total: None, orders: Some(10.0) },
+        },
+    };
+    let call = ("write", r#"{"path": "src/a.txt", "content": "one"}"#);
+    agent::decisions(config, call, 2 * CALLS).unwrap().into_iter().skip(CALLS).map(us).collect()
 }
 
 fn workplace(base: &Path) -> Workplace {

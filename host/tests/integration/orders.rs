@@ -271,6 +271,7 @@ fn killed_and_resumed(answer: Answer, until: impl Fn(&Jobs, &mut dyn BufRead)) {
     let jobs = Jobs::start(answer);
     let run_it = || order(json!({"operation": "run", "name": "nightly", "flavor": "small"}));
     let host = host(&jobs, vec![run_it(), run_it(), Step::text("ok"), run_it(), Step::text("ok")]);
+    host.settings(&json!({"limits": {"wall_time_s": 2}}));
     let mut child =
         host.command(arguments(&host, &ORDER)).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap());

@@ -3,11 +3,12 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use audit::{AuditLog, Chain};
+use audit::{AuditLog, Chain, RecordsError};
 use protocol::{ErrorKind, Event, Item, PlanItem, SessionId, Submission, ToolSpec, Usage};
 use provider::{Effort, Model, Prompt, Providers};
 use runtime::{PluginRuntime, SessionContext, Workplace};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::budget::Budget;
 use crate::guard::Guard;
@@ -83,6 +84,9 @@ pub enum StartError {
     Model(#[from] provider::ResolveError),
     #[error("the session's folders cannot be made: {0}")]
     Folders(#[from] std::io::Error),
+    /// The records of the session that it goes on from are not what was written.
+    #[error("{0}; what the session ordered cannot be known, so begin a new one (ml-intern audit verify)")]
+    Records(RecordsError),
     #[error("{0} has no known price, and --max-budget-usd counts everything; name another model, or none")]
     NoPrice(String),
 }
@@ -101,7 +105,7 @@ pub struct Handle {
     pub suggestions: Vec<(String, String)>,
     providers: Providers,
     pub context: Arc<SessionContext>,
-    pub task: tokio::task::JoinHandle<()>,
+    pub task: JoinHandle<()>,
 }
 
 /// What was restored of an earlier session.
@@ -180,6 +184,14 @@ impl fmt::Debug for SessionConfig {
 /// # Errors
 /// When it cannot be saved, or its model cannot be used.
 pub fn start(config: SessionConfig) -> Result<Handle, StartError> {
+    let (session, opening, handle) = build(config)?;
+    Ok(handle(tokio::spawn(session.run(opening))))
+}
+
+/// Makes a session that does not run yet, and what is known of it outside once it does.
+pub(crate) fn build(
+    config: SessionConfig,
+) -> Result<(Session, Opening, impl FnOnce(JoinHandle<()>) -> Handle), StartError> {
     let SessionConfig {
         id,
         start,
@@ -210,14 +222,16 @@ pub fn start(config: SessionConfig) -> Result<Handle, StartError> {
         return Err(StartError::NoPrice(model.id().to_owned()));
     }
     let id = if let Start::Continue(from) = &start { from.clone() } else { id };
-    // What was ordered, and not forgotten: also by the session that this one goes on from.
-    let records = match &start {
-        Start::New => Vec::new(),
-        Start::Continue(from) | Start::Fork(from) => audit.lines(Some(from.as_str()))?,
-    };
     // A session whose records cannot be written does not begin, and leaves nothing behind.
     let chain = audit.session(&id).map_err(StoreError::from)?;
     audit.check_writable().map_err(StoreError::from)?;
+    // What was ordered, and not forgotten: also by the session that this one goes on from.
+    let records = match &start {
+        Start::New => Vec::new(),
+        Start::Continue(from) | Start::Fork(from) => {
+            audit.records(from.as_str()).map_err(StartError::Records)?
+        }
+    };
     let (file, saved) = match opened {
         Some((Some(file), saved)) => (file, Some(saved)),
         other => (store.create(&id, workplace.workspace(), model.id())?, other.map(|(_, saved)| saved)),
@@ -264,9 +278,8 @@ pub fn start(config: SessionConfig) -> Result<Handle, StartError> {
     let opening = Opening::of(&start, saved.as_ref(), &session);
     let resumed = saved.map(|saved| session.restore(saved, &records)).transpose()?;
     session.audit_start()?;
-    let task = tokio::spawn(session.run(opening));
     let suggestions = providers.suggestions().iter().map(|s| (s.id.clone(), s.label.clone())).collect();
-    Ok(Handle {
+    let handle = move |task| Handle {
         session: id,
         model,
         operations,
@@ -277,11 +290,12 @@ pub fn start(config: SessionConfig) -> Result<Handle, StartError> {
         providers,
         context,
         task,
-    })
+    };
+    Ok((session, opening, handle))
 }
 
 /// What a session says before it is ready.
-struct Opening {
+pub(crate) struct Opening {
     /// Where it comes from, with how many events.
     fork: Option<(SessionId, usize)>,
     /// The folder that it was at work in before, if it is another one now.

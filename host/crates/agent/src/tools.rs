@@ -19,7 +19,7 @@ use crate::{StoreError, notes};
 const NEEDS: usize = 32;
 
 /// A call of the answer, on its way.
-struct Planned {
+pub(crate) struct Planned {
     call: ToolCall,
     arguments: Value,
     fate: Fate,
@@ -84,7 +84,7 @@ impl Session {
     }
 
     /// Parses a call's arguments and decides what becomes of it.
-    fn plan_call(&mut self, mut call: ToolCall) -> Result<Planned, StoreError> {
+    pub(crate) fn plan_call(&mut self, mut call: ToolCall) -> Result<Planned, StoreError> {
         let arguments = match serde_json::from_str::<Value>(&call.arguments) {
             Ok(arguments @ Value::Object(_)) => arguments,
             Ok(Value::Null) => Value::Object(serde_json::Map::new()),

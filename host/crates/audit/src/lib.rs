@@ -13,4 +13,4 @@ mod verify;
 pub use chain::{AuditError, Chain};
 pub use log::AuditLog;
 pub use record::{Act, Entry, OrderState, Plugin, Verdict, digest};
-pub use verify::{Finding, Report};
+pub use verify::{Finding, RecordsError, Report};

@@ -30,6 +30,15 @@ pub struct Finding {
     pub what: String,
 }
 
+/// Why the records of a session cannot be relied on.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordsError {
+    #[error("the audit log cannot be read: {0}")]
+    Io(#[from] io::Error),
+    #[error("{}:{line}: {what}", path.display())]
+    Changed { path: PathBuf, line: u64, what: String },
+}
+
 /// What is said besides of a last line that is no record.
 const TORN: &str =
     "; if the machine lost power while it was written, the next session puts it aside and goes on";
@@ -123,6 +132,25 @@ impl AuditLog {
         let name = session.map_or_else(|| USER.to_owned(), session_name);
         self.check(&name, &mut Report::default(), &mut |entry| entries.push(entry.clone()))?;
         Ok(entries)
+    }
+
+    /// Every record of a session, if all of them are as they were written.
+    ///
+    /// # Errors
+    /// When the chain cannot be read, or something in it was changed.
+    pub fn records(&self, session: &str) -> Result<Vec<Entry>, RecordsError> {
+        let (mut entries, mut report) = (Vec::new(), Report::default());
+        self.check(&session_name(session), &mut report, &mut |entry| entries.push(entry.clone()))?;
+        match report.findings.into_iter().next() {
+            // A session's first record is there before anything else of it.
+            None if entries.is_empty() => {
+                let (path, what) =
+                    (current(self.folder(), &session_name(session)), "its records are missing");
+                Err(RecordsError::Changed { path, line: 0, what: what.to_owned() })
+            }
+            None => Ok(entries),
+            Some(Finding { path, line, what }) => Err(RecordsError::Changed { path, line, what }),
+        }
     }
 
     /// Sessions that have a chain.
