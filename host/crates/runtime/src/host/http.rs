@@ -3,9 +3,7 @@ use std::time::Duration;
 
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use bytes::Bytes;
-use egress::{
-    Body, Caller, Egress, EgressError, Limits, NetworkGrant, Origin, Outgoing, Pace, Policy,
-};
+use egress::{Body, Caller, Egress, EgressError, Limits, NetworkGrant, Origin, Outgoing, Pace, Policy};
 use protocol::{HostReply, HostRequest, Need, Tier};
 
 use crate::bindings::ml_intern::plugin::http::{Head, Header, Host, Request, Response};
