@@ -17,7 +17,7 @@ use crate::environment::{Environment, clean};
 use crate::exit::{Exit, Failure};
 use crate::paths::Paths;
 use crate::permissions::{budget, rules};
-use crate::settings::{self, Loaded, Settings, ToolRuntime, Wire};
+use crate::settings::{self, Loaded, Settings, TokenPrice, ToolRuntime, Wire};
 use crate::system_prompt::{self, Facts};
 use crate::trust::Project;
 use crate::workspace::{self, Place};
@@ -171,6 +171,7 @@ impl Setup {
                     client_key: file(entry.client_key.as_ref()),
                 },
                 context_window: entry.context_window,
+                price: entry.price.map(|TokenPrice { input, output }| (input, output)),
                 payer: entry.payer.clone(),
             };
             (name.clone(), provider)

@@ -128,9 +128,37 @@ pub(crate) struct ProviderEntry {
     pub(crate) client_key: Option<String>,
     #[serde(default)]
     pub(crate) context_window: Option<u64>,
+    /// What it costs; without it nobody knows, and `--max-budget-usd` refuses it.
+    #[serde(default)]
+    pub(crate) price: Option<TokenPrice>,
     /// Who pays, for banner and session line.
     #[serde(default)]
     pub(crate) payer: Option<String>,
+}
+
+/// USD per million tokens.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "Amounts")]
+pub(crate) struct TokenPrice {
+    pub(crate) input: f64,
+    pub(crate) output: f64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Amounts {
+    input: f64,
+    output: f64,
+}
+
+impl TryFrom<Amounts> for TokenPrice {
+    type Error = &'static str;
+
+    fn try_from(Amounts { input, output }: Amounts) -> Result<Self, Self::Error> {
+        let sound = |usd: f64| usd.is_finite() && usd >= 0.0;
+        let said = "a price is a number of USD per million tokens that is not negative";
+        (sound(input) && sound(output)).then_some(Self { input, output }).ok_or(said)
+    }
 }
 
 /// The wire formats, as settings name them.

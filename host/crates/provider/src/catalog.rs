@@ -166,6 +166,11 @@ impl Facts {
 }
 
 impl Price {
+    /// USD per million tokens of input and of output.
+    pub(crate) fn of_tokens(input: f64, output: f64) -> Self {
+        Self { input, output, cache_read: None, cache_write: None }
+    }
+
     pub(crate) fn of(&self, usage: &Usage) -> f64 {
         let cached = usage.cache_read_tokens + usage.cache_creation_tokens;
         let parts = [

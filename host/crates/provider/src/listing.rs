@@ -76,12 +76,12 @@ fn highest(providers: &[&ListedProvider]) -> Option<Price> {
     let all = |of: fn(&ListedProvider) -> Option<f64>| {
         let prices: Option<Vec<f64>> = providers.iter().map(|provider| of(provider)).collect();
         prices
-            .filter(|prices| prices.iter().all(|price| price.is_finite() && *price >= 0.0))?
+            .filter(|prices| prices.iter().all(|price| price.is_finite() && *price > 0.0))?
             .into_iter()
             .reduce(f64::max)
     };
     let (input, output) = (all(|provider| provider.input_usd)?, all(|provider| provider.output_usd)?);
-    Some(Price { input, output, cache_read: None, cache_write: None })
+    Some(Price::of_tokens(input, output))
 }
 
 impl Listing {
@@ -150,5 +150,16 @@ mod tests {
             assert_eq!((model.context_window(), model.cost_usd(&usage)), (window, cost), "{id}");
         }
         assert_eq!(runtime.block_on(routed("a/d", &server.url()).listing()), None);
+    }
+
+    #[test]
+    fn what_a_catalogue_calls_a_price_and_is_none_is_not_known() {
+        for odd in [json!(0), json!(-1), json!("free"), json!("NaN"), json!(null), json!(1e999), json!({})] {
+            let listed = json!({"provider": "x", "status": "live", "pricing": {"input": odd, "output": 1.0}});
+            let models = json!({"data": [{"id": "a/b", "providers": [listed]}]});
+            let listing = Listing::of(&models, "a/b").unwrap();
+            let model = routed("a/b:x", "http://127.0.0.1:1").with_listing(&listing);
+            assert_eq!(model.cost_usd(&Usage::default()), None, "{odd}");
+        }
     }
 }

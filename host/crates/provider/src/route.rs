@@ -3,7 +3,7 @@ use std::sync::Arc;
 use egress::{CertificateError, Certificates, Egress};
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::catalog::{Catalog, CatalogError, Facts, Suggestion};
+use crate::catalog::{Catalog, CatalogError, Facts, Price, Suggestion};
 use crate::model::Model;
 use crate::settings::{CustomProvider, ProviderSettings, Vendor, WireFormat};
 use crate::target::{Draft, LocalServer, Route};
@@ -234,6 +234,7 @@ impl Providers {
         let mut facts = known.unwrap_or_default().without_price();
         // The user knows better than a list what was configured there.
         facts.context = custom.context_window.or(facts.context);
+        facts.price = custom.price.map(|(input, output)| Price::of_tokens(input, output)).or(facts.price);
         let payer = custom.payer.clone();
         let payer = payer.unwrap_or_else(|| format!("your account at {}", draft.origin()));
         let mut egress = self.shared.egress.clone();

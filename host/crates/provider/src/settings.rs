@@ -103,6 +103,8 @@ pub struct CustomProvider {
     pub certificates: CertificateFiles,
     /// Tokens.
     pub context_window: Option<u64>,
+    /// USD per million tokens of input and of output.
+    pub price: Option<(f64, f64)>,
     /// Who pays, if the user says so.
     pub payer: Option<String>,
 }

@@ -13,6 +13,7 @@ fn at(url: &str) -> Vendor {
 
 fn corp() -> CustomProvider {
     CustomProvider {
+        price: None,
         wire: WireFormat::Responses,
         base_url: "https://llm.corp.test/api".to_owned(),
         key: Some("corp-key".to_owned().into()),

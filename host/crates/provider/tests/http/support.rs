@@ -17,6 +17,7 @@ pub(crate) const WIRES: [&str; 3] = ["chat/scripted", "anthropic/claude-opus-4-8
 /// Settings in which every route but the router's leads to `url`.
 pub(crate) fn settings(url: &str) -> ProviderSettings {
     let custom = |wire| CustomProvider {
+        price: None,
         wire,
         base_url: url.to_owned(),
         key: Some("custom-secret".to_owned().into()),
