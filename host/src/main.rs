@@ -61,6 +61,9 @@ fn main() -> ExitCode {
     // A guest that computes, or a person's terminal that is read, must not keep the process.
     runtime.shutdown_background();
     match ended {
+        Ok(_) if !render::all_said() => {
+            fail(&Failure::new(Exit::Failed, anyhow::anyhow!("the output cannot be written")))
+        }
         Ok(exit) => exit.into(),
         Err(failure) => fail(&failure),
     }

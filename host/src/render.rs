@@ -3,38 +3,54 @@
 pub(crate) mod card;
 pub(crate) mod diff;
 pub(crate) mod json;
+mod links;
 pub(crate) mod markdown;
 pub(crate) mod style;
 pub(crate) mod terminal;
 
-/// A text without what could act on a terminal: control characters, and marks that reorder text.
-pub(crate) fn plain(text: &str) -> String {
-    let acts = |c: char| {
-        (c.is_control() && c != '\n' && c != '\t')
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    text.chars().filter(|c| !acts(*c)).collect()
+use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+pub(crate) use protocol::text::{line, plain};
+
+/// Whether something that was asked for could not be written.
+static LOST: AtomicBool = AtomicBool::new(false);
+
+/// What was asked for, on standard output. A reader that has seen enough is no failure; a full disk is, and
+/// the exit code tells it.
+pub(crate) fn say(text: &str) {
+    let written = writeln!(std::io::stdout().lock(), "{}", plain(text));
+    if written.is_err_and(|error| error.kind() != std::io::ErrorKind::BrokenPipe) {
+        LOST.store(true, Ordering::Relaxed);
+    }
 }
 
-/// A line of what was asked for, on standard output. A reader that has seen enough is no failure.
-pub(crate) fn say(line: &str) {
-    use std::io::Write as _;
-    let _ = writeln!(std::io::stdout().lock(), "{}", plain(line));
+/// Whether all that was said was written.
+pub(crate) fn all_said() -> bool {
+    !LOST.load(Ordering::Relaxed)
 }
 
 /// A line beside what was asked for, on standard error. Nobody reading it is no failure.
-pub(crate) fn warn(line: &str) {
-    use std::io::Write as _;
-    let _ = writeln!(std::io::stderr().lock(), "{}", plain(line));
+pub(crate) fn warn(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{}", plain(text));
 }
 
-/// One line of at most `width` characters.
+/// One line of at most `width` characters, its breaks as spaces.
 pub(crate) fn clip(text: &str, width: usize) -> String {
-    let text = plain(text).replace(['\n', '\t'], " ");
-    match text.char_indices().nth(width) {
-        Some((at, _)) => format!("{}…", &text[..at]),
-        None => text,
+    cut(plain(text).replace(['\n', '\t'], " "), width)
+}
+
+/// One line of at most `width` characters that a person decides by: whatever is odd in it is shown.
+pub(crate) fn exact(text: &str, width: usize) -> String {
+    cut(line(text).into_owned(), width)
+}
+
+fn cut(mut text: String, width: usize) -> String {
+    if let Some((at, _)) = text.char_indices().nth(width) {
+        text.truncate(at);
+        text.push('…');
     }
+    text
 }
 
 #[cfg(test)]
@@ -42,14 +58,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_acts_on_a_terminal_is_taken_out() {
-        assert_eq!(plain("a\u{1b}[31mb\u{7}c\u{9b}2J\u{202e}d\te\n"), "a[31mbc2Jd\te\n");
-        assert_eq!(plain("\u{1b}]52;c;aGk=\u{7}"), "]52;c;aGk=");
-    }
-
-    #[test]
     fn lines_are_clipped_by_characters() {
         assert_eq!(clip("äöü\nx", 3), "äöü…");
         assert_eq!(clip("äöü", 3), "äöü");
+        assert_eq!(clip("a\u{1b}[31mb\u{202e}\nc", 9), "ab c");
+        assert_eq!(exact("a\u{202e}b\nc", 99), "a\\u{202e}b\\nc");
     }
 }

@@ -1,6 +1,7 @@
 //! The audit log: checked, shown, handed on.
 
 use audit::{Act, AuditLog, Entry, Finding, OrderState, Report, Verdict};
+use protocol::text::line;
 
 use crate::assemble::Setup;
 use crate::cli::AuditCommand;
@@ -14,7 +15,7 @@ pub(super) fn run(command: &AuditCommand, environment: Environment) -> Result<Ex
         AuditCommand::Verify { head, json } => verify(&log, head.as_deref(), *json),
         AuditCommand::Show { session } => {
             for entry in lines(&log, session.as_deref())? {
-                say(&format!("{}  {}", entry.at.replace('T', " "), told(&entry.act)));
+                say(&line(&format!("{}  {}", entry.at.replace('T', " "), told(&entry.act))));
             }
             Ok(Exit::Done)
         }

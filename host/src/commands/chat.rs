@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use agent::Handle;
+use protocol::text::{line as on_one_line, plain};
 use protocol::{Event, Operation, SessionId, Submission};
 use reedline::{DefaultPrompt, DefaultPromptSegment, Reedline, Signal};
 use tokio::signal::unix::{SignalKind, signal};
@@ -13,7 +14,6 @@ use crate::diagnostics;
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
 use crate::render::card::{self, Decided};
-use crate::render::plain;
 use crate::render::style::Style;
 use crate::render::terminal::{Answer, Terminal};
 use crate::trust::{Sheet, Word};
@@ -74,11 +74,15 @@ impl Chat {
         let model = &self.handle.model;
         let lines = [
             style.bold(&style.gold("ML INTERN")),
-            format!("Model: {}", plain(model.id())),
-            style.dim(&format!("Route: {} (paid by {})", plain(model.route()), plain(model.payer()))),
+            format!("Model: {}", on_one_line(model.id())),
+            style.dim(&format!(
+                "Route: {} (paid by {})",
+                on_one_line(model.route()),
+                on_one_line(model.payer())
+            )),
             style.dim(&format!(
                 "Workspace: {} · wall: {} · network: {} · mode: {}",
-                plain(&self.handle.context.folders().workspace.display().to_string()),
+                on_one_line(&self.handle.context.folders().workspace.display().to_string()),
                 self.enclosure.label(),
                 self.enclosure.network(),
                 self.mode,
@@ -100,7 +104,7 @@ impl Chat {
             for id in resumed.unknown_outcomes {
                 self.screen.note(&style.yellow(&format!(
                     "The outcome of call {} is unknown: the program ended while it ran.",
-                    plain(&id)
+                    on_one_line(&id)
                 )))?;
             }
         }
@@ -201,7 +205,8 @@ impl Chat {
                 Ok(Next::Prompt)
             }
             other => {
-                self.screen.note(&format!("There is no command /{}; /help lists them.", plain(other)))?;
+                self.screen
+                    .note(&format!("There is no command /{}; /help lists them.", on_one_line(other)))?;
                 Ok(Next::Prompt)
             }
         }
@@ -231,10 +236,14 @@ impl Chat {
 
     fn models(&mut self) -> std::io::Result<()> {
         let current = self.handle.model.id().to_owned();
-        self.screen.note(&format!("Model: {}", plain(&current)))?;
+        self.screen.note(&format!("Model: {}", on_one_line(&current)))?;
         for (id, label) in self.handle.suggestions.clone() {
             let mark = if id == current { "▸" } else { " " };
-            self.screen.note(&format!("  {mark} {id}  {}", self.style.dim(&label)))?;
+            self.screen.note(&format!(
+                "  {mark} {}  {}",
+                on_one_line(&id),
+                self.style.dim(&on_one_line(&label))
+            ))?;
         }
         self.screen.note(&self.style.dim(
             "  or any <org>/<model>[:<provider>], ollama/NAME, llamacpp/NAME, vllm/NAME, lm_studio/NAME",
@@ -260,7 +269,7 @@ impl Chat {
             ("Turns", self.turns.to_string()),
         ];
         for (name, value) in rows {
-            self.screen.note(&format!("  {name:<13} {}", plain(&value)))?;
+            self.screen.note(&format!("  {name:<13} {}", on_one_line(&value)))?;
         }
         Ok(())
     }

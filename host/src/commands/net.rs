@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use egress::{Ledger, LedgerAct, LedgerLine};
+use protocol::text::line;
 use serde::Serialize;
 
 use crate::assemble::Setup;
@@ -40,7 +41,7 @@ pub(super) fn run(args: &NetArgs, environment: Environment) -> Result<Exit, Fail
         if args.json {
             json::line(&mut std::io::stdout(), request)?;
         } else {
-            say(&told(request));
+            say(&line(&told(request)));
         }
     }
     if broken > 0 {

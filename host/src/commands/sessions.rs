@@ -1,4 +1,5 @@
 use agent::SavedHeader;
+use protocol::text::line;
 
 use crate::assemble::Setup;
 use crate::cli::SessionsArgs;
@@ -31,12 +32,12 @@ fn print(sessions: &[SavedHeader]) {
     for session in sessions {
         let id: String = session.session_id.as_str().chars().take(8).collect();
         let created: String = session.created.chars().take(16).collect();
-        let line = format!(
+        let told = format!(
             "{id}  {}  {}  {}",
             created.replace('T', " "),
             session.model,
             session.workspace.display()
         );
-        say(&line);
+        say(&line(&told));
     }
 }

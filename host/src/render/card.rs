@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use crossterm::event::{Event as Key, KeyCode, KeyEvent, KeyEventKind, KeyModifiers, poll, read};
 use crossterm::terminal::{disable_raw_mode, enable_raw_mode};
+use protocol::text::{line, plain};
 use protocol::{ApprovalAnswer, ApprovalRequest, Need, Tier};
 
+use crate::render::exact;
 use crate::render::style::Style;
-use crate::render::{clip, plain};
 
 /// Keys typed before the card was seen do not count: the buffer is emptied for this long.
 const PAUSE: Duration = Duration::from_millis(400);
@@ -63,17 +64,15 @@ pub(crate) fn ask(
 
 fn lines(request: &ApprovalRequest, number: usize, count: usize, style: Style) -> Vec<String> {
     let tiers: Vec<&str> = request.tiers.iter().map(|tier| tier.as_str()).collect();
-    let head = format!("[{number}/{count}] {} · {}", plain(&request.tool), tiers.join(" + "));
-    let mut out = vec![
-        style.yellow(&format!("Approval required {head}")),
-        format!("  {}", on_one_line(&request.reason)),
-    ];
+    let head = format!("[{number}/{count}] {} · {}", line(&request.tool), tiers.join(" + "));
+    let mut out =
+        vec![style.yellow(&format!("Approval required {head}")), format!("  {}", line(&request.reason))];
     match &request.need {
-        Some(Need::SealedPath { path }) => out.push(format!("  change {}", on_one_line(path))),
         Some(Need::Network { plugin, grant }) => {
-            out.push(format!("  let {} send {}", on_one_line(plugin), on_one_line(grant)));
+            out.push(format!("  let {} send {}", line(plugin), line(grant)));
         }
         Some(Need::Budget { .. }) => out.push("  go on".to_owned()),
+        Some(Need::SealedPath { path }) => out.push(format!("  change {}", line(path))),
         None => {
             let arguments = serde_json::to_string_pretty(&request.arguments).unwrap_or_default();
             out.extend(plain(&arguments).lines().map(|line| format!("  {line}")));
@@ -89,17 +88,12 @@ fn lines(request: &ApprovalRequest, number: usize, count: usize, style: Style) -
     if let Some(taint) = &request.taint {
         out.push(style.yellow(&format!(
             "  the session has read {}, which may have talked the model into it",
-            on_one_line(taint)
+            line(taint)
         )));
     }
     // Again, where it cannot have scrolled away.
-    out.push(format!("  → {} {}", clip(&request.tool, 64), clip(&request.target, 160)));
+    out.push(format!("  → {} {}", exact(&request.tool, 64), exact(&request.target, 160)));
     out
-}
-
-/// A text that cannot pretend to be more lines of the card.
-fn on_one_line(text: &str) -> String {
-    plain(&text.replace('\n', "\\n").replace('\t', "\\t"))
 }
 
 /// Waits for one of the keys and shows it. Enter counts as one of them or as nothing. None: Ctrl-C or Ctrl-D.

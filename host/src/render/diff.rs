@@ -1,6 +1,6 @@
 use protocol::FileChange;
+use protocol::text::{line, plain};
 
-use crate::render::plain;
 use crate::render::style::Style;
 
 /// Lines of a difference that are shown.
@@ -13,7 +13,7 @@ pub(crate) fn lines(change: &FileChange, style: Style) -> Vec<String> {
         style.green(&format!("+{}", change.added)),
         style.red(&format!("-{}", change.removed))
     );
-    let mut out = vec![format!("{counts} {}", plain(&change.path))];
+    let mut out = vec![format!("{counts} {}", line(&change.path))];
     let diff = plain(change.diff.as_deref().unwrap_or_default());
     let body: Vec<&str> = diff.lines().filter(|l| !l.starts_with("+++") && !l.starts_with("---")).collect();
     for line in body.iter().take(MAX_LINES) {

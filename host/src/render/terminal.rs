@@ -2,12 +2,13 @@
 
 use std::io::Write;
 
+use protocol::text::{line, plain};
 use protocol::{Event, PlanItem};
 use serde_json::Value;
 
 use crate::render::markdown::Markdown;
 use crate::render::style::Style;
-use crate::render::{clip, diff, plain};
+use crate::render::{clip, diff};
 
 /// Characters of a call's arguments that are shown.
 const ARGUMENTS: usize = 80;
@@ -117,20 +118,16 @@ impl<A: Write, N: Write> Terminal<A, N> {
                 self.note(&style.dim("interrupted"))
             }
             Event::ModelChanged { model, route, payer } => {
-                let line = format!(
-                    "Model switched to {} ({}; paid by {})",
-                    plain(model),
-                    plain(route),
-                    plain(payer)
-                );
-                self.note(&style.green(&line))
+                let switched =
+                    format!("Model switched to {} ({}; paid by {})", line(model), line(route), line(payer));
+                self.note(&style.green(&switched))
             }
             Event::TurnComplete { final_response, .. } => self.turn_complete(final_response.as_deref()),
             Event::UndoComplete {} => self.note(&style.dim("Undone.")),
             Event::NewComplete { saved_path, .. } => {
                 let saved = saved_path
                     .as_deref()
-                    .map(|path| format!(" The last one is saved: {path}"))
+                    .map(|path| format!(" The last one is saved: {}", line(path)))
                     .unwrap_or_default();
                 self.note(&style.dim(&format!("New conversation.{saved}")))
             }
@@ -288,13 +285,13 @@ mod tests {
     fn a_pipe_gets_the_answer_alone() {
         let (answer, notes) = rendered(Answer::AtEnd, &events());
         assert_eq!(answer, "Nothing there.\n");
-        assert_eq!(notes, "Let me look.\n▸ bash  ls -la\n  ✗ [31mno such file\n    (exit code 2)\n");
+        assert_eq!(notes, "Let me look.\n▸ bash  ls -la\n  ✗ no such file\n    (exit code 2)\n");
     }
 
     #[test]
     fn a_screen_gets_the_answer_as_it_comes() {
         let (answer, notes) = rendered(Answer::Live, &events());
         assert_eq!(answer, "Let me look.\nNothing there.\n");
-        assert_eq!(notes, "▸ bash  ls -la\n  ✗ [31mno such file\n    (exit code 2)\n");
+        assert_eq!(notes, "▸ bash  ls -la\n  ✗ no such file\n    (exit code 2)\n");
     }
 }

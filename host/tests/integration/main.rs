@@ -6,6 +6,7 @@ mod cli;
 mod compaction;
 mod formats;
 mod guests;
+mod hygiene;
 mod orders;
 mod permissions;
 mod plugins;

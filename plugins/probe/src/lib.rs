@@ -1,6 +1,8 @@
 //! A badly behaved guest for the tests. Each trick is something that a plugin must not get away with.
 #![allow(clippy::panic, clippy::disallowed_methods, reason = "that is what it is for")]
 
+use std::io::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -9,6 +11,7 @@ use sdk::files::{self, Expectation};
 use sdk::http::Request;
 use sdk::{Call, Output, Tool, ToolError, kv, log};
 use serde::Deserialize;
+use serde_json::Value;
 
 /// Arguments of `probe`.
 #[derive(Deserialize, JsonSchema)]
@@ -43,6 +46,11 @@ enum Trick {
     Environment,
     Connect,
     Escape,
+    Fail,
+    Log,
+    Fill,
+    FillFiles,
+    FloodStructured,
 }
 
 impl Tool for Probe {
@@ -93,6 +101,16 @@ impl Tool for Probe {
                 Ok(_) => "connected".to_owned(),
                 Err(e) => format!("refused: {e}"),
             },
+            Trick::Fail => return Err(ToolError::invalid(with)),
+            Trick::Log => {
+                log::info(&with);
+                "logged".to_owned()
+            }
+            Trick::Fill => fill(&call.path(&with)),
+            Trick::FillFiles => fill_files(&call.path(&with)),
+            Trick::FloodStructured => {
+                return Ok(Output::text("x").with_structured(Value::from("y".repeat(4 << 20))));
+            }
             Trick::Escape => "\u{1b}]0;owned\u{7}\u{1b}[2Jgone\u{202e}txt".to_owned(),
         };
         Ok(Output::text(text))
@@ -146,6 +164,32 @@ fn flood_kv() -> Result<String, ToolError> {
         kv::set(&format!("key{k}"), &vec![0; 200 << 10])?;
     }
     Ok("flooded".to_owned())
+}
+
+/// Writes a file until that is refused; says how many bytes it has and why there are no more.
+fn fill(path: &Path) -> String {
+    let mut file = match std::fs::File::create(path) {
+        Ok(file) => file,
+        Err(e) => return format!("0: {e}"),
+    };
+    let block = vec![1; 64 << 10];
+    let mut written = 0;
+    loop {
+        match file.write_all(&block) {
+            Ok(()) => written += block.len(),
+            Err(e) => return format!("{written}: {e}"),
+        }
+    }
+}
+
+/// Makes files in a folder until that is refused.
+fn fill_files(folder: &Path) -> String {
+    for k in 0_u64.. {
+        if let Err(e) = std::fs::write(folder.join(k.to_string()), "") {
+            return format!("{k}: {e}");
+        }
+    }
+    unreachable!()
 }
 
 fn environment() -> String {

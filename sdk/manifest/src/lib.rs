@@ -6,6 +6,7 @@
 
 mod error;
 mod policy;
+pub mod text;
 mod tier;
 
 use std::collections::BTreeMap;
@@ -122,7 +123,7 @@ impl Manifest {
         let arguments = arguments.flatten().map(|name| ("the name of an argument", name.as_str()));
         let network = self.capabilities.network.iter().map(|rule| ("network", rule.as_str()));
         if let Some((name, _)) =
-            texts.into_iter().chain(arguments).chain(network).find(|(_, text)| acts(text))
+            texts.into_iter().chain(arguments).chain(network).find(|(_, text)| !text::is_line(text))
         {
             return Err(ManifestError::Control(name));
         }
@@ -157,12 +158,6 @@ impl Capabilities {
             network: self.network.iter().filter(|n| other.network.contains(n)).cloned().collect(),
         }
     }
-}
-
-/// Whether a text could act on a terminal, or look like something else than it is.
-fn acts(text: &str) -> bool {
-    let turns = |c| matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    text.chars().any(|c| c.is_control() || turns(c))
 }
 
 /// Whether `id` can be a plugin's id.

@@ -1,7 +1,7 @@
 //! What a person is asked while calls run, and what comes of the answer.
 
 use protocol::{
-    ApprovalAnswer, ApprovalRequest, Event, HostReply, HostRequest, Need, Operation, Tier, ToolCallId,
+    ApprovalAnswer, ApprovalRequest, Event, HostReply, HostRequest, Need, Operation, Tier, ToolCallId, text,
 };
 use runtime::Pending;
 use serde_json::Value;
@@ -143,11 +143,9 @@ fn answers(ids: &[ToolCallId], given: &[ApprovalAnswer]) -> Vec<Answer> {
     ids.iter().map(one).collect()
 }
 
-pub(crate) fn with_feedback(text: &str, feedback: Option<&str>) -> String {
-    let plain =
-        |text: &str| text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect::<String>();
-    match feedback.map(plain).filter(|f| !f.trim().is_empty()) {
-        Some(feedback) => format!("{text}. User feedback: {feedback}"),
-        None => text.to_owned(),
+pub(crate) fn with_feedback(said: &str, feedback: Option<&str>) -> String {
+    match feedback.map(text::plain).filter(|f| !f.trim().is_empty()) {
+        Some(feedback) => format!("{said}. User feedback: {feedback}"),
+        None => said.to_owned(),
     }
 }

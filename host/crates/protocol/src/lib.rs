@@ -11,7 +11,7 @@ mod usage;
 pub use event::{ApprovalRequest, ErrorKind, Event, PlanItem, StopReason};
 pub use ids::{SessionId, ToolCallId};
 pub use item::{Assistant, Item, Reasoning, ToolCall};
-pub use manifest::Tier;
+pub use manifest::{Tier, text};
 pub use need::{HostReply, HostRequest, LogLevel, Need};
 pub use operation::{ApprovalAnswer, Operation, Submission};
 pub use tool::{FileChange, Invocation, PermissionDenial, ToolResult, ToolSpec};

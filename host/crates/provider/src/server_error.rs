@@ -77,8 +77,7 @@ fn message(error: &Value) -> Option<String> {
 
 /// A text on one line, without anything that a terminal would act on.
 fn readable(text: &str) -> String {
-    let plain: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    plain.split_whitespace().collect::<Vec<_>>().join(" ")
+    protocol::text::plain(text).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -107,7 +106,7 @@ mod tests {
             (r#"{"odd":1}"#, "", r#"{"odd":1}"#),
             ("<html><head><TITLE>502 Bad\nGateway</TITLE></head>", "", "502 Bad Gateway"),
             ("<!DOCTYPE html><body>x", "", "an HTML page"),
-            ("  spread\n\tout \u{1b}[31mred", "", "spread out [31mred"),
+            ("  spread\n\tout \u{1b}[31mred", "", "spread out red"),
             ("", "", ""),
         ] {
             let error = ServerError::read(body.as_bytes());

@@ -4,12 +4,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use protocol::ToolResult;
+use protocol::{ToolResult, text};
 use tokio_util::sync::CancellationToken;
 
 use crate::bindings::ml_intern::plugin::types::{Content, Error, ErrorKind, ToolCall, ToolOutput};
 use crate::bindings::{Plugin, PluginPre};
-use crate::describe::plain;
 use crate::engine::Shared;
 use crate::limits::Limits;
 use crate::state::{Call, CallState};
@@ -155,8 +154,8 @@ fn result(answer: Result<Result<ToolOutput, Error>, Stop>, state: CallState) -> 
         || matches!(&answer, Ok(Err(error)) if interrupted && error.kind == ErrorKind::Cancelled);
     let mut result = match answer {
         Ok(Ok(output)) => from_output(output, limit),
-        Ok(Err(error)) => ToolResult::failed(cut(plain(&error.message), limit)),
-        Err(stop) => ToolResult::failed(stop.to_string()),
+        Ok(Err(error)) => ToolResult::failed(shown(&error.message, limit)),
+        Err(stop) => ToolResult::failed(shown(&stop.to_string(), limit)),
     };
     result.cancelled = cancelled;
     result.changes = changes;
@@ -172,7 +171,7 @@ fn from_output(output: ToolOutput, limit: usize) -> ToolResult {
         Err(error) => return ToolResult::failed(format!("the plugin answered with broken JSON: {error}")),
     };
     let texts: Vec<String> = output.content.into_iter().map(text_of).collect();
-    let text = cut(texts.join("\n"), limit);
+    let text = shown(&texts.join("\n"), limit);
     ToolResult { text, success: !output.is_error, structured, ..ToolResult::default() }
 }
 
@@ -180,15 +179,16 @@ fn text_of(content: Content) -> String {
     match content {
         Content::Text(block) => block.text,
         Content::Binary(block) if block.mime.starts_with("image/") => {
-            format!("[Image: {}]", plain(&block.mime))
+            format!("[Image: {}]", text::line(&block.mime))
         }
-        Content::Binary(block) => format!("[Binary data: {}]", plain(&block.mime)),
-        Content::Link(block) => format!("[Resource: {}]", plain(&block.uri)),
+        Content::Binary(block) => format!("[Binary data: {}]", text::line(&block.mime)),
+        Content::Link(block) => format!("[Resource: {}]", text::line(&block.uri)),
     }
 }
 
-/// Cuts a text that is longer than a call may answer, and says so.
-fn cut(mut text: String, limit: usize) -> String {
+/// What a guest wrote as the model and people get it: without what acts, no longer than a call may answer.
+fn shown(text: &str, limit: usize) -> String {
+    let mut text = text::plain(text).into_owned();
     if text.len() > limit {
         let total = text.len();
         let mut end = limit;

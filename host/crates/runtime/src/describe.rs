@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use manifest::Manifest;
-use protocol::ToolSpec;
+use protocol::{ToolSpec, text};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -98,20 +98,51 @@ fn check_tool(
         return Err(format!("tool `{name}` describes itself with more than {MAX_DESCRIPTION_BYTES} bytes"));
     }
     let not_schema = |reason: String| format!("the input schema of tool `{name}` cannot be used: {reason}");
-    let value: Value = serde_json::from_str(schema).map_err(|e| not_schema(e.to_string()))?;
+    let mut value: Value = serde_json::from_str(schema).map_err(|e| not_schema(e.to_string()))?;
     if value.get("type") != Some(&Value::from("object")) {
         return Err(not_schema("its type is not `object`".to_owned()));
     }
     jsonschema::validator_for(&value).map_err(|e| not_schema(e.to_string()))?;
+    harmless(&mut value)
+        .map_err(|hidden| not_schema(format!("`{}` has characters that nobody sees", text::line(&hidden))))?;
     let parameters = RawValue::from_string(value.to_string()).map_err(|e| not_schema(e.to_string()))?;
-    Ok(ToolSpec { name, description: plain(&description), parameters })
+    Ok(ToolSpec { name, description: text::plain(&description).into_owned(), parameters })
 }
 
-/// A text from a plugin without control characters that could act on a terminal.
-pub(crate) fn plain(text: &str) -> String {
-    let acts = |c: char| {
-        (c.is_control() && c != '\n' && c != '\t')
-            || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    text.chars().filter(|c| !acts(*c)).collect()
+/// Takes what acts or is unseen out of a schema's texts for the model. Names and values cannot be changed
+/// without changing what they mean: one that has such characters is given back.
+fn harmless(value: &mut Value) -> Result<(), String> {
+    match value {
+        Value::String(text) if text::plain(text) != text.as_str() => Err(text.clone()),
+        Value::Array(list) => list.iter_mut().try_for_each(harmless),
+        Value::Object(map) => map.iter_mut().try_for_each(|(key, value)| match value {
+            _ if text::plain(key) != key.as_str() => Err(key.clone()),
+            Value::String(words) if matches!(key.as_str(), "description" | "title" | "$comment") => {
+                *words = text::plain(words).into_owned();
+                Ok(())
+            }
+            other => harmless(other),
+        }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::harmless;
+
+    #[test]
+    fn a_schema_hides_nothing() {
+        let mut schema = json!({"type": "object", "properties": {
+            "a": {"type": "string", "description": "A\u{1b}[31m\u{200b} path.\u{202e}"},
+        }});
+        harmless(&mut schema).unwrap();
+        assert_eq!(schema["properties"]["a"]["description"], "A path.");
+        let mut named = json!({"properties": {"pa\u{200b}th": {}}});
+        assert_eq!(harmless(&mut named), Err("pa\u{200b}th".to_owned()));
+        let mut valued = json!({"properties": {"a": {"enum": ["x", "y\u{202e}"]}}});
+        assert_eq!(harmless(&mut valued), Err("y\u{202e}".to_owned()));
+    }
 }
