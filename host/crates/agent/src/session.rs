@@ -6,6 +6,7 @@ use std::sync::Arc;
 use audit::{AuditLog, Chain};
 use protocol::{ErrorKind, Event, Item, PlanItem, SessionId, Submission, ToolSpec};
 use provider::{Effort, Model, Prompt, Providers};
+use redact::Redactor;
 use runtime::{PluginRuntime, SessionContext, Workplace};
 use tokio::sync::mpsc;
 
@@ -62,6 +63,8 @@ pub struct SessionConfig {
     pub system_prompt: SystemPrompt,
     /// What is offered to the model.
     pub tools: Vec<ToolSpec>,
+    /// What is neither shown nor kept.
+    pub secrets: Redactor,
     pub settings: AgentSettings,
 }
 
@@ -175,6 +178,7 @@ pub fn start(config: SessionConfig) -> Result<Handle, StartError> {
         default_model,
         system_prompt,
         tools,
+        secrets,
         settings,
     } = config;
     let opened = match &start {
@@ -217,7 +221,7 @@ pub fn start(config: SessionConfig) -> Result<Handle, StartError> {
         tools: tools.into(),
         effort: settings.effort,
         settings,
-        journal: Journal::new(file, sender),
+        journal: Journal::new(file, sender, secrets),
         items: Vec::new(),
         plan: Vec::new(),
         guard: Guard::default(),

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use egress::NetworkGrant;
-use manifest::{Capabilities, Manifest};
+use manifest::{Capabilities, Manifest, is_credential_name};
 
 use crate::PluginError;
+use crate::credentials::{Bound, CredentialSource, Secrets, bind};
 
 /// Grants by plugin id, as they stand in a grants file.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +19,8 @@ pub struct Grants(BTreeMap<String, Capabilities>);
 pub(crate) struct Effective {
     pub(crate) capabilities: Capabilities,
     pub(crate) network: Vec<NetworkGrant>,
+    /// Every credential that is declared.
+    pub(crate) credentials: Arc<BTreeMap<String, Bound>>,
 }
 
 impl Grants {
@@ -32,6 +36,14 @@ impl Grants {
             for text in &capabilities.network {
                 NetworkGrant::parse(text).map_err(|e| refuse(format!("[{id}]: {e}")))?;
             }
+            for (name, source) in &capabilities.credentials {
+                if !is_credential_name(name) {
+                    return Err(refuse(format!("[{id}.credentials]: names hold a-z, 0-9 and `-`")));
+                }
+                source
+                    .parse::<CredentialSource>()
+                    .map_err(|e| refuse(format!("[{id}.credentials]: {name}: {e}")))?;
+            }
         }
         Ok(Self(grants))
     }
@@ -42,10 +54,30 @@ impl Grants {
         self.0
     }
 
+    /// The credentials that are granted, by name, and where they come from.
+    #[must_use]
+    pub fn sources(&self) -> Vec<(String, CredentialSource)> {
+        let sources = self.0.values().flat_map(|granted| &granted.credentials);
+        sources.filter_map(|(name, source)| Some((name.clone(), source.parse().ok()?))).collect()
+    }
+
+    /// These, with the credentials that `own` gives in place of those here.
+    #[must_use]
+    pub fn with_credentials_of(&self, own: &Self) -> Self {
+        let mut tables = self.0.clone();
+        for (id, granted) in tables.iter_mut() {
+            if let Some(own) = own.0.get(id) {
+                granted.credentials.extend(own.credentials.clone());
+            }
+        }
+        Self(tables)
+    }
+
     /// What a plugin declares and was granted.
-    pub(crate) fn effective(&self, manifest: &Manifest) -> Effective {
+    pub(crate) fn effective(&self, manifest: &Manifest, secrets: &Secrets) -> Effective {
         let Some(granted) = self.0.get(&manifest.id) else {
-            return Effective::default();
+            let credentials = Arc::new(bind(manifest, &BTreeMap::new(), secrets));
+            return Effective { credentials, ..Effective::default() };
         };
         let declared = &manifest.capabilities;
         let parse =
@@ -55,7 +87,11 @@ impl Grants {
             declares.iter().flat_map(|d| grants.iter().filter_map(|g| d.intersection(g))).collect();
         let mut capabilities = declared.intersection(granted);
         capabilities.network = network.iter().map(ToString::to_string).collect();
-        Effective { capabilities, network }
+        let given = |(name, _): &(&String, &String)| manifest.credentials.contains_key(name.as_str());
+        let given = granted.credentials.iter().filter(given);
+        capabilities.credentials = given.map(|(name, source)| (name.clone(), source.clone())).collect();
+        let credentials = Arc::new(bind(manifest, &granted.credentials, secrets));
+        Effective { capabilities, network, credentials }
     }
 }
 
@@ -68,7 +104,7 @@ mod tests {
             "id = \"p\"\nversion = \"1\"\ndescription = \"\"\n[capabilities]\n{declared}\n[tools.t]\ntier = \"read\"\n"
         );
         let manifest = Manifest::from_toml(&manifest).unwrap();
-        Grants::parse(Path::new("grants.toml"), granted).unwrap().effective(&manifest)
+        Grants::parse(Path::new("grants.toml"), granted).unwrap().effective(&manifest, &Secrets::new())
     }
 
     #[test]
@@ -95,5 +131,8 @@ mod tests {
             error("[p]\nnetwork = [\"example.com\"]")
                 .starts_with("/x/grants.toml: [p]: network grant `example.com`")
         );
+        let credential = error("[p.credentials]\ngithub = \"ghp_0123456789abcdef\"");
+        assert!(credential.starts_with("/x/grants.toml: [p.credentials]: github: "), "{credential}");
+        assert!(credential.contains("`env:GITHUB_TOKEN`") && !credential.contains("ghp_"), "{credential}");
     }
 }
