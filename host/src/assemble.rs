@@ -2,7 +2,7 @@
 //! all the parts.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use agent::{AgentSettings, Mode, SessionConfig, SessionStore, Start};
 use audit::AuditLog;
@@ -13,10 +13,11 @@ use runtime::{Grants, PluginDirs, PluginError, PluginRuntime, RuntimeConfig, Wor
 use wall::{Grade, Network, SupervisorCommand, WallConfig};
 
 use crate::cli::{ModeArg, NetworkArg, PlaceArgs, SandboxArg, SessionArgs, WallArg};
-use crate::environment::{Environment, clean};
+use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
 use crate::paths::Paths;
 use crate::permissions::{budget, rules};
+use crate::secrets::Held;
 use crate::settings::{self, Loaded, Settings, TokenPrice, ToolRuntime, Wire};
 use crate::system_prompt::{self, Facts};
 use crate::trust::Project;
@@ -35,6 +36,7 @@ pub(crate) struct Setup {
     pub(crate) loaded: Loaded,
     /// What a person trusted in the working folder.
     pub(crate) project: Project,
+    held: OnceLock<Held>,
 }
 
 impl Setup {
@@ -42,7 +44,11 @@ impl Setup {
     pub(crate) fn read(mut environment: Environment, config: Option<&Path>) -> Result<Self, Failure> {
         let paths = Paths::find(&environment)?;
         let loaded = settings::load(&paths, &mut environment, config)?;
-        Ok(Self { environment, paths, loaded, project: Project::default() })
+        Ok(Self::of(environment, paths, loaded, Project::default()))
+    }
+
+    pub(crate) fn of(environment: Environment, paths: Paths, loaded: Loaded, project: Project) -> Self {
+        Self { environment, paths, loaded, project, held: OnceLock::new() }
     }
 
     pub(crate) fn settings(&self) -> &Settings {
@@ -59,7 +65,8 @@ impl Setup {
 
     /// The way out of a run.
     pub(crate) fn egress(&self, offline: bool, run: &str) -> Egress {
-        Egress::new(EgressConfig { offline, ledger: Some(Ledger::new(&self.paths.state, run)) })
+        let secrets = self.held().redactor.clone();
+        Egress::new(EgressConfig { offline, ledger: Some(Ledger::new(&self.paths.state, run)), secrets })
     }
 
     pub(crate) fn plugin_dirs(&self, named: &[PathBuf]) -> PluginDirs {
@@ -73,6 +80,24 @@ impl Setup {
         }
     }
 
+    fn user_grants(&self) -> Result<Grants, Failure> {
+        let path = self.paths.grants();
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Grants::parse(&path, &text).map_err(Failure::settings),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Grants::default()),
+            Err(error) => Err(Failure::settings(anyhow::anyhow!("{}: {error}", path.display()))),
+        }
+    }
+
+    /// The secrets the host holds. Looked for once.
+    pub(crate) fn held(&self) -> &Held {
+        self.held.get_or_init(|| {
+            // Grants that cannot be read give nothing; whoever loads the plugins says why.
+            let grants = [bundled_grants().unwrap_or_default(), self.user_grants().unwrap_or_default()];
+            Held::find(&self.environment, &self.paths, self.settings(), &grants.each_ref())
+        })
+    }
+
     /// Finds the plugins; opens none.
     pub(crate) async fn plugins(
         &self,
@@ -80,19 +105,14 @@ impl Setup {
         egress: Egress,
         notice: &mut (dyn FnMut(String) + Send),
     ) -> Result<(PluginRuntime, Vec<PluginError>), Failure> {
-        let user = self.paths.grants();
-        let mut user_grants = match std::fs::read_to_string(&user) {
-            Ok(text) => Grants::parse(&user, &text).map_err(Failure::settings)?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Grants::default(),
-            Err(error) => return Err(Failure::settings(anyhow::anyhow!("{}: {error}", user.display()))),
-        };
+        let mut user_grants = self.user_grants()?;
         place.grant.iter().for_each(|id| user_grants.give_all(id));
         let config = RuntimeConfig {
             bundled: bundled::PLUGINS,
             dirs: self.plugin_dirs(&place.plugin_dir),
-            bundled_grants: Grants::parse(Path::new("configs/grants.toml"), BUNDLED_GRANTS)
-                .map_err(Failure::settings)?,
+            bundled_grants: bundled_grants()?,
             user_grants,
+            secrets: self.held().granted.clone(),
             limits: runtime::Limits::default().lowered_by(self.settings().limits),
             egress,
         };
@@ -192,16 +212,9 @@ impl Setup {
         Providers::new(settings, MODELS, egress).map_err(Failure::settings)
     }
 
-    /// The Hugging Face token, in the order of the Hub's own clients.
+    /// The Hugging Face token.
     pub(crate) fn hf_token(&self) -> Option<SecretString> {
-        let env = &self.environment;
-        env.secret("HF_TOKEN").or_else(|| env.secret("HUGGING_FACE_HUB_TOKEN")).or_else(|| {
-            let file = env.text("HF_TOKEN_PATH").map(PathBuf::from).unwrap_or_else(|| {
-                let home = env.text("HF_HOME").map(PathBuf::from);
-                home.unwrap_or_else(|| self.paths.home.join(".cache/huggingface")).join("token")
-            });
-            clean(&std::fs::read_to_string(file).ok()?)
-        })
+        self.held().hub.as_ref().map(|(token, _)| token.clone())
     }
 
     /// The model that is used when none is named: the first that can work.
@@ -218,12 +231,16 @@ impl Setup {
     }
 }
 
+fn bundled_grants() -> Result<Grants, Failure> {
+    Grants::parse(Path::new("configs/grants.toml"), BUNDLED_GRANTS).map_err(Failure::settings)
+}
+
 fn no_model() -> Failure {
     Failure::new(
         Exit::Credentials,
         anyhow::anyhow!(
             "there is no model to work with yet. Three ways:\n  \
-             1. a key: HF_TOKEN or `hf auth login` for any model of the Hugging Face router\n     \
+             1. a key: `ml-intern login` or HF_TOKEN for any model of the Hugging Face router\n     \
                 (https://huggingface.co/settings/tokens), ANTHROPIC_API_KEY, or OPENAI_API_KEY\n  \
              2. a local server: -m ollama/NAME, llamacpp/NAME, vllm/NAME or lm_studio/NAME\n  \
              3. neither: `ml-intern demo` shows the program at work with a scripted model"
@@ -377,6 +394,7 @@ pub(crate) async fn session(
         default_model,
         system_prompt,
         tools,
+        secrets: setup.held().redactor.clone(),
         settings,
     };
     Ok(Assembled { config, notices, enclosure })

@@ -29,6 +29,8 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Call one tool without a model.
     Tool(ToolArgs),
+    /// Store a Hugging Face token, or with a name another credential for plugins. It is asked for, never an argument.
+    Login(LoginArgs),
     /// List plugins, show what they can reach, install and remove them, grant and revoke.
     #[command(subcommand)]
     Plugin(PluginCommand),
@@ -232,6 +234,24 @@ pub(crate) struct ToolArgs {
     pub(crate) place: PlaceArgs,
 }
 
+#[derive(Args, Debug)]
+pub(crate) struct LoginArgs {
+    /// What to call it; without a name it is the Hugging Face token. Read from standard input if that is no terminal.
+    pub(crate) name: Option<String>,
+
+    /// Ask Hugging Face whose token it is.
+    #[arg(long)]
+    pub(crate) check: bool,
+
+    /// List the names of what is stored.
+    #[arg(long, conflicts_with_all = ["name", "check"])]
+    pub(crate) list: bool,
+
+    /// Forget what is stored under a name; `hf` is the Hugging Face token.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["name", "check", "list"])]
+    pub(crate) remove: Option<String>,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum PluginCommand {
     /// List the plugins, their tools and what is wrong with those that cannot be used.
@@ -266,10 +286,20 @@ pub(crate) enum PluginCommand {
         #[command(flatten)]
         place: PlaceArgs,
     },
-    /// Give an installed plugin everything that it declares; `plugin info` lists it.
+    /// Give an installed plugin everything that it declares, except credentials; `plugin info` lists it.
     Grant {
         /// Its id.
         plugin: String,
+        /// Give it a credential instead, from `env:VARIABLE`, `hf` or `stored:NAME`.
+        #[arg(long, value_name = "NAME=SOURCE")]
+        credential: Vec<String>,
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+    /// List what plugins were granted.
+    Grants {
+        /// The id of one.
+        plugin: Option<String>,
         #[command(flatten)]
         place: PlaceArgs,
     },
@@ -430,6 +460,24 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_flag_takes_a_secret() {
+        fn walk(command: &clap::Command, seen: &mut usize) {
+            for argument in command.get_arguments() {
+                *seen += 1;
+                let name = argument.get_id().as_str();
+                // `--credential NAME=SOURCE` says where one comes from, and refuses everything else.
+                let is_source =
+                    name == "credential" && argument.get_value_names().is_some_and(|n| n[0] == "NAME=SOURCE");
+                assert!(!wall::names_a_credential(name) || is_source, "{} {name}", command.get_name());
+            }
+            command.get_subcommands().for_each(|command| walk(command, seen));
+        }
+        let mut seen = 0;
+        walk(&Cli::command(), &mut seen);
+        assert!(seen > 50, "{seen}");
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod config;
 mod demo;
 mod doctor;
 mod headless;
+mod login;
 mod net;
 mod plugin;
 mod sessions;
@@ -31,6 +32,7 @@ pub(crate) async fn run(cli: Cli, environment: Environment) -> Result<Exit, Fail
         Some(Command::Run(args)) => headless::run(RunArgs { print: true, ..*args }, environment).await,
         Some(Command::Demo(args)) => demo::run(args, environment).await,
         Some(Command::Tool(args)) => tool::run(args, environment).await,
+        Some(Command::Login(args)) => login::run(args, environment).await,
         Some(Command::Plugin(command)) => plugin::run(command, environment).await,
         Some(Command::Config(command)) => config::run(&command, environment),
         Some(Command::Trust(args)) => trust::run(&args, &environment),

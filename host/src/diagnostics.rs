@@ -3,31 +3,61 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
+use redact::Redactor;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::assemble::Setup;
 use crate::paths::make_private;
 
 /// Bytes after which the file is put aside; one older file is kept.
 const MAX_BYTES: u64 = 5 << 20;
 
 /// Sets diagnostics up for the process.
-pub(crate) fn start(state: &Path, verbose: bool) {
+pub(crate) fn start(setup: &Setup, verbose: bool) {
     let level = if verbose {
         "warn,ml_intern=debug,ml_intern_runtime=debug,ml_intern_wall=debug,ml_intern_provider=debug,ml_intern_egress=debug,ml_intern_agent=debug"
     } else {
         "warn,ml_intern=info"
     };
+    let secrets = setup.held().redactor.clone();
     let builder = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(level)).with_ansi(false);
     // A second call, as tests make it, changes nothing.
     let _ = if verbose {
-        builder.with_writer(io::stderr).try_init()
+        builder.with_writer(Clean { make: io::stderr, secrets }).try_init()
     } else {
-        builder.with_writer(LogFile::new(state.join("logs/ml-intern.log"))).try_init()
+        let file = LogFile::new(setup.paths.state.join("logs/ml-intern.log"));
+        builder.with_writer(Clean { make: file, secrets }).try_init()
     };
+}
+
+/// Lines without secrets.
+struct Clean<W> {
+    make: W,
+    secrets: Redactor,
+}
+
+impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for Clean<W> {
+    type Writer = Clean<W::Writer>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        Clean { make: self.make.make_writer(), secrets: self.secrets.clone() }
+    }
+}
+
+impl<W: Write> Write for Clean<W> {
+    /// Takes a whole line, as the subscriber hands them over.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.make.write_all(&self.secrets.bytes(line))?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.make.flush()
+    }
 }
 
 /// A file that is opened when the first line comes.

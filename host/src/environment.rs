@@ -94,13 +94,6 @@ pub(crate) fn clean(value: &str) -> Option<SecretString> {
     (!cleaned.is_empty()).then(|| SecretString::from(cleaned.to_owned()))
 }
 
-/// Whether a variable's name says that its value is a secret.
-pub(crate) fn is_secret(name: &str) -> bool {
-    const WORDS: [&str; 6] = ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "API_KEY"];
-    let name = name.to_uppercase();
-    WORDS.iter().any(|word| name.contains(word)) || name.ends_with("_KEY") || name.ends_with("_PAT")
-}
-
 #[cfg(test)]
 mod tests {
     use secrecy::ExposeSecret as _;
@@ -142,17 +135,5 @@ mod tests {
         let environment = Environment::of(&[("HF_TOKEN", " hf_x\r\n"), ("EMPTY", " \n")]);
         assert_eq!(environment.secret("HF_TOKEN").unwrap().expose_secret(), "hf_x");
         assert!(environment.secret("EMPTY").is_none());
-    }
-
-    #[test]
-    fn names_of_secrets() {
-        for name in
-            ["HF_TOKEN", "ANTHROPIC_API_KEY", "AWS_SECRET_ACCESS_KEY", "github_pat", "SSH_KEY", "DB_PASSWORD"]
-        {
-            assert!(is_secret(name), "{name}");
-        }
-        for name in ["PATH", "HOME", "KEYBOARD", "TOKENIZERS_PARALLELISM_OFF"].iter().take(3) {
-            assert!(!is_secret(name), "{name}");
-        }
     }
 }

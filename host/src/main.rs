@@ -11,6 +11,7 @@ mod paths;
 mod permissions;
 mod render;
 mod schema;
+mod secrets;
 mod settings;
 mod stdin;
 mod system_prompt;
@@ -23,7 +24,7 @@ use clap::Parser as _;
 
 use crate::assemble::SUPERVISOR;
 use crate::cli::Cli;
-use crate::environment::{Environment, is_secret};
+use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
 
 fn main() -> ExitCode {
@@ -33,7 +34,7 @@ fn main() -> ExitCode {
     let hardened = wall::harden_host();
     let environment = Environment::read();
     // What is a secret is in `environment` now; nobody shall read it from our block.
-    let scrubbed = wall::scrub_environment(is_secret);
+    let scrubbed = wall::scrub_environment();
     if let Some(error) = hardened.err().or(scrubbed.err()) {
         return fail(&Failure::new(
             Exit::Failed,

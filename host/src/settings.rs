@@ -1,6 +1,7 @@
 //! Settings: the bundled file, under the user's, under what a trusted project may set, under flags. Every key
 //! of the Python original is known.
 
+mod keys;
 mod locate;
 mod merge;
 mod project;
@@ -227,6 +228,7 @@ pub(crate) fn layers(
 /// Merges, substitutes and checks.
 pub(crate) fn complete(mut layers: Vec<Layer>, environment: &Environment) -> Result<Loaded, Failure> {
     let own = layers.pop_if(|layer| layer.project);
+    keys::refuse(&layers)?;
     let mut value = layers.iter().fold(Value::Null, |below, layer| merge::merge(below, layer.value.clone()));
     substitute::substitute(&mut value, environment).map_err(|(path, reason)| {
         Failure::settings(anyhow::anyhow!("{}: {reason}", locate::describe(&layers, &path)))
@@ -396,6 +398,28 @@ mod tests {
             missing.starts_with(&format!("{file}:3:3: dirs.1: the variable NOPE is not set")),
             "{missing}"
         );
+    }
+
+    #[test]
+    fn keys_in_the_clear_are_refused_and_not_repeated() {
+        let key = "hf_AbCdEfGhIjKlMnOpQrSt1";
+        let provider = |more: &str| {
+            format!(
+                "{{\"providers\": {{\"w\": {{\"wire\": \"chat\", \"base_url\": \"https://a.example\", {more}}}}}}}"
+            )
+        };
+        for (text, remedy) in [
+            (provider(&format!("\"key_env\": \"{key}\"")), "\"key_env\": \"WORK_KEY\""),
+            (provider(&format!("\"headers\": {{\"authorization\": \"Bearer {key}\"}}")), "${WORK_KEY}"),
+            (format!("{{\"command_env\": [\"A\", \"{key}\"]}}"), "${WORK_KEY}"),
+        ] {
+            let error = load_user(&text, &[]).unwrap_err();
+            assert!(error.contains(remedy) && error.contains(".env") && !error.contains(key), "{error}");
+        }
+        assert!(
+            load_user(&provider("\"headers\": {\"authorization\": \"Bearer ${K}\"}"), &[("K", key)]).is_ok()
+        );
+        assert!(load_user(&provider("\"key_env\": \"WORK_KEY\""), &[]).is_ok());
     }
 
     #[test]

@@ -87,7 +87,7 @@ impl Setup {
             own.and_then(|(layer, folder)| settings::add_project(&mut layers, layer, &folder).err());
         project.notices.extend(refused.into_iter().flatten());
         let loaded = settings::complete(layers, &environment)?;
-        Ok(Self { environment, paths, loaded, project })
+        Ok(Self::of(environment, paths, loaded, project))
     }
 }
 

@@ -60,7 +60,25 @@ impl Request {
         self
     }
 
-    /// Asks the host to add a granted credential.
+    /// Sets the body.
+    #[must_use]
+    pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
+        self.request.body = Some(body.into());
+        self
+    }
+
+    /// Asks the host to add a credential that the manifest declares as `[credentials.HANDLE]` and the user
+    /// granted. It goes to its audience only and is never seen here: what comes back has
+    /// `[redacted:HANDLE]` in its place. One that belongs into the body stands there as
+    /// `{{credential:HANDLE}}`, inside a string of JSON.
+    ///
+    /// ```toml
+    /// [credentials.github]
+    /// description = "Reads your private repositories."
+    /// audience = ["https://api.github.com"]
+    /// header = "Authorization"
+    /// prefix = "Bearer "
+    /// ```
     #[must_use]
     pub fn credential(mut self, handle: impl Into<String>) -> Self {
         self.request.credential = Some(handle.into());

@@ -106,6 +106,9 @@ fn told(act: &Act) -> String {
             format!("{verdict:<9} {tool} [{}] by {rule}  {target}", tiers.join(" "))
         }
         Act::Answer { answer, target, .. } => format!("person    {answer}  {target}"),
+        Act::Credential { plugin, credential, origin, .. } => {
+            format!("uses      credential {credential} of {plugin} at {origin}")
+        }
         Act::Outcome { call, success, refused, .. } => {
             let result = if *success { "done" } else { "failed" };
             let refused = refused.as_ref().map(|rule| format!(", refused by {rule}")).unwrap_or_default();
@@ -133,6 +136,8 @@ fn told(act: &Act) -> String {
         Act::Install { plugin, path } => {
             format!("install   {} {} sha256:{} {path}", plugin.id, plugin.version, plugin.digest)
         }
+        Act::Login { credential, stored: true } => format!("login     {credential} stored"),
+        Act::Login { credential, stored: false } => format!("login     {credential} removed"),
         Act::Remove { plugin, path } => format!("remove    {plugin} {path}"),
         Act::Trust { folder, word, files } => {
             let files: Vec<&str> = files.keys().map(String::as_str).collect();

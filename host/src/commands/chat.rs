@@ -47,7 +47,7 @@ pub(super) async fn run(args: RunArgs, environment: Environment) -> Result<Exit,
     let mut ask = |sheet: &Sheet| super::trust::ask(sheet, style);
     let word = if args.place.trust_once { Word::Once } else { Word::Ask(&mut ask) };
     let setup = Setup::in_place(environment, &args.place, word)?;
-    diagnostics::start(&setup.paths.state, args.place.verbose);
+    diagnostics::start(&setup, args.place.verbose);
     let width = crossterm::terminal::size().map_or(100, |(columns, _)| columns.into());
     let mut screen =
         Terminal::new(std::io::stdout(), std::io::stdout(), style, width, Answer::Live, style.color);

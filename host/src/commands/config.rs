@@ -2,7 +2,7 @@ use serde_json::Value;
 
 use crate::assemble::Setup;
 use crate::cli::ConfigCommand;
-use crate::environment::{Environment, is_secret};
+use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
 use crate::render::say;
 use crate::schema;
@@ -63,5 +63,8 @@ fn hide(value: &mut Value, secret: bool) {
 
 fn holds_secret(key: &str) -> bool {
     key != "key_env"
-        && (is_secret(key) || key.eq_ignore_ascii_case("authorization") || key == "headers" || key == "env")
+        && (wall::names_a_credential(key)
+            || key.eq_ignore_ascii_case("authorization")
+            || key == "headers"
+            || key == "env")
 }

@@ -23,7 +23,7 @@ const PROMPT: &str =
 pub(super) async fn run(args: DemoArgs, environment: Environment) -> Result<Exit, Failure> {
     let signals = headless::Signals::new()?;
     let mut setup = Setup::read(environment, None)?;
-    diagnostics::start(&setup.paths.state, false);
+    diagnostics::start(&setup, false);
     let (folder, keep) = folder(args.directory.as_deref())?;
     std::fs::write(folder.join("reviews.tsv"), DATA)?;
     let url = server::start().await?;

@@ -88,19 +88,24 @@ async fn plugins(setup: &Setup, args: &DoctorArgs) -> Result<Vec<Check>, Failure
 }
 
 fn models(setup: &Setup) -> Result<Vec<Check>, Failure> {
+    let token = match &setup.held().hub {
+        Some((_, from)) => check("hugging face", Verdict::Ok, format!("the token is taken from {from}")),
+        None => check("hugging face", Verdict::Note, "there is no token: `ml-intern login` stores one"),
+    };
     let session = SessionId::from("doctor");
     let providers = setup.providers(&session, setup.egress(true, "doctor"))?;
     let model = match setup.default_model() {
-        Err(error) => return Ok(vec![check("model", Verdict::Note, error.to_string())]),
+        Err(error) => return Ok(vec![token, check("model", Verdict::Note, error.to_string())]),
         Ok(model) => model,
     };
-    Ok(vec![match providers.resolve(&model) {
+    let model = match providers.resolve(&model) {
         Ok(resolved) => {
             let detail = format!("{model} at {}, paid by {}", resolved.route(), resolved.payer());
             check("model", Verdict::Ok, detail)
         }
         Err(error) => check("model", Verdict::Note, error.to_string()),
-    }])
+    };
+    Ok(vec![token, model])
 }
 
 /// The wall, as it is when commands really run behind it.

@@ -75,7 +75,7 @@ async fn begin(args: RunArgs, environment: Environment) -> Result<Begun, Failure
         stdin::check_output(path).map_err(Failure::usage)?;
     }
     let setup = Setup::in_place(environment, &args.place, Word::of(&args.place))?;
-    diagnostics::start(&setup.paths.state, args.place.verbose);
+    diagnostics::start(&setup, args.place.verbose);
     let style = Style::of(&std::io::stderr(), &setup.environment);
     let assembled = assemble::session(&setup, &args.session, &args.place, false, &mut note).await?;
     Ok((setup, args, assembled, prompt, style, signals))

@@ -27,6 +27,8 @@ struct Request {
     status: Option<u16>,
     received: u64,
     failed: Option<String>,
+    /// The name of the credential that went with it.
+    credential: Option<String>,
 }
 
 pub(super) fn run(args: &NetArgs, environment: Environment) -> Result<Exit, Failure> {
@@ -59,7 +61,7 @@ fn joined(lines: Vec<LedgerLine>) -> Vec<Request> {
     for LedgerLine { at, run, n, what } in lines {
         let ends = open.get(&(run.clone(), n)).copied().and_then(|index| requests.get_mut(index));
         match (what, ends) {
-            (LedgerAct::Request { who, method, origin, why, sent }, _) => {
+            (LedgerAct::Request { who, method, origin, why, sent, credential }, _) => {
                 open.insert((run.clone(), n), requests.len());
                 let (status, failed) = (None, None);
                 requests.push(Request {
@@ -72,6 +74,7 @@ fn joined(lines: Vec<LedgerLine>) -> Vec<Request> {
                     sent,
                     status,
                     failed,
+                    credential,
                     refused: false,
                     received: 0,
                 });
@@ -87,6 +90,7 @@ fn joined(lines: Vec<LedgerLine>) -> Vec<Request> {
                     why,
                     status,
                     failed,
+                    credential: None,
                     refused: true,
                     sent: 0,
                     received: 0,
@@ -104,12 +108,14 @@ fn joined(lines: Vec<LedgerLine>) -> Vec<Request> {
 }
 
 fn told(request: &Request) -> String {
-    let Request { at, run, who, method, origin, why, refused, sent, status, received, failed } = request;
+    let Request { at, run, who, method, origin, why, refused, sent, status, received, failed, credential } =
+        request;
+    let with = credential.as_ref().map(|name| format!(", credential {name}")).unwrap_or_default();
     let outcome = match (refused, status, failed) {
         (true, ..) => format!("REFUSED {why}"),
-        (_, Some(status), _) => format!("{status}  {sent} B out, {received} B in  ({why})"),
-        (_, None, Some(failed)) => format!("failed: {failed}  ({why})"),
-        (_, None, None) => format!("no end on record  ({why})"),
+        (_, Some(status), _) => format!("{status}  {sent} B out, {received} B in  ({why}{with})"),
+        (_, None, Some(failed)) => format!("failed: {failed}  ({why}{with})"),
+        (_, None, None) => format!("no end on record  ({why}{with})"),
     };
     let run: String = run.chars().take(8).collect();
     format!("{}  {run:<8}  {who:<16} {method:<5} {origin}  {outcome}", at.replace('T', " "))

@@ -5,7 +5,7 @@ mod change;
 use std::io::Read as _;
 use std::path::Path;
 
-use manifest::{Capabilities, Manifest, Mount};
+use manifest::{Capabilities, CredentialUse, Manifest, Mount};
 use runtime::{Bundled, Described, Inspection, Plugin, PluginError, PluginRuntime, inspect, read_component};
 use serde_json::json;
 
@@ -22,7 +22,13 @@ pub(super) async fn run(command: PluginCommand, environment: Environment) -> Res
         PluginCommand::Info { plugin, json, place } => info(environment, &place, &plugin, json).await,
         PluginCommand::Install { file, place } => change::install(environment, &place, &file).await,
         PluginCommand::Remove { plugin, place } => change::remove(environment, &place, &plugin).await,
-        PluginCommand::Grant { plugin, place } => change::grant(environment, &place, &plugin).await,
+        PluginCommand::Grant { plugin, credential, place } if credential.is_empty() => {
+            change::grant(environment, &place, &plugin).await
+        }
+        PluginCommand::Grant { plugin, credential, place } => {
+            change::grant_credentials(environment, &place, &plugin, &credential).await
+        }
+        PluginCommand::Grants { plugin, place } => grants(environment, &place, plugin.as_deref()).await,
         PluginCommand::Revoke { plugin, place } => change::revoke(environment, &place, &plugin).await,
         PluginCommand::Export { directory } => export(&directory),
     }
@@ -117,7 +123,8 @@ fn sheet(
         say(&format!("  {name:<24} tier {}, at most {} s{longer}", policy.tier, policy.wall_time_s));
     }
     say("\ncan reach");
-    let reach = reach(&manifest.capabilities, granted, imports);
+    let mut reach = reach(&manifest.capabilities, granted, imports);
+    reach.extend(carries(manifest, granted));
     reach.iter().for_each(|line| say(&format!("  {line}")));
     if reach.is_empty() {
         say("  nothing but its arguments");
@@ -175,6 +182,49 @@ fn reach(declared: &Capabilities, granted: Option<&Capabilities>, imports: &[Str
         out.push(format!("so: it can read your files AND send to {}", hosts.join(", ")));
     }
     out
+}
+
+/// One line per credential that its requests can carry.
+fn carries(manifest: &Manifest, granted: Option<&Capabilities>) -> Vec<String> {
+    let one = |(name, declared): (&String, &CredentialUse)| {
+        let given = match granted.map(|granted| granted.credentials.get(name)) {
+            None => "asked for, not installed".to_owned(),
+            Some(None) => "asked for, NOT granted".to_owned(),
+            Some(Some(source)) => format!("granted from {source}"),
+        };
+        let (audience, place) = (declared.audience.join(", "), declared.place());
+        let description = &declared.description;
+        format!(
+            "send your {} credential to {audience} in {place} – the plugin never sees it ({description}) — {given}",
+            name.to_ascii_uppercase()
+        )
+    };
+    manifest.credentials.iter().map(one).collect()
+}
+
+/// What plugins were granted, line by line.
+async fn grants(environment: Environment, place: &PlaceArgs, id: Option<&str>) -> Result<Exit, Failure> {
+    let (_, plugins, _) = load(environment, place).await?;
+    let mut shown = plugins
+        .plugins()
+        .iter()
+        .filter(|plugin| id.is_none_or(|id| plugin.described.manifest.id == id))
+        .peekable();
+    if let (Some(id), None) = (id, shown.peek()) {
+        return Err(change::unknown(id));
+    }
+    for plugin in shown {
+        let manifest = &plugin.described.manifest;
+        let granted = change::told(plugin.granted());
+        granted.iter().for_each(|line| say(&format!("{}: {line}", manifest.id)));
+        change::missing(manifest, plugin.granted())
+            .iter()
+            .for_each(|line| say(&format!("{}: {line}", manifest.id)));
+        if granted.is_empty() {
+            say(&format!("{}: nothing", manifest.id));
+        }
+    }
+    Ok(Exit::Done)
 }
 
 fn cannot(imports: &[String]) -> Vec<&'static str> {

@@ -33,7 +33,7 @@ pub(super) async fn run(args: ToolArgs, environment: Environment) -> Result<Exit
         ))
     })?;
     let setup = Setup::in_place(environment, &args.place, Word::of(&args.place))?;
-    diagnostics::start(&setup.paths.state, args.place.verbose);
+    diagnostics::start(&setup, args.place.verbose);
     let id = SessionId::from(uuid::Uuid::new_v4().to_string());
     let egress = setup.egress(args.place.offline, id.as_str());
     let (workplace, notice) = setup.workplace(&args.place)?;
@@ -54,7 +54,7 @@ pub(super) async fn run(args: ToolArgs, environment: Environment) -> Result<Exit
     let dir = setup.store().dir(&id);
     make_private(&dir)?;
     let enclosure = Enclosure::of(&workplace);
-    let audited = Audited::begin(&setup, &id, &plugins, (&args.name, &text), enclosure)
+    let mut audited = Audited::begin(&setup, &id, &plugins, (&args.name, &text), enclosure)
         .map_err(|e| Failure::new(Exit::Failed, e))?;
     let session = std::sync::Arc::new(workplace.open(id, &dir)?);
     let (needs, mut pending) = mpsc::channel::<Pending>(8);
@@ -63,14 +63,19 @@ pub(super) async fn run(args: ToolArgs, environment: Environment) -> Result<Exit
     let mut interrupted = signal(SignalKind::interrupt())?;
     let call = plugins.invoke(&session, invocation, needs, cancel.clone()).result();
     tokio::pin!(call);
-    let result = loop {
+    let mut result = loop {
         tokio::select! {
             result = &mut call => break result,
-            Some(need) = pending.recv() => answer(need),
+            Some(need) = pending.recv() => answer(need, &mut audited, &setup)?,
             _ = interrupted.recv() => cancel.cancel(),
         }
     };
     session.wall().shutdown().await;
+    let secrets = &setup.held().redactor;
+    result.texts().for_each(|text| secrets.clean(text));
+    if let Some(structured) = &mut result.structured {
+        secrets.clean_json(structured);
+    }
     // Nothing of the call is kept but what it left in its folder for a person to look at.
     if std::fs::read_dir(dir.join("tmp")).is_ok_and(|mut entries| entries.next().is_none())
         && result.changes.is_empty()
@@ -147,10 +152,10 @@ impl Audited {
 }
 
 /// Nobody is asked: what needs a person is refused.
-fn answer(need: Pending) {
+fn answer(need: Pending, audited: &mut Audited, setup: &Setup) -> Result<(), Failure> {
     let reply = match need.request {
         HostRequest::Log { message, .. } => {
-            note(format!("{}: {message}", need.tool));
+            note(format!("{}: {}", need.tool, setup.held().redactor.text(&message)));
             HostReply::Noted
         }
         HostRequest::Decide(need) => HostReply::Refused {
@@ -161,8 +166,14 @@ fn answer(need: Pending) {
                 _ => "a chat with `ml-intern`".to_owned(),
             },
         },
+        HostRequest::UseCredential { plugin, credential, origin } => {
+            let act = Act::Credential { call: CALL.into(), plugin, credential, origin };
+            audited.chain.append(act, false).map_err(|e| Failure::new(Exit::Failed, e))?;
+            HostReply::Noted
+        }
     };
     let _ = need.reply.send(reply);
+    Ok(())
 }
 
 fn print(tool: &str, result: &ToolResult, as_json: bool) -> Result<(), Failure> {

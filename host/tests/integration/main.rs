@@ -4,6 +4,7 @@
 mod audit;
 mod cli;
 mod compaction;
+mod credentials;
 mod formats;
 mod guests;
 mod hygiene;

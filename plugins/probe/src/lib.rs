@@ -43,6 +43,7 @@ enum Trick {
     Remove,
     Exec,
     Http,
+    Carry,
     Environment,
     Connect,
     Escape,
@@ -96,6 +97,7 @@ impl Tool for Probe {
             }
             Trick::Exec => format!("{:?}", Command::new("sh", ["-c", &with]).run()?.code),
             Trick::Http => Request::get(&with).send()?.text(),
+            Trick::Carry => carry(&with)?,
             Trick::Environment => environment(),
             Trick::Connect => match std::net::TcpStream::connect(&with) {
                 Ok(_) => "connected".to_owned(),
@@ -190,6 +192,24 @@ fn fill_files(folder: &Path) -> String {
         }
     }
     unreachable!()
+}
+
+/// A request with a credential: its name, the method and the URL, headers as `Name: value`, an empty line,
+/// the body.
+fn carry(with: &str) -> Result<String, ToolError> {
+    let (head, body) = with.split_once("\n\n").unwrap_or((with, ""));
+    let mut lines = head.lines();
+    let mut next = || lines.next().unwrap_or_default().to_owned();
+    let (name, method, url) = (next(), next(), next());
+    let mut request = Request::new(method, url).body(body);
+    for (name, value) in lines.filter_map(|line| line.split_once(": ")) {
+        request = request.header(name, value);
+    }
+    if !name.is_empty() {
+        request = request.credential(name);
+    }
+    let answer = request.send()?;
+    Ok(format!("{} {} {:?} {}", answer.status, answer.url, answer.header("x-echo"), answer.text()))
 }
 
 fn environment() -> String {

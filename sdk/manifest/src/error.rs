@@ -18,6 +18,10 @@ pub enum ManifestError {
     Control(&'static str),
     #[error("[capabilities]: {0}")]
     Network(String),
+    #[error("credential `{name}`: {reason}")]
+    Credential { name: String, reason: String },
+    #[error("a manifest does not say where a credential comes from; declare it as [credentials.{0}]")]
+    CredentialSource(String),
     #[error("tool `{tool}`: wall_time_s is {seconds}; it must lie between 1 and {}", crate::MAX_WALL_TIME_S)]
     WallTime { tool: String, seconds: u32 },
     #[error("tool `{tool}`: {reason}")]

@@ -4,6 +4,7 @@
 //! JSON and puts it into the component's custom section [`SECTION`]. The host reads that section without
 //! running anything. What is declared here is a ceiling: what a plugin gets is decided by grants.
 
+mod credential;
 mod error;
 mod policy;
 pub mod text;
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use credential::{CredentialUse, is_credential_name};
 pub use error::ManifestError;
 pub use policy::{Cost, Price, TierRule, ToolPolicy, Weight};
 pub use tier::Tier;
@@ -45,6 +47,9 @@ pub struct Manifest {
     /// The most it may ever be granted.
     #[serde(default)]
     pub capabilities: Capabilities,
+    /// Credentials that its requests can carry. The host adds them; the plugin never sees one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub credentials: BTreeMap<String, CredentialUse>,
     /// What the host has to know of each tool before it runs.
     pub tools: BTreeMap<String, ToolPolicy>,
 }
@@ -68,6 +73,9 @@ pub struct Capabilities {
     /// Origins to reach, as `scheme://host[:port|:*|:a-b] METHOD…`; the host is a name, `*.suffix`, an address or a range.
     #[serde(default)]
     pub network: Vec<String>,
+    /// Of a grant only: where each credential that the plugin declares comes from.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub credentials: BTreeMap<String, String>,
 }
 
 /// A folder a guest can see.
@@ -127,6 +135,12 @@ impl Manifest {
         {
             return Err(ManifestError::Control(name));
         }
+        if let Some(name) = self.capabilities.credentials.keys().next() {
+            return Err(ManifestError::CredentialSource(name.clone()));
+        }
+        for (name, credential) in &self.credentials {
+            credential.check(name)?;
+        }
         if self.tools.is_empty() {
             return Err(ManifestError::NoTools);
         }
@@ -147,7 +161,7 @@ impl Manifest {
 }
 
 impl Capabilities {
-    /// What is both here and there.
+    /// What is both here and there. Credentials are not compared: one side declares them, the other gives them.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
         Self {
@@ -156,6 +170,7 @@ impl Capabilities {
             kv: self.kv && other.kv,
             paths: self.paths.iter().filter(|m| other.paths.contains(m)).copied().collect(),
             network: self.network.iter().filter(|n| other.network.contains(n)).cloned().collect(),
+            credentials: BTreeMap::new(),
         }
     }
 }

@@ -126,6 +126,16 @@ impl Session {
         self.audit(Act::Answer { call: clip_id(call), target, answer: answer.to_owned() })
     }
 
+    pub(crate) fn audit_credential(
+        &mut self,
+        call: &ToolCallId,
+        plugin: String,
+        credential: String,
+        origin: String,
+    ) -> Result<(), StoreError> {
+        self.audit(Act::Credential { call: clip_id(call), plugin, credential, origin })
+    }
+
     pub(crate) fn audit_outcome(
         &mut self,
         call: &ToolCallId,

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use protocol::{Event, Item};
+use redact::Redactor;
 use tokio::sync::mpsc;
 
 use crate::StoreError;
@@ -25,11 +26,13 @@ pub(crate) struct Journal {
     /// Text that was streamed and not yet written.
     text: String,
     since: Option<Instant>,
+    /// What is neither shown nor kept.
+    pub(crate) secrets: Redactor,
 }
 
 impl Journal {
-    pub(crate) fn new(file: SessionFile, events: mpsc::Sender<Event>) -> Self {
-        Self { file, events, text: String::new(), since: None }
+    pub(crate) fn new(file: SessionFile, events: mpsc::Sender<Event>, secrets: Redactor) -> Self {
+        Self { file, events, text: String::new(), since: None, secrets }
     }
 
     /// Goes on in another file: a new conversation.
@@ -42,8 +45,12 @@ impl Journal {
     }
 
     /// Writes and shows an event, after text that came before it.
-    pub(crate) async fn emit(&mut self, event: Event) -> Result<(), StoreError> {
+    pub(crate) async fn emit(&mut self, mut event: Event) -> Result<(), StoreError> {
         self.flush().await?;
+        // Of all events these carry what others said; results are cleaned before they become items.
+        if let Event::ToolLog { log: text, .. } | Event::Error { error: text, .. } = &mut event {
+            self.secrets.clean(text);
+        }
         self.file.append(&[Line::Event { at: now(), event: Cow::Borrowed(&event) }])?;
         self.show(event).await;
         Ok(())

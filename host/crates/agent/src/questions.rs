@@ -22,6 +22,10 @@ impl Session {
                 HostReply::Noted
             }
             HostRequest::Decide(need) => self.decide_need(call, tool, need, cancel).await?,
+            HostRequest::UseCredential { plugin, credential, origin } => {
+                self.audit_credential(&call, plugin, credential, origin)?;
+                HostReply::Noted
+            }
         };
         // A call that was cancelled meanwhile does not listen any more.
         let _ = reply.send(answer);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use audit::{AuditLog, Chain, RecordsError};
 use protocol::{ErrorKind, Event, Item, PlanItem, SessionId, Submission, ToolSpec, Usage};
 use provider::{Effort, Model, Prompt, Providers};
+use redact::Redactor;
 use runtime::{PluginRuntime, SessionContext, Workplace};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -72,6 +73,8 @@ pub struct SessionConfig {
     pub system_prompt: SystemPrompt,
     /// What is offered to the model.
     pub tools: Vec<ToolSpec>,
+    /// What is neither shown nor kept.
+    pub secrets: Redactor,
     pub settings: AgentSettings,
 }
 
@@ -205,6 +208,7 @@ pub(crate) fn build(
         default_model,
         system_prompt,
         tools,
+        secrets,
         settings,
     } = config;
     let opened = match &start {
@@ -258,7 +262,7 @@ pub(crate) fn build(
         tools: tools.into(),
         effort: settings.effort,
         settings,
-        journal: Journal::new(file, sender),
+        journal: Journal::new(file, sender, secrets),
         items: Vec::new(),
         plan: Vec::new(),
         guard: Guard::default(),

@@ -191,7 +191,11 @@ impl Session {
         Ok(results.into_iter().next().unwrap_or_default())
     }
 
-    async fn record_result(&mut self, call: ToolCall, result: ToolResult) -> Result<(), StoreError> {
+    async fn record_result(&mut self, call: ToolCall, mut result: ToolResult) -> Result<(), StoreError> {
+        result.texts().for_each(|text| self.journal.secrets.clean(text));
+        if let Some(structured) = &mut result.structured {
+            self.journal.secrets.clean_json(structured);
+        }
         if let Some(plan) = self.new_plan(&call.name, &result) {
             self.plan.clone_from(&plan);
             self.journal.emit(Event::PlanUpdate { plan }).await?;

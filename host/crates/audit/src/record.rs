@@ -53,6 +53,14 @@ pub enum Act {
         /// `once`, `session`, `rejected` or `abandoned`.
         answer: String,
     },
+    /// A credential goes with a request of a plugin. Written before it leaves.
+    Credential {
+        call: ToolCallId,
+        plugin: String,
+        /// Its name in the plugin's manifest, never its value.
+        credential: String,
+        origin: String,
+    },
     /// What came of a call.
     Outcome {
         call: ToolCallId,
@@ -104,6 +112,8 @@ pub enum Act {
         /// SHA-256 by the name relative to the folder; none of what holds secrets.
         files: BTreeMap<String, Option<String>>,
     },
+    /// A credential was stored for the person, or removed. Its value is in no record.
+    Login { credential: String, stored: bool },
     /// What a plugin may do was changed by the person.
     Grant { plugin: String, granted: Vec<String>, revoked: Vec<String> },
 }

@@ -1,18 +1,20 @@
 use std::sync::Arc;
 
-use http::{Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
+use redact::Redactor;
 use url::{Host, Url};
 
 use crate::body::Pieces;
 use crate::connector::is_loopback_name;
+use crate::credential::Watch;
 use crate::deadline::Deadline;
 use crate::ledger::Entry;
 use crate::origin::place_of;
 use crate::pool::Pools;
 use crate::reach::Reach;
 use crate::{
-    Caller, Certificates, EgressError, Incoming, Ledger, LedgerAct, NetworkGrant, Origin, Outgoing, Policy,
-    redirect,
+    Body, Caller, Certificates, EgressError, Incoming, Ledger, LedgerAct, NetworkGrant, Origin, Outgoing,
+    Policy, redirect,
 };
 
 /// What the whole process may reach.
@@ -22,6 +24,8 @@ pub struct EgressConfig {
     pub offline: bool,
     /// Where every request stands before it leaves.
     pub ledger: Option<Ledger>,
+    /// What no plugin sends or gets back.
+    pub secrets: Redactor,
 }
 
 /// The one way out. Cheap to clone; connections are pooled.
@@ -36,6 +40,8 @@ pub struct Egress {
 struct Shared {
     config: EgressConfig,
     plugins: Pools,
+    /// Of the model's requests nothing is watched: they carry its key.
+    unwatched: Redactor,
 }
 
 /// A request that was decided on: where it goes, and why it may.
@@ -43,13 +49,15 @@ struct Hop {
     origin: Origin,
     reach: Reach,
     why: String,
+    /// The request with what the host adds to it.
+    sent: (Url, HeaderMap, Body),
 }
 
 impl Egress {
     /// Makes the way out. No certificate is read and no connection made before the first request.
     #[must_use]
     pub fn new(config: EgressConfig) -> Self {
-        let shared = Shared { config, plugins: Pools::default() };
+        let shared = Shared { config, plugins: Pools::default(), unwatched: Redactor::default() };
         Self { shared: Arc::new(shared), model: Arc::default() }
     }
 
@@ -79,6 +87,20 @@ impl Egress {
         parsed
     }
 
+    /// A text without the secrets that no plugin gets.
+    #[must_use]
+    pub fn without_secrets(&self, text: &str) -> String {
+        self.shared.config.secrets.text(text).into_owned()
+    }
+
+    fn watch<'a>(&'a self, request: &'a Outgoing) -> Watch<'a> {
+        let secrets = match &request.policy {
+            Policy::Model => &self.shared.unwatched,
+            Policy::Granted(_) => &self.shared.config.secrets,
+        };
+        Watch { secrets, credential: request.credential.as_ref() }
+    }
+
     /// Decides about a request, sends it, and hands back the head of its answer.
     ///
     /// # Errors
@@ -86,25 +108,47 @@ impl Egress {
     pub async fn send(&self, mut request: Outgoing) -> Result<Incoming, EgressError> {
         let mut hops = request.limits.redirects;
         let mut deadline = Deadline::start(&request.limits);
+        let mut first = true;
         loop {
             let redirected = hops < request.limits.redirects;
             let behind = |error: EgressError| error.behind(redirected);
-            let Hop { origin, reach, why } = self.decide(&request).map_err(behind)?;
-            let (answer, entry) =
-                self.exchange(&request, &origin, reach, why, &deadline).await.map_err(behind)?;
+            let hop = self.decide(&request, std::mem::take(&mut first)).map_err(behind)?;
+            let origin = hop.origin.clone();
+            let (answer, entry) = self.exchange(&request, hop, &deadline).await.map_err(behind)?;
             let (limits, status) = (request.limits, answer.status());
             let next =
                 redirect::target(status, answer.headers(), &request.url).filter(|_| limits.redirects > 0);
-            let Some(next) = next else {
+            let Some(mut next) = next else {
                 let (head, body) = answer.into_parts();
-                let (headers, url) = (head.headers, request.url);
+                let mut headers = head.headers;
+                let watch = self.watch(&request);
+                if let Err(error) = watch.received(&origin, &mut headers) {
+                    if let Some(entry) = &entry {
+                        entry.end(LedgerAct::Failed { why: error.to_string() });
+                    }
+                    return Err(error);
+                }
+                let scrubber = watch.scrubber();
+                let url = request.url;
                 deadline.body();
-                return Ok(Incoming { status, headers, url, origin, limits, deadline, read: 0, body, entry });
+                return Ok(Incoming {
+                    status,
+                    headers,
+                    url,
+                    origin,
+                    limits,
+                    deadline,
+                    read: 0,
+                    body,
+                    entry,
+                    scrubber,
+                });
             };
             if let Some(entry) = &entry {
                 entry.end(LedgerAct::Answer { status: status.as_u16(), received: 0 });
             }
             hops = hops.checked_sub(1).ok_or_else(|| EgressError::TooManyRedirects(origin.to_string()))?;
+            self.watch(&request).redirected(&mut next);
             let place = place_of(next.as_str());
             if let Err(refusal) = request.follow(&origin, status, next) {
                 self.refused(&request.caller, &request.method, place, &refusal)?;
@@ -114,53 +158,61 @@ impl Egress {
     }
 
     /// Where a request goes and what allows it. What is refused is on record.
-    fn decide(&self, request: &Outgoing) -> Result<Hop, EgressError> {
-        let decided = Origin::of(&request.url).and_then(|origin| self.hop(request, origin));
+    fn decide(&self, request: &Outgoing, first: bool) -> Result<Hop, EgressError> {
+        let watch = self.watch(request);
+        let decided = Origin::of(&request.url).and_then(|origin| {
+            watch.refuse_leaks(&origin, request)?;
+            let (reach, why) = self.granted(request, &origin)?;
+            if first {
+                watch.begin(request)?;
+            }
+            Ok(Hop { sent: watch.attach(&origin, request)?, origin, reach, why })
+        });
         if let Err(refusal) = &decided {
             self.refused(&request.caller, &request.method, place_of(request.url.as_str()), refusal)?;
         }
         decided
     }
 
-    fn hop(&self, request: &Outgoing, origin: Origin) -> Result<Hop, EgressError> {
+    /// What a request may connect to, and why.
+    fn granted(&self, request: &Outgoing, origin: &Origin) -> Result<(Reach, String), EgressError> {
         let method = request.method.as_str();
         let grants = match &request.policy {
-            Policy::Model => return Ok(Hop { origin, reach: Reach::Any, why: "model".to_owned() }),
+            Policy::Model => return Ok((Reach::Any, "model".to_owned())),
             Policy::Granted(grants) => grants,
         };
-        let Some(grant) = grants.iter().find(|grant| grant.allows(&origin, method)) else {
+        let Some(grant) = grants.iter().find(|grant| grant.allows(origin, method)) else {
             return Err(EgressError::NotGranted { origin: origin.to_string(), method: method.to_owned() });
         };
         if self.shared.config.offline {
             return Err(EgressError::Offline { origin: origin.to_string() });
         }
-        let (reach, why) = (granted(grants, &origin, method), grant.to_string());
-        Ok(Hop { origin, reach, why })
+        Ok((granted(grants, origin, method), grant.to_string()))
     }
 
     /// Sends a request that was decided on and waits for the head of the answer.
     async fn exchange(
         &self,
         request: &Outgoing,
-        origin: &Origin,
-        reach: Reach,
-        why: String,
+        Hop { origin, reach, why, sent: (url, headers, body) }: Hop,
         deadline: &Deadline,
     ) -> Result<(Response<hyper::body::Incoming>, Option<Entry>), EgressError> {
+        let bytes = body.len();
         let pools = match &request.policy {
             Policy::Model => &*self.model,
             Policy::Granted(_) => &self.shared.plugins,
         };
-        let mut sent = Request::new(Pieces::from(request.body.clone()));
+        let mut sent = Request::new(Pieces::from(body));
         *sent.method_mut() = request.method.clone();
-        *sent.uri_mut() = origin.uri(&request.url)?;
-        *sent.headers_mut() = request.headers.clone();
+        *sent.uri_mut() = origin.uri(&url)?;
+        *sent.headers_mut() = headers;
         let entry = self.record(|| LedgerAct::Request {
             who: request.caller.to_string(),
             method: request.method.to_string(),
             origin: origin.to_string(),
             why,
-            sent: request.body.len(),
+            sent: bytes,
+            credential: self.watch(request).handle(&origin),
         })?;
         let failed = |error: EgressError| {
             if let Some(entry) = &entry {
@@ -170,10 +222,10 @@ impl Egress {
         };
         let client = pools.client(&request.caller, reach, origin.is_encrypted()).map_err(failed)?;
         let answer = deadline
-            .wait(origin, request.limits.head, client.request(sent))
+            .wait(&origin, request.limits.head, client.request(sent))
             .await
             .map_err(failed)?
-            .map_err(|e| failed(EgressError::of_exchange(origin, &e)))?;
+            .map_err(|e| failed(EgressError::of_exchange(&origin, &e)))?;
         Ok((answer, entry))
     }
 
@@ -188,7 +240,10 @@ impl Egress {
         origin: String,
         refusal: &EgressError,
     ) -> Result<(), EgressError> {
-        let (who, method, why) = (caller.to_string(), method.to_string(), refusal.to_string());
+        let (who, method) = (caller.to_string(), method.to_string());
+        let secrets = &self.shared.config.secrets;
+        let why = secrets.text(&refusal.to_string()).into_owned();
+        let origin = if secrets.finds_in_name(&origin) { "(withheld)".to_owned() } else { origin };
         self.record(|| LedgerAct::Refused { who, method, origin, why }).map(drop)
     }
 }

@@ -32,6 +32,18 @@ pub enum EgressError {
     TooSlow { origin: String, pace: Pace },
     #[error("the answer of {origin} is larger than {limit} bytes")]
     TooLarge { origin: String, limit: u64 },
+    #[error("the credential `{name}` goes to {audience} only, not to {origin}")]
+    Audience { name: String, origin: String, audience: String },
+    #[error("the credential `{name}` cannot be sent: {reason}")]
+    Credential { name: String, reason: String },
+    #[error(
+        "the request to {origin} holds a secret of this machine, which only the host sends; nothing was sent"
+    )]
+    Leak { origin: String },
+    #[error(
+        "{origin} answered a request with a credential in an encoding ({encoding}) that cannot be searched"
+    )]
+    Encoded { origin: String, encoding: String },
     #[error("nothing is sent that is not on record, and the ledger cannot be written: {0}")]
     Ledger(String),
     #[error(
@@ -55,6 +67,9 @@ impl EgressError {
                 | Self::NotPublic { .. }
                 | Self::Offline { .. }
                 | Self::Connect { .. }
+                | Self::Audience { .. }
+                | Self::Credential { .. }
+                | Self::Leak { .. }
                 | Self::Ledger(_)
                 | Self::Tls(_)
         )

@@ -44,6 +44,9 @@ pub enum LedgerAct {
         why: String,
         /// Bytes of the body.
         sent: u64,
+        /// The name of the credential that goes with it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        credential: Option<String>,
     },
     /// It was not let out.
     Refused { who: String, method: String, origin: String, why: String },

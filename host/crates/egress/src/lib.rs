@@ -4,12 +4,16 @@
 //! parsed is what is matched and what is connected to. Redirects are decided anew at every hop, with the
 //! caller's headers dropped across origins. Nothing is taken from the environment: no proxy, no cookie,
 //! no referer; answers are not decoded.
+//!
+//! A [`Credential`] is added on the last stretch, for its audience alone. A plugin's request that holds a
+//! secret of its own accord is refused, and what comes back is searched for secrets.
 
 mod address;
 mod body;
 mod certificates;
 mod client;
 mod connector;
+mod credential;
 mod deadline;
 mod error;
 mod grant;
@@ -25,6 +29,7 @@ mod strangers;
 
 pub use certificates::{CertificateError, CertificateFiles, Certificates};
 pub use client::{Egress, EgressConfig};
+pub use credential::{Credential, Placement, Secret, may_have_hub_token};
 pub use error::EgressError;
 pub use grant::{GrantError, NetworkGrant};
 pub use ledger::{Ledger, LedgerAct, LedgerLine};

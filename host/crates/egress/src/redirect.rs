@@ -58,6 +58,7 @@ mod tests {
             headers: HeaderMap::new(),
             body: Body::default(),
             limits: Limits::default(),
+            credential: None,
         };
         let (from, to) = (Origin::of(&request.url).unwrap(), to.parse().unwrap());
         let followed = request.follow(&from, StatusCode::from_u16(status).unwrap(), to);

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 use url::Url;
 
-use crate::NetworkGrant;
+use crate::{Credential, NetworkGrant};
 
 /// Who makes a request.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -81,6 +81,8 @@ pub struct Outgoing {
     pub headers: HeaderMap,
     pub body: Body,
     pub limits: Limits,
+    /// Added for its audience only, hop by hop.
+    pub credential: Option<Credential>,
 }
 
 /// A request's body, in pieces that are sent without being joined.

@@ -20,6 +20,8 @@ pub struct Incoming {
     pub(crate) read: u64,
     pub(crate) body: hyper::body::Incoming,
     pub(crate) entry: Option<Entry>,
+    /// Takes secrets out of the body; none for the model's answers.
+    pub(crate) scrubber: Option<redact::Scrubber>,
 }
 
 impl Drop for Incoming {
@@ -36,6 +38,25 @@ impl Incoming {
     /// # Errors
     /// When the connection breaks, pauses longer than the limit, is too slow, or the body is too large.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, EgressError> {
+        loop {
+            let piece = self.piece().await?;
+            let Some(scrubber) = &mut self.scrubber else { return Ok(piece) };
+            match piece {
+                // What is held back may be the beginning of a secret.
+                Some(piece) => match scrubber.push(&piece) {
+                    clean if clean.is_empty() => {}
+                    clean => return Ok(Some(clean.into())),
+                },
+                None => {
+                    let rest = scrubber.end();
+                    return Ok((!rest.is_empty()).then(|| rest.into()));
+                }
+            }
+        }
+    }
+
+    /// The next piece, as far as the limit of all of them allows it.
+    async fn piece(&mut self) -> Result<Option<Bytes>, EgressError> {
         let Some(chunk) = self.received().await? else { return Ok(None) };
         self.read += chunk.len() as u64;
         if self.read > self.limits.max_bytes {

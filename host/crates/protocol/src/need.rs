@@ -8,6 +8,9 @@ pub enum HostRequest {
     Log { level: LogLevel, message: String },
     /// May it go on? Answered by [`HostReply::Allowed`] or [`HostReply::Refused`].
     Decide(Need),
+    /// A credential goes with a request of a plugin. It is put on record, and then answered by
+    /// [`HostReply::Noted`].
+    UseCredential { plugin: String, credential: String, origin: String },
 }
 
 /// The answer to a [`HostRequest`].

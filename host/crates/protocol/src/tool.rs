@@ -56,6 +56,13 @@ impl ToolResult {
         Self { text: text.into(), ..Self::default() }
     }
 
+    /// Every text of it that is shown or kept, but for the structured answer.
+    pub fn texts(&mut self) -> impl Iterator<Item = &mut String> {
+        let changes = self.changes.iter_mut().flat_map(|c| std::iter::once(&mut c.path).chain(&mut c.diff));
+        let denial = self.denial.iter_mut().flat_map(|d| [&mut d.target, &mut d.remedy]);
+        std::iter::once(&mut self.text).chain(changes).chain(denial)
+    }
+
     /// A failed result because something was refused.
     #[must_use]
     pub fn denied(text: impl Into<String>, denial: PermissionDenial) -> Self {

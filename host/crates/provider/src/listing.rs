@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn what_a_catalogue_calls_a_price_and_is_none_is_not_known() {
-        for odd in [json!(0), json!(-1), json!("free"), json!("NaN"), json!(null), json!(1e999), json!({})] {
+        for odd in [json!(0), json!(-1), json!("free"), json!("NaN"), json!(null), json!({})] {
             let listed = json!({"provider": "x", "status": "live", "pricing": {"input": odd, "output": 1.0}});
             let models = json!({"data": [{"id": "a/b", "providers": [listed]}]});
             let listing = Listing::of(&models, "a/b").unwrap();

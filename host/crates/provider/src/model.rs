@@ -152,6 +152,7 @@ impl Model {
             body: Body::from(body),
             // A redirect would take the conversation somewhere that nobody named.
             limits: Limits { head: PATIENCE, idle: PATIENCE, max_bytes: MAX_ANSWER, ..Limits::default() },
+            credential: None,
         }
     }
 }

@@ -34,6 +34,7 @@ async fn exchange(target: &Target, method: Method, url: Url, body: Vec<u8>) -> V
         headers: target.headers.clone(),
         body: Body::from(Bytes::from(body)),
         limits: Limits { head: PATIENCE, idle: PATIENCE, max_bytes: MAX_ANSWER, ..Limits::default() },
+        credential: None,
     };
     let Ok(incoming) = target.egress.send(request).await else {
         return Value::Null;

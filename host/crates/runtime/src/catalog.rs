@@ -18,7 +18,7 @@ use crate::grants::Effective;
 use crate::index::{Index, Stamp};
 use crate::limits::MAX_CALLS_OF_PLUGIN;
 use crate::open::{Opened, read_component};
-use crate::{Grants, PluginError};
+use crate::{Grants, PluginError, Secrets};
 
 /// A plugin that the build compiled, described and embedded.
 #[derive(Debug)]
@@ -143,12 +143,13 @@ impl Catalog {
         source: Source,
         described: Described,
         grants: &Grants,
+        secrets: &Secrets,
     ) -> Result<(), PluginError> {
         let id = described.manifest.id.clone();
         if let Some(other) = self.plugins.iter().find(|p| p.described.manifest.id == id) {
             return Err(PluginError::DuplicateId { id, path: source.path(), other: other.source.path() });
         }
-        let granted = grants.effective(&described.manifest);
+        let granted = grants.effective(&described.manifest, secrets);
         let plugin = Arc::new(Plugin {
             source,
             described,

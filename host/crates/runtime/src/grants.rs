@@ -5,9 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use egress::NetworkGrant;
-use manifest::{Capabilities, Manifest};
+use manifest::{Capabilities, Manifest, is_credential_name};
 
 use crate::PluginError;
+use crate::credentials::{Bound, CredentialSource, Secrets, bind};
 
 /// Grants by plugin id, as they stand in a grants file.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +25,8 @@ pub(crate) struct Effective {
     pub(crate) network: Vec<NetworkGrant>,
     /// What it declares, granted or not: what can be asked for while a call runs.
     pub(crate) declared: Arc<[NetworkGrant]>,
+    /// Every credential that is declared.
+    pub(crate) credentials: Arc<BTreeMap<String, Bound>>,
 }
 
 impl Grants {
@@ -38,6 +41,14 @@ impl Grants {
         for (id, capabilities) in &grants {
             for text in &capabilities.network {
                 NetworkGrant::parse(text).map_err(|e| refuse(format!("[{id}]: {e}")))?;
+            }
+            for (name, source) in &capabilities.credentials {
+                if !is_credential_name(name) {
+                    return Err(refuse(format!("[{id}.credentials]: names hold a-z, 0-9 and `-`")));
+                }
+                source
+                    .parse::<CredentialSource>()
+                    .map_err(|e| refuse(format!("[{id}.credentials]: {name}: {e}")))?;
             }
         }
         Ok(Self { tables: grants, whole: BTreeSet::new() })
@@ -54,22 +65,47 @@ impl Grants {
         self.whole.insert(id.to_owned());
     }
 
+    /// The credentials that are granted, by name, and where they come from.
+    #[must_use]
+    pub fn sources(&self) -> Vec<(String, CredentialSource)> {
+        let sources = self.tables.values().flat_map(|granted| &granted.credentials);
+        sources.filter_map(|(name, source)| Some((name.clone(), source.parse().ok()?))).collect()
+    }
+
+    /// These, with the credentials that `own` gives in place of those here.
+    #[must_use]
+    pub fn with_credentials_of(&self, own: &Self) -> Self {
+        let mut tables = self.tables.clone();
+        for (id, granted) in tables.iter_mut() {
+            if let Some(own) = own.tables.get(id) {
+                granted.credentials.extend(own.credentials.clone());
+            }
+        }
+        Self { tables, whole: self.whole.clone() }
+    }
+
     /// What a plugin declares and was granted.
-    pub(crate) fn effective(&self, manifest: &Manifest) -> Effective {
+    pub(crate) fn effective(&self, manifest: &Manifest, secrets: &Secrets) -> Effective {
         let parse =
             |rules: &[String]| rules.iter().filter_map(|r| NetworkGrant::parse(r).ok()).collect::<Vec<_>>();
         let declared = &manifest.capabilities;
         let declares = parse(&declared.network);
         let whole = self.whole.contains(&manifest.id).then_some(declared);
         let Some(granted) = whole.or_else(|| self.tables.get(&manifest.id)) else {
-            return Effective { declared: declares.into(), ..Effective::default() };
+            let credentials = Arc::new(bind(manifest, &BTreeMap::new(), secrets));
+            return Effective { declared: declares.into(), credentials, ..Effective::default() };
         };
         let grants = parse(&granted.network);
         let network: Vec<NetworkGrant> =
             declares.iter().flat_map(|d| grants.iter().filter_map(|g| d.intersection(g))).collect();
         let mut capabilities = declared.intersection(granted);
         capabilities.network = network.iter().map(ToString::to_string).collect();
-        Effective { capabilities, network, declared: declares.into() }
+        let sources =
+            self.tables.get(&manifest.id).map(|own| &own.credentials).unwrap_or(&granted.credentials);
+        let given = sources.iter().filter(|(name, _)| manifest.credentials.contains_key(name.as_str()));
+        capabilities.credentials = given.map(|(name, source)| (name.clone(), source.clone())).collect();
+        let credentials = Arc::new(bind(manifest, sources, secrets));
+        Effective { capabilities, network, declared: declares.into(), credentials }
     }
 }
 
@@ -82,7 +118,7 @@ mod tests {
             "id = \"p\"\nversion = \"1\"\ndescription = \"\"\n[capabilities]\n{declared}\n[tools.t]\ntier = \"read\"\n"
         );
         let manifest = Manifest::from_toml(&manifest).unwrap();
-        Grants::parse(Path::new("grants.toml"), granted).unwrap().effective(&manifest)
+        Grants::parse(Path::new("grants.toml"), granted).unwrap().effective(&manifest, &Secrets::new())
     }
 
     #[test]
@@ -109,5 +145,8 @@ mod tests {
             error("[p]\nnetwork = [\"example.com\"]")
                 .starts_with("/x/grants.toml: [p]: network grant `example.com`")
         );
+        let credential = error("[p.credentials]\ngithub = \"ghp_0123456789abcdef\"");
+        assert!(credential.starts_with("/x/grants.toml: [p.credentials]: github: "), "{credential}");
+        assert!(credential.contains("`env:GITHUB_TOKEN`") && !credential.contains("ghp_"), "{credential}");
     }
 }

@@ -8,6 +8,7 @@ mod call;
 mod catalog;
 mod changes;
 mod compile;
+mod credentials;
 mod describe;
 mod engine;
 mod error;
@@ -26,6 +27,7 @@ mod stop;
 
 pub use catalog::{Bundled, Plugin, PluginDirs, Source};
 pub use compile::{Compiled, compile_for};
+pub use credentials::{CredentialSource, Secrets, SourceError};
 pub use describe::Described;
 pub use engine::Target;
 pub use error::PluginError;

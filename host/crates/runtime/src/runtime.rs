@@ -18,7 +18,7 @@ use crate::limits::{MAX_CALLS, MAX_CALLS_OF_PLUGIN};
 use crate::open::{Opened, open};
 use crate::state::Call;
 use crate::stop::Stop;
-use crate::{Described, Grants, Limits, PluginError, SessionContext, arguments};
+use crate::{Described, Grants, Limits, PluginError, Secrets, SessionContext, arguments};
 
 /// Seconds that a tool with a `timeout` argument has on top of it, to tell what happened.
 const TIMEOUT_MARGIN_S: u32 = 60;
@@ -33,6 +33,8 @@ pub struct RuntimeConfig {
     pub dirs: PluginDirs,
     pub bundled_grants: Grants,
     pub user_grants: Grants,
+    /// What the granted credentials are.
+    pub secrets: Secrets,
     pub limits: Limits,
     pub egress: Egress,
 }
@@ -77,14 +79,17 @@ impl PluginRuntime {
     ) -> (Self, Vec<PluginError>) {
         let mut catalog = Catalog::default();
         let (found, mut problems) = discover(&config.dirs, notice).await;
+        // What a bundled plugin may do is fixed; where its credentials come from is the user's to say.
+        let bundled_grants = config.bundled_grants.with_credentials_of(&config.user_grants);
         for bundled in config.bundled {
             let added = bundled_description(bundled).and_then(|described| {
-                catalog.add(Source::Bundled(bundled), described, &config.bundled_grants)
+                catalog.add(Source::Bundled(bundled), described, &bundled_grants, &config.secrets)
             });
             problems.extend(added.err());
         }
         for (path, described) in found {
-            problems.extend(catalog.add(Source::File(path), described, &config.user_grants).err());
+            let added = catalog.add(Source::File(path), described, &config.user_grants, &config.secrets);
+            problems.extend(added.err());
         }
         let inner = Inner {
             catalog,
@@ -286,6 +291,7 @@ impl Inner {
             capabilities: plugin.capabilities_of(&bare),
             network: plugin.granted.network.clone(),
             declared: plugin.granted.declared.clone(),
+            credentials: plugin.granted.credentials.clone(),
             session,
             egress: self.egress.clone(),
             needs,

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::os::fd::AsRawFd as _;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +15,7 @@ use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use crate::call::Clock;
+use crate::credentials::Bound;
 use crate::folders::open_root;
 use crate::limits::{EPOCH_MS, HOSTCALL_BYTES, Limits, MAX_HANDLES, MAX_STDIO_BYTES, Meter};
 use crate::runtime::Pending;
@@ -41,6 +43,8 @@ pub(crate) struct Call {
     pub(crate) network: Vec<NetworkGrant>,
     /// What it declares, granted or not.
     pub(crate) declared: Arc<[NetworkGrant]>,
+    /// Those it declares, by name.
+    pub(crate) credentials: Arc<BTreeMap<String, Bound>>,
     pub(crate) session: Arc<SessionContext>,
     pub(crate) egress: Egress,
     pub(crate) needs: mpsc::Sender<Pending>,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{Mode, WallConfig};
 use crate::error::WallError;
+use crate::keys::names_a_credential;
 use crate::tools::search_path;
 
 type Variable = (OsString, OsString);
@@ -37,30 +38,6 @@ const HUB_ROOT: &str = "huggingface";
 
 /// Where tools outside the system folders find themselves; set when such a tool is found.
 const TOOL_ROOTS: [&str; 2] = ["PYENV_ROOT", "RUSTUP_HOME"];
-
-/// Last letters of a part of a name (parts are divided by `_`) that make it look like a credential.
-const CREDENTIAL_ENDINGS: [&str; 14] = [
-    "TOKEN",
-    "TOKENS",
-    "SECRET",
-    "SECRETS",
-    "PASSWORD",
-    "PASSWD",
-    "PASSPHRASE",
-    "KEY",
-    "KEYS",
-    "CREDENTIAL",
-    "CREDENTIALS",
-    "CREDS",
-    "AUTH",
-    "COOKIE",
-];
-
-/// Parts of a name that make it look like a credential as they are; as endings they are other words'.
-const CREDENTIAL_WORDS: [&str; 9] = ["PAT", "PASS", "PW", "PWD", "DSN", "CRED", "JWT", "PGPASS", "SSHPASS"];
-
-/// Names of the shell's that hold such a part.
-const HARMLESS_NAMES: [&str; 2] = ["PWD", "OLDPWD"];
 
 /// First letters of names that point programs to sockets of the user's session.
 const SOCKET_FAMILIES: [&str; 6] = ["SSH_", "DBUS_", "DOCKER_", "WAYLAND_", "PODMAN_", "GPG_"];
@@ -113,7 +90,7 @@ pub(crate) fn base(config: &WallConfig, tool_env: &[Variable], tmp: &Path) -> Ve
     if config.mode == Mode::Off {
         let is_harmless = |variable: &&Variable| {
             let name = variable.0.to_string_lossy();
-            !looks_like_credential(&name) && !is_refused_by_name(config, &name)
+            !names_a_credential(&name) && !is_refused_by_name(config, &name)
         };
         return config.user_env.iter().filter(is_harmless).cloned().collect();
     }
@@ -187,7 +164,7 @@ fn why_not(config: &WallConfig, name: &str, value: &str) -> Option<&'static str>
 fn refused_kind(name: &str) -> Option<&'static str> {
     let is_one_of = |names: &[&str]| names.iter().any(|other| name.eq_ignore_ascii_case(other));
     let is_of = |families: &[&str]| families.iter().any(|family| starts_with_ignoring_case(name, family));
-    if looks_like_credential(name) {
+    if names_a_credential(name) {
         Some("it looks like a credential")
     } else if is_one_of(&SOCKETS) || is_of(&SOCKET_FAMILIES) || looks_like_socket(name) {
         Some("it looks like a socket of the user's session")
@@ -196,19 +173,6 @@ fn refused_kind(name: &str) -> Option<&'static str> {
     } else {
         None
     }
-}
-
-/// Whether a part of the name is a word for credentials or ends as they do: `HF_TOKEN`, `MY_APIKEY_2`,
-/// `DB_PASS`, but not `TOKENIZERS_PARALLELISM` or `BYPASS`.
-fn looks_like_credential(name: &str) -> bool {
-    if HARMLESS_NAMES.contains(&name) {
-        return false;
-    }
-    let name = name.to_ascii_uppercase();
-    name.split('_').any(|part| {
-        let part = part.trim_end_matches(|c: char| c.is_ascii_digit());
-        CREDENTIAL_WORDS.contains(&part) || CREDENTIAL_ENDINGS.iter().any(|ending| part.ends_with(ending))
-    })
 }
 
 fn looks_like_socket(name: &str) -> bool {
@@ -264,30 +228,6 @@ mod tests {
     fn without_a_wall_only_credentials_are_taken_away() {
         let user = [("HOME", "/home/u"), ("EDITOR", "vi"), ("HF_TOKEN", "x"), ("aws_secret_access_key", "x")];
         assert_eq!(names(&base(&config(Mode::Off, &user), &[], Path::new("/tmp"))), ["HOME", "EDITOR"]);
-    }
-
-    #[test]
-    fn words_for_credentials_count_alone_and_between_underscores() {
-        for name in [
-            "GITHUB_PAT",
-            "PAT",
-            "AZURE_PAT_2",
-            "DB_PASS",
-            "PASS_DB",
-            "MYSQL_PWD",
-            "db_pwd",
-            "MY_PASSWD",
-            "SMTP_PW",
-            "SENTRY_DSN",
-            "GOOGLE_APPLICATION_CREDENTIALS",
-            "SSHPASS",
-            "API_JWT",
-        ] {
-            assert!(looks_like_credential(name), "{name}");
-        }
-        for name in ["PWD", "OLDPWD", "PATH", "PYTHONPATH", "PATTERN", "BYPASS", "PASSES", "HTTP_PATCH"] {
-            assert!(!looks_like_credential(name), "{name}");
-        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::sync::OnceLock;
 
+use crate::keys::{looks_like_key, names_a_credential};
 use rustix::fs::Mode;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
@@ -26,12 +27,12 @@ pub fn harden_host() -> io::Result<()> {
     Ok(())
 }
 
-/// Overwrites the values of the variables that `is_secret` names in the block of memory that
-/// `/proc/PID/environ` shows. The variables are empty afterwards, so read them before.
+/// Overwrites the values of variables that are credentials, by their name or by themselves, in the block
+/// of memory that `/proc/PID/environ` shows. The variables are empty afterwards, so read them before.
 ///
 /// To be called in `main` before the first thread is started; with more than one it changes nothing and
 /// is an error.
-pub fn scrub_environment(is_secret: impl Fn(&str) -> bool) -> io::Result<()> {
+pub fn scrub_environment() -> io::Result<()> {
     if fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::Error::other(
             "the environment can only be cleared before the first thread is started",
@@ -39,7 +40,9 @@ pub fn scrub_environment(is_secret: impl Fn(&str) -> bool) -> io::Result<()> {
     }
     let (start, end) = environment_block(&fs::read_to_string("/proc/self/stat")?)
         .ok_or_else(|| io::Error::other("`/proc/self/stat` does not say where the environment lies"))?;
-    crate::sys::blank_environment(start, end, |name| is_secret(&String::from_utf8_lossy(name)));
+    crate::sys::blank_environment(start, end, |name, value| {
+        names_a_credential(&String::from_utf8_lossy(name)) || looks_like_key(&String::from_utf8_lossy(value))
+    });
     Ok(())
 }
 

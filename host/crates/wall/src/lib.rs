@@ -10,10 +10,12 @@
 mod command;
 mod config;
 mod error;
+mod keys;
 
 pub use command::{Captured, Command, Exit};
 pub use config::{Act, Grade, Mode, Network, Outcome, Report, SupervisorCommand, WallConfig};
 pub use error::WallError;
+pub use keys::{looks_like_key, names_a_credential};
 
 #[cfg(target_os = "linux")]
 mod capture;

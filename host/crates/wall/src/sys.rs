@@ -180,11 +180,11 @@ pub(crate) fn has_seccomp() -> bool {
     result == 0
 }
 
-/// Overwrites with zeros the values of variables that `is_secret` names in the environment block at
+/// Overwrites with zeros the values of variables that `is_secret` by name and value in the environment block at
 /// `start..end`, which must be this process's own as the kernel reports it.
 ///
 /// The process must have one thread only.
-pub(crate) fn blank_environment(start: usize, end: usize, is_secret: impl Fn(&[u8]) -> bool) {
+pub(crate) fn blank_environment(start: usize, end: usize, is_secret: impl Fn(&[u8], &[u8]) -> bool) {
     let length = end.saturating_sub(start);
     if start == 0 || length == 0 {
         return;
@@ -197,8 +197,8 @@ pub(crate) fn blank_environment(start: usize, end: usize, is_secret: impl Fn(&[u
             continue;
         };
         let (name, value) = variable.split_at_mut(equals);
-        if is_secret(name)
-            && let Some(value) = value.get_mut(1..)
+        if let Some(value) = value.get_mut(1..)
+            && is_secret(name, value)
         {
             value.fill(0);
         }

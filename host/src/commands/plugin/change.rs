@@ -5,8 +5,11 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use audit::Act;
-use manifest::{Capabilities, Manifest};
-use runtime::{Described, Grants, Inspection, Plugin, PluginRuntime, Source, inspect, read_component};
+use manifest::{Capabilities, CredentialUse, Manifest};
+use runtime::{
+    CredentialSource, Described, Grants, Inspection, Plugin, PluginRuntime, Source, SourceError, inspect,
+    read_component,
+};
 
 use super::{known, load, sheet};
 use crate::assemble::Setup;
@@ -51,7 +54,14 @@ pub(super) async fn install(
     let (_, plugins, _) = load(environment, place).await?;
     let plugin = plugins.plugins().iter().find(|plugin| plugin.described.manifest.id == manifest.id);
     sheet(&Source::File(target).to_string(), manifest, imports, digest, plugin.map(AsRef::as_ref), false)?;
-    if plugin.is_some_and(|plugin| *plugin.granted() != manifest.capabilities) {
+    let has_all = |plugin: &Plugin| {
+        let without = Capabilities { credentials: BTreeMap::new(), ..plugin.granted().clone() };
+        without == manifest.capabilities
+    };
+    if let Some(plugin) = plugin {
+        missing(manifest, plugin.granted()).iter().for_each(|line| say(&format!("\n{line}")));
+    }
+    if plugin.is_some_and(|plugin| !has_all(plugin)) {
         say(&format!("\nit has not been granted all it asks for: ml-intern plugin grant {}", manifest.id));
     }
     Ok(Exit::Done)
@@ -77,16 +87,83 @@ pub(super) async fn grant(environment: Environment, place: &PlaceArgs, id: &str)
     let manifest = stranger(&plugins, id)?;
     let given = manifest.capabilities.clone();
     let granted = told(&given);
-    if granted.is_empty() {
+    if granted.is_empty() && manifest.credentials.is_empty() {
         say(&format!("`{id}` asks for nothing"));
         return Ok(Exit::Done);
     }
+    // A credential is handed out by name only; those that were stay.
+    let credentials = find(&plugins, id)?.granted().credentials.clone();
+    let given = Capabilities { credentials, ..given };
+    let lacks = missing(manifest, &given);
     change(&setup, |grants| {
         grants.insert(id.to_owned(), given);
     })?;
     record(&setup, Act::Grant { plugin: id.to_owned(), granted: granted.clone(), revoked: Vec::new() })?;
     granted.iter().for_each(|line| say(&format!("granted {id}: {line}")));
+    lacks.iter().for_each(|line| say(line));
     Ok(Exit::Done)
+}
+
+/// Gives a plugin credentials, each written `NAME=SOURCE`, and nothing else.
+pub(super) async fn grant_credentials(
+    environment: Environment,
+    place: &PlaceArgs,
+    id: &str,
+    given: &[String],
+) -> Result<Exit, Failure> {
+    let (setup, plugins, _) = load(environment, place).await?;
+    let declared = &find(&plugins, id)?.described.manifest.credentials;
+    let names = || declared.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let mut sources = BTreeMap::new();
+    for text in given {
+        // What stands there is not repeated: it may be the value itself.
+        let (name, source) = text
+            .split_once('=')
+            .ok_or_else(|| Failure::usage(format!("--credential NAME=SOURCE: {SourceError}")))?;
+        let source: CredentialSource =
+            source.parse().map_err(|e| Failure::usage(format!("--credential NAME=SOURCE: {e}")))?;
+        let Some(declared) = declared.get(name) else {
+            let names = if declared.is_empty() { "none".to_owned() } else { names() };
+            return Err(Failure::usage(format!("`{id}` declares no such credential; it declares {names}")));
+        };
+        let hub_only = source == CredentialSource::HuggingFace
+            && !declared.audience.iter().any(|origin| egress::may_have_hub_token(origin));
+        if hub_only {
+            return Err(Failure::usage(format!(
+                "the Hugging Face token goes to Hugging Face's own hosts only, and `{name}` is for {}",
+                declared.audience.join(", ")
+            )));
+        }
+        sources.insert(name.to_owned(), source.to_string());
+    }
+    change(&setup, |grants| grants.entry(id.to_owned()).or_default().credentials.extend(sources.clone()))?;
+    let granted = told(&Capabilities { credentials: sources, ..Capabilities::default() });
+    record(&setup, Act::Grant { plugin: id.to_owned(), granted: granted.clone(), revoked: Vec::new() })?;
+    granted.iter().for_each(|line| say(&format!("granted {id}: {line}")));
+    Ok(Exit::Done)
+}
+
+/// Credentials that a plugin declares and does not have, each with what would give it.
+pub(super) fn missing(manifest: &Manifest, granted: &Capabilities) -> Vec<String> {
+    let lacks = manifest.credentials.iter().filter(|(name, _)| !granted.credentials.contains_key(*name));
+    let line = |(name, declared): (&String, &CredentialUse)| {
+        let id = &manifest.id;
+        let source = if declared.audience.iter().any(|origin| egress::may_have_hub_token(origin)) {
+            "hf".to_owned()
+        } else {
+            format!("env:{}_TOKEN", name.to_ascii_uppercase().replace('-', "_"))
+        };
+        format!(
+            "credential {name} is not granted ({}): ml-intern plugin grant {id} --credential {name}={source}, or \
+             ml-intern login {name} and then --credential {name}=stored:{name}",
+            declared.description
+        )
+    };
+    lacks.map(line).collect()
+}
+
+pub(super) fn unknown(id: &str) -> Failure {
+    Failure::usage(format!("there is no plugin `{id}`; `ml-intern plugin list` names those there are"))
 }
 
 pub(super) async fn revoke(environment: Environment, place: &PlaceArgs, id: &str) -> Result<Exit, Failure> {
@@ -112,9 +189,7 @@ fn take_back(setup: &Setup, id: &str) -> Result<bool, Failure> {
 
 fn find<'a>(plugins: &'a PluginRuntime, id: &str) -> Result<&'a Plugin, Failure> {
     let found = plugins.plugins().iter().find(|plugin| plugin.described.manifest.id == id);
-    found.map(AsRef::as_ref).ok_or_else(|| {
-        Failure::usage(format!("there is no plugin `{id}`; `ml-intern plugin list` names those there are"))
-    })
+    found.map(AsRef::as_ref).ok_or_else(|| unknown(id))
 }
 
 /// The manifest of a plugin whose grants are the user's.
@@ -152,13 +227,15 @@ fn change(setup: &Setup, edit: impl FnOnce(&mut BTreeMap<String, Capabilities>))
 }
 
 /// Capabilities, one line each, as they stand in a grants file.
-fn told(capabilities: &Capabilities) -> Vec<String> {
-    let Capabilities { exec, files, kv, paths, network } = capabilities;
+pub(super) fn told(capabilities: &Capabilities) -> Vec<String> {
+    let Capabilities { exec, files, kv, paths, network, credentials } = capabilities;
     let flags = [(*exec, "exec"), (*files, "files"), (*kv, "kv")];
     let flags = flags.into_iter().filter(|(given, _)| *given).map(|(_, name)| name.to_owned());
     let name = |mount| serde_json::to_value(mount).ok().and_then(|name| name.as_str().map(str::to_owned));
     let paths = paths.iter().filter_map(name).map(|name| format!("paths {name}"));
-    flags.chain(paths).chain(network.iter().map(|origin| format!("network {origin}"))).collect()
+    let network = network.iter().map(|origin| format!("network {origin}"));
+    let credentials = credentials.iter().map(|(name, source)| format!("credential {name} from {source}"));
+    flags.chain(paths).chain(network).chain(credentials).collect()
 }
 
 fn record(setup: &Setup, act: Act) -> Result<(), Failure> {

@@ -132,6 +132,7 @@ pub(crate) fn request(grants: &[&str], url: &str) -> Outgoing {
         headers: HeaderMap::new(),
         body: Body::default(),
         limits: Limits { max_bytes: 1 << 20, redirects: 5, ..Limits::default() },
+        credential: None,
     }
 }
 

@@ -3,14 +3,19 @@ use std::time::Duration;
 
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use bytes::Bytes;
-use egress::{Body, Caller, Egress, EgressError, Limits, NetworkGrant, Origin, Outgoing, Pace, Policy};
+use egress::{
+    Body, Caller, Credential, Egress, EgressError, Limits, NetworkGrant, Origin, Outgoing, Pace, Policy,
+};
 use protocol::{HostReply, HostRequest, Need, Tier};
+use url::Url;
 
 use crate::bindings::ml_intern::plugin::http::{Head, Header, Host, Request, Response};
 use crate::bindings::ml_intern::plugin::types::{Error, ErrorKind};
+use crate::credentials::{Bound, CredentialSource};
 use crate::host::error;
 use crate::limits::{MAX_HTTP_BYTES, MAX_HTTP_REQUESTS};
 use crate::state::{Call, CallState};
+use protocol::text::line;
 
 /// Time of a request, redirects and the whole answer included: where the guest names none, and at most.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -47,16 +52,74 @@ impl CallState {
     }
 }
 
-fn outgoing(call: &Call, request: Request) -> Result<Outgoing, Error> {
-    let invalid = |message: String| error(ErrorKind::InvalidArgs, "request", message);
-    if let Some(handle) = &request.credential {
-        let message = format!("no credential `{handle}` is granted to this plugin");
-        return Err(error(ErrorKind::Denied, "credential-not-granted", message));
+impl Call {
+    /// The credential that the plugin names, if it was granted.
+    fn credential(&mut self, handle: &str) -> Result<Credential, Error> {
+        let plugin = &self.plugin;
+        let (message, remedy) = match self.credentials.get(handle) {
+            Some(Bound::Ready(credential)) => return Ok(credential.clone()),
+            Some(Bound::Broken(reason)) => {
+                return Err(error(ErrorKind::Denied, "credential-not-granted", reason.clone()));
+            }
+            Some(Bound::NotGranted) => (
+                format!("the credential `{handle}` is not granted to this plugin"),
+                format!(
+                    "ml-intern plugin grant {plugin} --credential {handle}=env:NAME (or =hf, or =stored:NAME)"
+                ),
+            ),
+            Some(Bound::NoValue(source)) => (
+                format!("the credential `{handle}` is granted from `{source}`, where there is none"),
+                missing(source),
+            ),
+            None => (
+                "this plugin does not declare a credential of that name".to_owned(),
+                "a plugin whose manifest declares it under [credentials]".to_owned(),
+            ),
+        };
+        let target = format!("credential {}", line(handle).chars().take(64).collect::<String>());
+        self.deny("grant", &target, &remedy, Tier::Remote);
+        Err(error(
+            ErrorKind::Denied,
+            "credential-not-granted",
+            format!("{message}; the user can change that: {remedy}"),
+        ))
     }
+
+    /// Puts the use of a credential on record. What cannot be recorded is not used.
+    async fn record_use(&self, handle: String, url: &Url) -> Result<(), Error> {
+        let origin = url.origin().ascii_serialization();
+        let request =
+            HostRequest::UseCredential { plugin: self.plugin.to_string(), credential: handle, origin };
+        match self.ask(request).await {
+            Some(HostReply::Noted | HostReply::Allowed) => Ok(()),
+            Some(HostReply::Refused { message, .. }) => {
+                Err(error(ErrorKind::Denied, "credential-not-granted", message))
+            }
+            None => Err(error(ErrorKind::Cancelled, "cancelled", "cancelled by the user")),
+        }
+    }
+}
+
+fn missing(source: &CredentialSource) -> String {
+    match source {
+        CredentialSource::Environment(name) => {
+            format!("set {name} in the environment or in ~/.config/ml-intern/.env")
+        }
+        CredentialSource::HuggingFace => "ml-intern login".to_owned(),
+        CredentialSource::Stored(name) => format!("ml-intern login {name}"),
+    }
+}
+
+fn outgoing(call: &mut Call, request: Request) -> Result<Outgoing, Error> {
+    let invalid = |message: String| error(ErrorKind::InvalidArgs, "request", message);
     let method = Method::from_bytes(request.method.as_bytes())
         .map_err(|_| invalid("the method is not one".to_owned()))?;
     let caller = Caller::Plugin(call.plugin.to_string());
-    let url = call.egress.url(&caller, &method, &request.url).map_err(|e| refused(&e))?;
+    let url = call.egress.url(&caller, &method, &request.url).map_err(|e| refused(&call.egress, &e))?;
+    let credential = request.credential.as_deref().map(|handle| call.credential(handle)).transpose()?;
+    if let Some(credential) = &credential {
+        credential.goes_to(&url).map_err(|e| refused(&call.egress, &e))?;
+    }
     let mut headers = HeaderMap::new();
     for Header { name, value } in request.headers {
         let lower = name.to_ascii_lowercase();
@@ -94,16 +157,21 @@ fn outgoing(call: &Call, request: Request) -> Result<Outgoing, Error> {
             max_bytes: request.max_bytes.unwrap_or(MAX_HTTP_BYTES).min(MAX_HTTP_BYTES),
             redirects: request.follow.min(MAX_REDIRECTS),
         },
+        credential,
     })
 }
 
-fn refused(reason: &EgressError) -> Error {
+fn refused(egress: &Egress, reason: &EgressError) -> Error {
     let (kind, code) = match reason.root() {
         EgressError::NotGranted { .. } | EgressError::Downgrade { .. } => {
             (ErrorKind::Denied, "origin-not-granted")
         }
         EgressError::NotPublic { .. } => (ErrorKind::Denied, "address-not-public"),
         EgressError::Offline { .. } => (ErrorKind::Denied, "offline"),
+        EgressError::Audience { .. } => (ErrorKind::Denied, "credential-audience"),
+        EgressError::Leak { .. } => (ErrorKind::Denied, "secret-in-request"),
+        EgressError::Credential { .. } => (ErrorKind::InvalidArgs, "credential"),
+        EgressError::Encoded { .. } => (ErrorKind::Upstream, "encoding"),
         EgressError::Url { .. } | EgressError::Header(_) => (ErrorKind::InvalidArgs, "request"),
         EgressError::Timeout { .. } | EgressError::TooSlow { .. } => (ErrorKind::Timeout, "timeout"),
         EgressError::TooLarge { .. } => (ErrorKind::TooLarge, "answer"),
@@ -114,7 +182,7 @@ fn refused(reason: &EgressError) -> Error {
         | EgressError::Ledger(_)
         | EgressError::Behind(_) => (ErrorKind::Upstream, "connection"),
     };
-    error(kind, code, reason.to_string())
+    error(kind, code, egress.without_secrets(&reason.to_string()))
 }
 
 impl Host for CallState {
@@ -125,8 +193,12 @@ impl Host for CallState {
             let message = format!("a call may make {MAX_HTTP_REQUESTS} requests");
             return Err(error(ErrorKind::RateLimited, "requests", message));
         }
+        let handle = request.credential.clone();
         let mut outgoing = outgoing(call, request)?;
         call.reach(&mut outgoing).await?;
+        if let Some(handle) = handle {
+            call.record_use(handle, &outgoing.url).await?;
+        }
         let origin = outgoing.url.origin().ascii_serialization();
         let unanswered = changes(&outgoing.method).then(|| call.unanswered.clone());
         let answered = answer(&call.egress, outgoing, unanswered.as_deref()).await;
@@ -189,7 +261,7 @@ async fn answer(
     if let Some(unanswered) = unanswered.filter(|_| settled) {
         unanswered.fetch_sub(1, Ordering::SeqCst);
     }
-    let incoming = sent.map_err(|e| refused(&e))?;
+    let incoming = sent.map_err(|e| refused(egress, &e))?;
     let head = Head {
         status: incoming.status.as_u16(),
         headers: incoming
@@ -201,6 +273,6 @@ async fn answer(
         final_url: incoming.url.to_string(),
         extra: None,
     };
-    let body = incoming.bytes().await.map_err(|e| refused(&e))?;
+    let body = incoming.bytes().await.map_err(|e| refused(egress, &e))?;
     Ok(Response { head, body: body.into() })
 }

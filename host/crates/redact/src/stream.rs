@@ -1,0 +1,127 @@
+use crate::Redactor;
+
+/// Bytes that come in pieces, without secrets. It holds back as many as the longest form has, less one.
+#[derive(Debug)]
+pub struct Scrubber {
+    redactor: Redactor,
+    held: Vec<u8>,
+}
+
+impl Scrubber {
+    pub(crate) fn new(redactor: Redactor) -> Self {
+        Self { redactor, held: Vec::new() }
+    }
+
+    /// Takes the next piece and gives what can be shown of all that came so far.
+    pub fn push(&mut self, piece: &[u8]) -> Vec<u8> {
+        self.held.extend_from_slice(piece);
+        let longest = self.redactor.net().map_or(0, |net| net.longest);
+        // A form that begins before this is whole in what is held, and so is every longer one.
+        let decided = self.held.len().saturating_sub(longest.saturating_sub(1));
+        self.take(decided)
+    }
+
+    /// What was held back, when nothing follows.
+    pub fn end(&mut self) -> Vec<u8> {
+        self.take(self.held.len())
+    }
+
+    /// Hands out what begins before `decided`.
+    fn take(&mut self, decided: usize) -> Vec<u8> {
+        let mut out = Vec::with_capacity(decided);
+        let mut taken = 0;
+        if let Some(net) = self.redactor.net() {
+            for found in net.automaton.find_iter(&self.held).take_while(|found| found.start() < decided) {
+                out.extend_from_slice(&self.held[taken..found.start()]);
+                out.extend_from_slice(&net.instead[found.pattern().as_usize()]);
+                taken = found.end();
+            }
+        }
+        let end = decided.max(taken);
+        out.extend_from_slice(&self.held[taken..end]);
+        self.held.drain(..end);
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use proptest::prelude::*;
+    use secrecy::SecretString;
+
+    use super::*;
+    use crate::forms::forms;
+
+    fn scrubbed(secret: &str, pieces: &[&[u8]]) -> Vec<u8> {
+        let mut scrubber = Redactor::new([("s".to_owned(), SecretString::from(secret))]).scrubber();
+        let mut out: Vec<u8> = pieces.iter().flat_map(|piece| scrubber.push(piece)).collect();
+        out.extend(scrubber.end());
+        out
+    }
+
+    #[test]
+    fn it_does_not_matter_where_a_piece_ends() {
+        let secret = "se+cret/value=1";
+        let text = format!("a {secret} b {} {secret}{secret}", STANDARD.encode(format!("user:{secret}")));
+        let whole = scrubbed(secret, &[text.as_bytes()]);
+        assert!(String::from_utf8_lossy(&whole).starts_with("a [redacted:s] b "));
+        for size in [1, 2, 3, 7, 20] {
+            let pieces: Vec<&[u8]> = text.as_bytes().chunks(size).collect();
+            assert_eq!(scrubbed(secret, &pieces), whole, "{size}");
+        }
+    }
+
+    #[test]
+    fn no_more_is_held_back_than_could_be_a_secret() {
+        let secret = "0123456789";
+        let longest = forms(secret).iter().map(Vec::len).max().unwrap();
+        let mut scrubber = Redactor::new([("s".to_owned(), SecretString::from(secret))]).scrubber();
+        let shown = scrubber.push(&vec![b'x'; 1_000]).len();
+        assert_eq!(shown, 1_000 - (longest - 1));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+        #[test]
+        fn nothing_of_a_secret_remains_and_the_rest_is_untouched(
+            secret in "[ -~]{8,40}",
+            around in prop::collection::vec("[\u{80}-\u{2ff}]{0,9}", 1..6),
+            choice in prop::collection::vec(any::<prop::sample::Index>(), 6),
+            sizes in prop::collection::vec(1_usize..9, 1..9),
+        ) {
+            let forms = forms(&secret);
+            let (mut text, mut expected) = (Vec::new(), Vec::new());
+            for (benign, choice) in around.iter().zip(&choice) {
+                text.extend_from_slice(benign.as_bytes());
+                expected.extend_from_slice(benign.as_bytes());
+                text.extend_from_slice(&forms[choice.index(forms.len())]);
+                expected.extend_from_slice(b"[redacted:s]");
+                // What follows belongs to no form: two of them together could be a third.
+                text.push(b'\n');
+                expected.push(b'\n');
+            }
+            let mut pieces = Vec::new();
+            let (mut rest, mut k) = (&text[..], 0);
+            while !rest.is_empty() {
+                let (piece, more) = rest.split_at(sizes[k % sizes.len()].min(rest.len()));
+                pieces.push(piece);
+                (rest, k) = (more, k + 1);
+            }
+            prop_assert_eq!(scrubbed(&secret, &pieces), expected);
+        }
+
+        #[test]
+        fn text_without_secrets_stays_byte_for_byte(
+            secret in "[a-z]{12,40}",
+            text in prop::collection::vec(prop::num::u8::ANY, 0..400),
+            size in 1_usize..40,
+        ) {
+            let known = forms(&secret);
+            prop_assume!(!known.iter().any(|form| text.windows(form.len()).any(|w| w == &form[..])));
+            let pieces: Vec<&[u8]> = text.chunks(size).collect();
+            prop_assert_eq!(scrubbed(&secret, &pieces), text);
+        }
+    }
+}

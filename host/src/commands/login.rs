@@ -1,0 +1,246 @@
+//! Credentials that are kept for the user: put there, listed, removed. A value is never shown, and never
+//! an argument: arguments stand in the shell's history and in the list of processes.
+
+use std::io::{IsTerminal as _, Read as _, Write as _};
+
+use audit::Act;
+use egress::{Body, Caller, Credential, Limits, NetworkGrant, Outgoing, Placement, Policy, Secret};
+use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::assemble::Setup;
+use crate::cli::LoginArgs;
+use crate::environment::{Environment, clean};
+use crate::exit::{Exit, Failure};
+use crate::render::{plain, say, warn};
+use crate::secrets::{HUB, MAX_VALUE, Stored};
+
+/// Where Hugging Face tokens are made, and where it is asked whose one is.
+const TOKENS: &str = "https://huggingface.co/settings/tokens";
+const HUB_ORIGIN: &str = "https://huggingface.co";
+const WHOAMI: &str = "https://huggingface.co/api/whoami-v2";
+
+/// Time for that question.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+
+pub(super) async fn run(args: LoginArgs, environment: Environment) -> Result<Exit, Failure> {
+    let setup = Setup::read(environment, None)?;
+    let stored = Stored::of(&setup.paths);
+    if args.list {
+        let names = stored.names();
+        names.iter().for_each(|name| say(name));
+        if names.is_empty() {
+            say(
+                "nothing is stored; `ml-intern login` stores a Hugging Face token, `ml-intern login NAME` another credential",
+            );
+        }
+        return Ok(Exit::Done);
+    }
+    if let Some(name) = &args.remove {
+        return remove(&setup, &stored, checked(name)?);
+    }
+    let name = checked(args.name.as_deref().unwrap_or(HUB))?;
+    if args.check && name != HUB {
+        return Err(Failure::usage(
+            "--check asks Hugging Face whose a token is; other credentials cannot be checked",
+        ));
+    }
+    let value = tokio::task::spawn_blocking({
+        let asked =
+            if name == HUB { format!("Hugging Face token ({TOKENS})") } else { format!("value of {name}") };
+        move || ask(&asked)
+    });
+    let value = value.await.map_err(|e| Failure::from(anyhow::anyhow!("standard input: {e}")))??;
+    let value = shaped(name, &value)?;
+    let path = stored.path(name);
+    stored.put(name, &value).map_err(|e| Failure::settings(anyhow::anyhow!("{}: {e}", path.display())))?;
+    record(&setup, name, true)?;
+    say(&format!("stored in {}", path.display()));
+    if name == HUB {
+        if let Some((_, from)) =
+            setup.held().hub.as_ref().filter(|(used, _)| used.expose_secret() != value.expose_secret())
+        {
+            warn(&format!("it is not used while there is another one in {from}"));
+        }
+    } else {
+        say(&format!("a plugin gets it by: ml-intern plugin grant ID --credential NAME=stored:{name}"));
+    }
+    if args.check {
+        check(&setup, value).await;
+    }
+    Ok(Exit::Done)
+}
+
+/// A name of a credential. What is none is not repeated: it may be the value.
+fn checked(name: &str) -> Result<&str, Failure> {
+    if manifest::is_credential_name(name) {
+        return Ok(name);
+    }
+    Err(Failure::usage(
+        "this is no name of a credential (a-z, 0-9 and `-`, at most 32 characters). A value is never given as an argument: \
+         `ml-intern login NAME` asks for it, or reads it from standard input",
+    ))
+}
+
+fn remove(setup: &Setup, stored: &Stored, name: &str) -> Result<Exit, Failure> {
+    let removed = stored
+        .remove(name)
+        .map_err(|e| Failure::settings(anyhow::anyhow!("{}: {e}", stored.path(name).display())))?;
+    if !removed {
+        return Err(Failure::usage(format!(
+            "nothing is stored as `{name}`; `ml-intern login --list` names what is"
+        )));
+    }
+    record(setup, name, false)?;
+    say(&format!("removed {name}"));
+    Ok(Exit::Done)
+}
+
+fn record(setup: &Setup, name: &str, stored: bool) -> Result<(), Failure> {
+    let act = Act::Login { credential: name.to_owned(), stored };
+    setup.audit().user(act).map_err(|error| Failure::new(Exit::Failed, error))
+}
+
+/// The value as it can be used: one line of a sensible length and, for Hugging Face, of its shape.
+fn shaped(name: &str, given: &str) -> Result<SecretString, Failure> {
+    let refuse =
+        |reason: &str| Failure::new(Exit::Credentials, anyhow::anyhow!("{reason}; nothing was stored"));
+    let given = given.trim();
+    if given.chars().any(char::is_control) {
+        return Err(refuse("a credential is one line of text"));
+    }
+    let value = clean(given).ok_or_else(|| refuse("there is no value"))?;
+    let text = value.expose_secret();
+    if text.len() < redact::MIN_BYTES {
+        return Err(refuse(
+            "it is too short to be kept from showing up in answers: eight characters at least",
+        ));
+    }
+    let is_token = |rest: &str| {
+        rest.len() >= 16 && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
+    };
+    if name == HUB && !text.strip_prefix("hf_").is_some_and(is_token) {
+        return Err(refuse(&format!("a Hugging Face token begins with `hf_`; there are some at {TOKENS}")));
+    }
+    Ok(value)
+}
+
+/// The value, typed without being shown or read from standard input.
+fn ask(what: &str) -> Result<String, Failure> {
+    let stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        return typed(what);
+    }
+    let mut text = String::new();
+    let read = stdin.lock().take(MAX_VALUE + 1).read_to_string(&mut text);
+    read.map_err(|_| Failure::usage("standard input is not text"))?;
+    if text.len() as u64 > MAX_VALUE {
+        return Err(Failure::usage(format!("standard input has more than {} KiB", MAX_VALUE >> 10)));
+    }
+    Ok(text)
+}
+
+/// Reads a line from the terminal, which shows nothing of it.
+fn typed(what: &str) -> Result<String, Failure> {
+    const INTERRUPT: u8 = 3;
+    const END: u8 = 4;
+    let _quiet = Quiet::new()?;
+    let mut out = std::io::stderr();
+    write!(out, "{what}, not shown: ")?;
+    out.flush()?;
+    let mut bytes = Vec::new();
+    for byte in std::io::stdin().lock().bytes() {
+        match byte? {
+            b'\r' | b'\n' | END => break,
+            INTERRUPT => {
+                writeln!(out)?;
+                return Err(Failure::new(
+                    Exit::Interrupted,
+                    anyhow::anyhow!("interrupted; nothing was stored"),
+                ));
+            }
+            // Backspace, as terminals send it, takes a whole character.
+            8 | 127 => while bytes.pop().is_some_and(|byte: u8| byte & 0xc0 == 0x80) {},
+            byte if bytes.len() as u64 <= MAX_VALUE => bytes.push(byte),
+            _ => {}
+        }
+    }
+    writeln!(out)?;
+    String::from_utf8(bytes).map_err(|_| Failure::usage("that was not text"))
+}
+
+/// The terminal shows nothing of what is typed, and hands it over key by key, until this is dropped.
+struct Quiet(rustix::termios::Termios);
+
+impl Quiet {
+    fn new() -> std::io::Result<Self> {
+        use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+        let stdin = std::io::stdin();
+        let before = tcgetattr(&stdin)?;
+        let mut quiet = before.clone();
+        quiet
+            .local_modes
+            .remove(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG | LocalModes::IEXTEN);
+        tcsetattr(&stdin, OptionalActions::Flush, &quiet)?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        // What was typed ahead is thrown away with it: it may be the rest of a value.
+        let _ =
+            rustix::termios::tcsetattr(std::io::stdin(), rustix::termios::OptionalActions::Flush, &self.0);
+    }
+}
+
+/// Asks Hugging Face whose token it is. That it cannot be asked is no failure.
+async fn check(setup: &Setup, value: SecretString) {
+    match whose(setup, value).await {
+        Ok(name) => say(&format!("it is the token of {}", plain(&name))),
+        Err(error) => warn(&format!("it could not be checked: {error:#}")),
+    }
+}
+
+async fn whose(setup: &Setup, value: SecretString) -> anyhow::Result<String> {
+    let placement = Placement::Header { name: http::header::AUTHORIZATION, prefix: "Bearer ".to_owned() };
+    let secret = Secret { value, hugging_face: true };
+    let request = Outgoing {
+        caller: Caller::Host("login"),
+        policy: Policy::Granted(vec![NetworkGrant::parse(&format!("{HUB_ORIGIN} GET"))?]),
+        method: http::Method::GET,
+        url: WHOAMI.parse()?,
+        headers: http::HeaderMap::new(),
+        body: Body::default(),
+        limits: Limits { head: PATIENCE, idle: PATIENCE, max_bytes: 1 << 20, ..Limits::default() },
+        credential: Some(Credential::new(HUB, &[HUB_ORIGIN.to_owned()], placement, secret)?),
+    };
+    let answer = setup.egress(false, "login").send(request).await?;
+    let status = answer.status;
+    anyhow::ensure!(status != http::StatusCode::UNAUTHORIZED, "Hugging Face does not accept it");
+    anyhow::ensure!(status.is_success(), "Hugging Face answered {status}");
+    let body: serde_json::Value = serde_json::from_slice(&answer.bytes().await?)?;
+    let name = body.get("name").and_then(serde_json::Value::as_str);
+    name.map(str::to_owned).ok_or_else(|| anyhow::anyhow!("Hugging Face did not say whose it is"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_a_credential_is_not_stored() {
+        assert!(shaped(HUB, " hf_abcdefghijklmnop0123\r\n").is_ok());
+        assert!(shaped("github", "ghp_abcdefgh").is_ok());
+        for (name, value) in [
+            (HUB, "ghp_abcdefghijklmnop0123"),
+            (HUB, "hf_short"),
+            (HUB, "hf_abcdefghijklm nop0123"),
+            ("github", "seven77"),
+            ("github", ""),
+            ("github", "two\nlines-of-it"),
+        ] {
+            let error = shaped(name, value).unwrap_err().to_string();
+            assert!(value.is_empty() || !error.contains(value), "{error}");
+        }
+    }
+}
