@@ -58,7 +58,7 @@ impl CredentialUse {
             self.query.as_deref(),
         ];
         let texts = texts.into_iter().flatten().chain(self.audience.iter().map(String::as_str));
-        if texts.clone().any(crate::acts) {
+        if texts.clone().any(|text| !crate::text::is_line(text)) {
             return Err(refuse("its texts are one line of plain text each"));
         }
         if self.description.trim().is_empty() {
