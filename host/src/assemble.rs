@@ -7,14 +7,16 @@ use std::sync::Arc;
 use agent::{AgentSettings, Mode, SessionConfig, SessionStore, Start};
 use audit::AuditLog;
 use egress::{CertificateFiles, Egress, EgressConfig, Ledger};
+use policy::Policy;
 use protocol::{SessionId, ToolSpec};
 use provider::{CustomProvider, Effort, ProviderSettings, Providers, SecretString, Vendor, WireFormat};
 use runtime::{Grants, PluginDirs, PluginError, PluginRuntime, RuntimeConfig, Workplace};
 use wall::{Grade, Network, SupervisorCommand, WallConfig};
 
-use crate::cli::{ModeArg, NetworkArg, PlaceArgs, SandboxArg, SessionArgs, WallArg};
+use crate::cli::{NetworkArg, PlaceArgs, SandboxArg, SessionArgs, WallArg};
 use crate::environment::{Environment, clean};
 use crate::exit::{Exit, Failure};
+use crate::managed;
 use crate::paths::Paths;
 use crate::settings::{self, Loaded, Settings, ToolRuntime, Wire};
 use crate::system_prompt::{self, Facts};
@@ -34,14 +36,18 @@ pub(crate) struct Setup {
     pub(crate) loaded: Loaded,
     /// What a person trusted in the working folder.
     pub(crate) project: Project,
+    /// What the machine's administrator allows.
+    pub(crate) policy: Arc<Policy>,
 }
 
 impl Setup {
     /// Finds the folders and reads the settings. Nothing of the working folder: [`Setup::in_place`] does.
     pub(crate) fn read(mut environment: Environment, config: Option<&Path>) -> Result<Self, Failure> {
         let paths = Paths::find(&environment)?;
+        let policy = Arc::new(managed::read()?);
         let loaded = settings::load(&paths, &mut environment, config)?;
-        Ok(Self { environment, paths, loaded, project: Project::default() })
+        managed::check_said(&policy, &environment, &loaded.settings)?;
+        Ok(Self { environment, paths, loaded, policy, project: Project::default() })
     }
 
     pub(crate) fn settings(&self) -> &Settings {
@@ -53,12 +59,16 @@ impl Setup {
     }
 
     pub(crate) fn audit(&self) -> AuditLog {
-        AuditLog::new(&self.paths.state)
+        managed::audit_log(&self.policy, &self.paths.state)
     }
 
     /// The way out of a run.
     pub(crate) fn egress(&self, offline: bool, run: &str) -> Egress {
-        Egress::new(EgressConfig { offline, ledger: Some(Ledger::new(&self.paths.state, run)) })
+        Egress::new(EgressConfig {
+            offline: offline || self.policy.is_offline(),
+            ceiling: self.policy.ceiling(),
+            ledger: Some(Ledger::new(&self.paths.state, run)),
+        })
     }
 
     pub(crate) fn plugin_dirs(&self, named: &[PathBuf]) -> PluginDirs {
@@ -91,6 +101,7 @@ impl Setup {
             bundled_grants: Grants::parse(Path::new("configs/grants.toml"), BUNDLED_GRANTS)
                 .map_err(Failure::settings)?,
             user_grants,
+            policy: self.policy.clone(),
             limits: runtime::Limits::default().lowered_by(self.settings().limits),
             egress,
         };
@@ -104,6 +115,7 @@ impl Setup {
         let Place { workspace, notice, read, write } =
             workspace::find(args.directory.as_deref(), &dirs, &self.paths)?;
         let (mode, network) = enclosure(args)?;
+        managed::check_enclosure(&self.policy, args, mode, network)?;
         let own = self.paths.of_workspace(workspace.as_deref().unwrap_or(Path::new("(none)")));
         let wall = WallConfig {
             supervisor: SupervisorCommand { program: "/proc/self/exe".into(), args: vec![SUPERVISOR.into()] },
@@ -166,6 +178,7 @@ impl Setup {
             llamacpp: vendor("LLAMACPP"),
             custom: custom.collect(),
             session_id: session.to_string(),
+            policy: self.policy.clone(),
         };
         Providers::new(settings, MODELS, egress).map_err(Failure::settings)
     }
@@ -311,15 +324,18 @@ pub(crate) async fn session(
     };
     let egress = setup.egress(place.offline, id.as_str());
     let enclosure = Enclosure::of(&workplace);
+    managed::check_grade(&setup.policy, enclosure.grade)?;
     let providers = setup.providers(&id, egress.clone())?;
     let (runtime, problems) = setup.plugins(place, egress.clone(), notice).await?;
-    let mut notices: Vec<String> = place_notice
+    let mut notices: Vec<String> = managed::notice(&setup.policy)
         .into_iter()
+        .chain(place_notice)
         .chain(setup.project.notices.iter().cloned())
         .chain(problems.iter().map(|p| format!("plugin left out: {p}")))
         .collect();
-    let mode = mode(setup, args, interactive);
-    let (tools, left_out) = offered(&runtime, enclosure, mode, interactive, place.offline);
+    let mode = managed::mode(&setup.policy, args, setup.settings(), interactive)?;
+    let offline = place.offline || setup.policy.is_offline();
+    let (tools, left_out) = offered(&runtime, enclosure, mode, interactive, offline);
     notices.extend(left_out);
     let model = args.model.clone();
     let default_model = match (&model, &start) {
@@ -337,6 +353,8 @@ pub(crate) async fn session(
         walled: enclosure.is_walled(),
         wall: enclosure.wall(),
         network: enclosure.network(),
+        policy: setup.policy.clone(),
+        policy_mark: managed::mark(&setup.policy),
     };
     let config = SessionConfig {
         id,
@@ -360,19 +378,6 @@ fn prepare_tls(providers: &Providers, model: &str, egress: &Egress) {
     if providers.resolve(model).is_ok_and(|model| model.route().starts_with("https:")) {
         let egress = egress.clone();
         tokio::task::spawn_blocking(move || egress.prepare_tls());
-    }
-}
-
-fn mode(setup: &Setup, args: &SessionArgs, interactive: bool) -> Mode {
-    match args.permission_mode {
-        Some(ModeArg::Default) => Mode::Default,
-        Some(ModeArg::Plan) => Mode::Plan,
-        Some(ModeArg::Ask) => Mode::Ask,
-        Some(ModeArg::Auto) => Mode::Auto,
-        Some(ModeArg::Yolo) => Mode::Yolo,
-        None if args.yolo || setup.settings().yolo_mode => Mode::Yolo,
-        None if interactive => Mode::Default,
-        None => Mode::Auto,
     }
 }
 

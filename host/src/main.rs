@@ -6,6 +6,7 @@ mod commands;
 mod diagnostics;
 mod environment;
 mod exit;
+mod managed;
 mod outcome;
 mod paths;
 mod render;
@@ -18,10 +19,7 @@ mod workspace;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 use crate::assemble::SUPERVISOR;
-use crate::cli::Cli;
 use crate::environment::{Environment, is_secret};
 use crate::exit::{Exit, Failure};
 
@@ -30,7 +28,7 @@ fn main() -> ExitCode {
         return wall::supervisor_main();
     }
     let hardened = wall::harden_host();
-    let environment = Environment::read();
+    let mut environment = Environment::read();
     // What is a secret is in `environment` now; nobody shall read it from our block.
     let scrubbed = wall::scrub_environment(is_secret);
     if let Some(error) = hardened.err().or(scrubbed.err()) {
@@ -39,8 +37,11 @@ fn main() -> ExitCode {
             anyhow::anyhow!("this process cannot be hardened: {error}"),
         ));
     }
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let cli = match cli::parse() {
+        Ok((cli, flags)) => {
+            environment.flags = flags;
+            cli
+        }
         Err(error) => {
             // Help and version are no errors; clap knows the stream and the code.
             let _ = error.print();

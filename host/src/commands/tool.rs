@@ -1,7 +1,9 @@
 //! One call of one tool, without a model.
 
+use std::collections::BTreeSet;
+
 use audit::{Act, AuditError, AuditLog, Chain, Verdict};
-use protocol::{HostReply, HostRequest, Invocation, SessionId, ToolResult};
+use protocol::{HostReply, HostRequest, Invocation, SessionId, Tier, ToolResult};
 use runtime::{Pending, PluginRuntime};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,6 +16,7 @@ use crate::commands::plugin::known;
 use crate::diagnostics;
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
+use crate::managed;
 use crate::paths::make_private;
 use crate::render;
 use crate::trust::Word;
@@ -54,6 +57,11 @@ pub(super) async fn run(args: ToolArgs, environment: Environment) -> Result<Exit
     let dir = setup.store().dir(&id);
     make_private(&dir)?;
     let enclosure = Enclosure::of(&workplace);
+    managed::check_grade(&setup.policy, enclosure.grade)?;
+    for tier in tiers(&plugins, &args.name) {
+        let denied = |by| Failure::new(Exit::Denied, anyhow::Error::from(by));
+        setup.policy.tier(tier).map_err(denied)?;
+    }
     let audited = Audited::begin(&setup, &id, &plugins, (&args.name, &text), enclosure)
         .map_err(|e| Failure::new(Exit::Failed, e))?;
     let session = std::sync::Arc::new(workplace.open(id, &dir)?);
@@ -114,13 +122,14 @@ impl Audited {
             wall: enclosure.wall().to_owned(),
             network: enclosure.network().to_owned(),
             plugins: described.map(known).into_iter().collect(),
+            policy: managed::mark(&setup.policy),
         };
         let decision = Act::Decision {
             call: CALL.into(),
             tool: tool.to_owned(),
             component: described.map(|described| described.digest.clone()),
             arguments: audit::digest(arguments.as_bytes()),
-            tiers: plugins.policy(tool).map(|policy| policy.tier).into_iter().collect(),
+            tiers: tiers(plugins, tool),
             verdict: Verdict::Allow,
             rule: "command-line".to_owned(),
             target: arguments.chars().take(400).collect(),
@@ -144,6 +153,13 @@ impl Audited {
         let head = Some(self.chain.head().to_owned());
         self.log.user(Act::End { session: self.session, head })
     }
+}
+
+/// What a call counts as, whatever its arguments.
+fn tiers(plugins: &PluginRuntime, tool: &str) -> BTreeSet<Tier> {
+    let said = plugins.policy(tool).map(|policy| policy.tier);
+    let runs = plugins.can_exec(tool).then_some(Tier::Execute);
+    said.into_iter().chain(runs).collect()
 }
 
 /// Nobody is asked: what needs a person is refused.

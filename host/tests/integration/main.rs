@@ -8,6 +8,7 @@ mod formats;
 mod guests;
 mod permissions;
 mod plugins;
+mod policy;
 mod resume;
 mod sdk;
 mod support;

@@ -3,7 +3,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use audit::{AuditLog, Chain};
+use audit::{AuditLog, Chain, PolicyMark};
+use policy::Policy;
 use protocol::{ErrorKind, Event, Item, PlanItem, SessionId, Submission, ToolSpec};
 use provider::{Effort, Model, Prompt, Providers};
 use runtime::{PluginRuntime, SessionContext, Workplace};
@@ -32,6 +33,10 @@ pub struct AgentSettings {
     /// The wall's grade and what commands can connect to, in one word each.
     pub wall: &'static str,
     pub network: &'static str,
+    /// What the machine's policy says about calls.
+    pub policy: Arc<Policy>,
+    /// That policy, for the audit log.
+    pub policy_mark: Option<PolicyMark>,
 }
 
 /// What a session starts from.

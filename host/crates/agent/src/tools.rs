@@ -139,7 +139,8 @@ impl Session {
             allowed_before: self.allowed.contains(&(call.name.clone(), scope(&call.name, arguments))),
             interactive: self.settings.interactive,
         };
-        let decision = decide(&facts);
+        let by_policy = tiers.iter().find_map(|tier| self.settings.policy.tier(*tier).err());
+        let decision = by_policy.map_or_else(|| decide(&facts), forbidden);
         self.audit_decision(call, &tiers, &target, &decision)?;
         Ok(match decision {
             Decision::Allow { .. } => Fate::Run,
@@ -332,6 +333,15 @@ fn refused(denied: Denied, tool: &str, id: &ToolCallId, tiers: BTreeSet<Tier>, t
 }
 
 /// What a call is about, for cards and denials.
+/// What the machine's policy forbids: no mode, rule or person allows it.
+fn forbidden(by: policy::Forbidden) -> Decision {
+    Decision::Deny(Denied {
+        rule: "policy".to_owned(),
+        message: format!("refused: {by}"),
+        remedy: format!("another policy, by this machine's administrator ({})", by.place),
+    })
+}
+
 fn target(tool: &str, arguments: &Value) -> String {
     let text = ["command", "path"].iter().find_map(|name| arguments.get(name)?.as_str());
     text.unwrap_or(tool).to_owned()

@@ -11,8 +11,8 @@ use crate::origin::place_of;
 use crate::pool::Pools;
 use crate::reach::Reach;
 use crate::{
-    Caller, Certificates, EgressError, Incoming, Ledger, LedgerAct, NetworkGrant, Origin, Outgoing, Policy,
-    redirect,
+    Caller, Ceiling, Certificates, EgressError, Incoming, Ledger, LedgerAct, NetworkGrant, Origin, Outgoing,
+    Policy, redirect,
 };
 
 /// What the whole process may reach.
@@ -20,6 +20,8 @@ use crate::{
 pub struct EgressConfig {
     /// Nothing but the model's origin.
     pub offline: bool,
+    /// What the machine's policy says, for models and plugins alike.
+    pub ceiling: Ceiling,
     /// Where every request stands before it leaves.
     pub ledger: Option<Ledger>,
 }
@@ -121,6 +123,8 @@ impl Egress {
 
     fn hop(&self, request: &Outgoing, origin: Origin) -> Result<Hop, EgressError> {
         let method = request.method.as_str();
+        let is_model = matches!(request.policy, Policy::Model);
+        self.shared.config.ceiling.check(&origin, method, is_model)?;
         let grants = match &request.policy {
             Policy::Model => return Ok(Hop { origin, reach: Reach::Any, why: "model".to_owned() }),
             Policy::Granted(grants) => grants,

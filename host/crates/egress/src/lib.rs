@@ -7,6 +7,7 @@
 
 mod address;
 mod body;
+mod ceiling;
 mod certificates;
 mod client;
 mod connector;
@@ -23,6 +24,7 @@ mod request;
 mod response;
 mod strangers;
 
+pub use ceiling::{Ceiling, DeniedHost, DeniedHostError};
 pub use certificates::{CertificateError, CertificateFiles, Certificates};
 pub use client::{Egress, EgressConfig};
 pub use error::EgressError;

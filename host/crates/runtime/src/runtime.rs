@@ -3,6 +3,7 @@ use std::time::{Duration, Instant};
 
 use egress::Egress;
 use manifest::ToolPolicy;
+use policy::Policy;
 use protocol::{HostReply, HostRequest, Invocation, ToolCallId, ToolResult, ToolSpec};
 use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -32,6 +33,7 @@ pub struct RuntimeConfig {
     pub dirs: PluginDirs,
     pub bundled_grants: Grants,
     pub user_grants: Grants,
+    pub policy: Arc<Policy>,
     pub limits: Limits,
     pub egress: Egress,
 }
@@ -75,15 +77,16 @@ impl PluginRuntime {
         notice: &mut (dyn FnMut(String) + Send),
     ) -> (Self, Vec<PluginError>) {
         let mut catalog = Catalog::default();
-        let (found, mut problems) = discover(&config.dirs, notice).await;
+        let (found, mut problems) = discover(&config.dirs, &config.policy, notice).await;
         for bundled in config.bundled {
             let added = bundled_description(bundled).and_then(|described| {
-                catalog.add(Source::Bundled(bundled), described, &config.bundled_grants)
+                catalog.add(Source::Bundled(bundled), described, &config.bundled_grants, &config.policy)
             });
             problems.extend(added.err());
         }
         for (path, described) in found {
-            problems.extend(catalog.add(Source::File(path), described, &config.user_grants).err());
+            let added = catalog.add(Source::File(path), described, &config.user_grants, &config.policy);
+            problems.extend(added.err());
         }
         let inner = Inner {
             catalog,

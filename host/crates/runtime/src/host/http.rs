@@ -100,6 +100,7 @@ fn refused(reason: &EgressError) -> Error {
         EgressError::NotGranted { .. } | EgressError::Downgrade { .. } => {
             (ErrorKind::Denied, "origin-not-granted")
         }
+        EgressError::Forbidden { .. } => (ErrorKind::Denied, "forbidden-by-policy"),
         EgressError::NotPublic { .. } => (ErrorKind::Denied, "address-not-public"),
         EgressError::Offline { .. } => (ErrorKind::Denied, "offline"),
         EgressError::Url { .. } | EgressError::Header(_) => (ErrorKind::InvalidArgs, "request"),
