@@ -7,14 +7,17 @@ use std::sync::{Arc, OnceLock};
 use agent::{AgentSettings, Mode, SessionConfig, SessionStore, Start};
 use audit::AuditLog;
 use egress::{CertificateFiles, Egress, EgressConfig, Ledger};
+use policy::Policy;
 use protocol::{SessionId, ToolSpec};
 use provider::{CustomProvider, Effort, ProviderSettings, Providers, SecretString, Vendor, WireFormat};
 use runtime::{Grants, PluginDirs, PluginError, PluginRuntime, RuntimeConfig, Workplace};
-use wall::{Grade, Network, SupervisorCommand, WallConfig};
+use wall::{Grade, SupervisorCommand, WallConfig};
 
-use crate::cli::{ModeArg, NetworkArg, PlaceArgs, SandboxArg, SessionArgs, WallArg};
+use crate::cli::{PlaceArgs, SessionArgs};
+use crate::enclosure::{Enclosure, enclosure};
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
+use crate::managed;
 use crate::paths::Paths;
 use crate::permissions::{budget, rules};
 use crate::secrets::Held;
@@ -36,6 +39,8 @@ pub(crate) struct Setup {
     pub(crate) loaded: Loaded,
     /// What a person trusted in the working folder.
     pub(crate) project: Project,
+    /// What the machine's administrator allows.
+    pub(crate) policy: Arc<Policy>,
     held: OnceLock<Held>,
 }
 
@@ -43,12 +48,20 @@ impl Setup {
     /// Finds the folders and reads the settings. Nothing of the working folder: [`Setup::in_place`] does.
     pub(crate) fn read(mut environment: Environment, config: Option<&Path>) -> Result<Self, Failure> {
         let paths = Paths::find(&environment)?;
+        let policy = Arc::new(managed::read()?);
         let loaded = settings::load(&paths, &mut environment, config)?;
-        Ok(Self::of(environment, paths, loaded, Project::default()))
+        managed::check_said(&policy, &environment, &loaded.settings)?;
+        Ok(Self::of(environment, paths, loaded, policy, Project::default()))
     }
 
-    pub(crate) fn of(environment: Environment, paths: Paths, loaded: Loaded, project: Project) -> Self {
-        Self { environment, paths, loaded, project, held: OnceLock::new() }
+    pub(crate) fn of(
+        environment: Environment,
+        paths: Paths,
+        loaded: Loaded,
+        policy: Arc<Policy>,
+        project: Project,
+    ) -> Self {
+        Self { environment, paths, loaded, project, policy, held: OnceLock::new() }
     }
 
     pub(crate) fn settings(&self) -> &Settings {
@@ -60,13 +73,17 @@ impl Setup {
     }
 
     pub(crate) fn audit(&self) -> AuditLog {
-        AuditLog::new(&self.paths.state)
+        managed::audit_log(&self.policy, &self.paths.state)
     }
 
     /// The way out of a run.
     pub(crate) fn egress(&self, offline: bool, run: &str) -> Egress {
-        let secrets = self.held().redactor.clone();
-        Egress::new(EgressConfig { offline, ledger: Some(Ledger::new(&self.paths.state, run)), secrets })
+        Egress::new(EgressConfig {
+            offline: offline || self.policy.is_offline(),
+            ceiling: self.policy.ceiling(),
+            ledger: Some(Ledger::new(&self.paths.state, run)),
+            secrets: self.held().redactor.clone(),
+        })
     }
 
     pub(crate) fn plugin_dirs(&self, named: &[PathBuf]) -> PluginDirs {
@@ -113,6 +130,7 @@ impl Setup {
             bundled_grants: bundled_grants()?,
             user_grants,
             secrets: self.held().granted.clone(),
+            policy: self.policy.clone(),
             limits: runtime::Limits::default().lowered_by(self.settings().limits),
             egress,
         };
@@ -134,6 +152,7 @@ impl Setup {
         let Place { workspace, notice, read, write } =
             workspace::find(args.directory.as_deref(), &dirs, &self.paths)?;
         let (mode, network) = enclosure(args)?;
+        managed::check_enclosure(&self.policy, args, mode, network)?;
         let own = self.paths.of_workspace(workspace.as_deref().unwrap_or(Path::new("(none)")));
         let wall = WallConfig {
             supervisor: SupervisorCommand { program: "/proc/self/exe".into(), args: vec![SUPERVISOR.into()] },
@@ -208,6 +227,7 @@ impl Setup {
             llamacpp: vendor("LLAMACPP"),
             custom: custom.collect(),
             session_id: session.to_string(),
+            policy: self.policy.clone(),
         };
         Providers::new(settings, MODELS, egress).map_err(Failure::settings)
     }
@@ -248,85 +268,11 @@ fn no_model() -> Failure {
     )
 }
 
-/// What encloses commands.
-fn enclosure(args: &PlaceArgs) -> Result<(wall::Mode, Network), Failure> {
-    let (wall, network) = match args.sandbox {
-        Some(SandboxArg::ReadOnly) => (Some(WallArg::ReadOnly), None),
-        Some(SandboxArg::WorkspaceWrite) => (Some(WallArg::Workspace), None),
-        Some(SandboxArg::DangerFullAccess) => (Some(WallArg::Off), Some(NetworkArg::Open)),
-        None => (args.wall, args.network),
-    };
-    let mode = match wall.unwrap_or(WallArg::Workspace) {
-        WallArg::Workspace => wall::Mode::Workspace,
-        WallArg::ReadOnly => wall::Mode::ReadOnly,
-        WallArg::External => wall::Mode::External,
-        WallArg::Off => wall::Mode::Off,
-    };
-    let network = match network {
-        Some(NetworkArg::Open) if !args.offline => Network::Open,
-        _ => Network::Off,
-    };
-    // Nothing is promised that nothing holds.
-    if matches!(mode, wall::Mode::External | wall::Mode::Off) && args.network == Some(NetworkArg::Off) {
-        return Err(Failure::usage(
-            "--network off needs the wall: with --wall off or external this program keeps no command off the network",
-        ));
-    }
-    if mode == wall::Mode::Off && args.offline {
-        return Err(Failure::usage("--offline cannot hold with --wall off: commands could connect anywhere"));
-    }
-    Ok((mode, network))
-}
-
 /// A session that can be started, and what is to be said about it first.
 pub(crate) struct Assembled {
     pub(crate) config: SessionConfig,
     pub(crate) notices: Vec<String>,
     pub(crate) enclosure: Enclosure,
-}
-
-/// What encloses the session's commands, for banner, status and result.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Enclosure {
-    pub(crate) grade: Grade,
-    pub(crate) mode: wall::Mode,
-    pub(crate) network: Network,
-}
-
-impl Enclosure {
-    pub(crate) fn of(workplace: &Workplace) -> Self {
-        let WallConfig { mode, network, .. } = workplace.wall;
-        Self { grade: wall::Wall::new(workplace.wall.clone()).grade(), mode, network }
-    }
-
-    /// The wall's grade, in one word.
-    pub(crate) fn wall(&self) -> &'static str {
-        match self.grade {
-            Grade::Partial => "partial",
-            Grade::External => "external",
-            Grade::None => "none",
-        }
-    }
-
-    pub(crate) fn network(&self) -> &'static str {
-        match (self.grade, self.network) {
-            // Without a wall of ours nothing keeps commands off the network.
-            (Grade::Partial, Network::Off) => "off",
-            (Grade::Partial, Network::Open) => "open",
-            (Grade::External, _) => "external",
-            (Grade::None, _) => "open",
-        }
-    }
-
-    /// For people: the grade, and whether the workspace is only read.
-    pub(crate) fn label(&self) -> String {
-        let read_only = if self.mode == wall::Mode::ReadOnly { " (read-only)" } else { "" };
-        format!("{}{read_only}", self.wall())
-    }
-
-    fn is_walled(&self) -> bool {
-        self.grade != Grade::None || self.mode == wall::Mode::Off
-    }
 }
 
 /// Builds a session. `notice` is told what takes time.
@@ -352,15 +298,18 @@ pub(crate) async fn session(
     };
     let egress = setup.egress(place.offline, id.as_str());
     let enclosure = Enclosure::of(&workplace);
+    managed::check_grade(&setup.policy, enclosure.grade)?;
     let providers = setup.providers(&id, egress.clone())?;
     let (runtime, problems) = setup.plugins(place, egress.clone(), notice).await?;
-    let mut notices: Vec<String> = place_notice
+    let mut notices: Vec<String> = managed::notice(&setup.policy)
         .into_iter()
+        .chain(place_notice)
         .chain(setup.project.notices.iter().cloned())
         .chain(problems.iter().map(|p| format!("plugin left out: {p}")))
         .collect();
-    let mode = mode(setup, args, interactive);
-    let (tools, left_out) = offered(&runtime, enclosure, mode, interactive, place.offline);
+    let mode = managed::mode(&setup.policy, args, setup.settings(), interactive)?;
+    let offline = place.offline || setup.policy.is_offline();
+    let (tools, left_out) = offered(&runtime, enclosure, mode, interactive, offline);
     notices.extend(left_out);
     let model = args.model.clone();
     let default_model = match (&model, &start) {
@@ -380,6 +329,8 @@ pub(crate) async fn session(
         network: enclosure.network(),
         rules,
         budget: budget(setup, args, interactive)?,
+        policy: setup.policy.clone(),
+        policy_mark: managed::mark(&setup.policy),
     };
     let config = SessionConfig {
         id,
@@ -405,19 +356,6 @@ fn prepare_tls(providers: &Providers, model: &str, egress: &Egress) {
     if providers.resolve(model).is_ok_and(|model| model.route().starts_with("https:")) {
         let egress = egress.clone();
         tokio::task::spawn_blocking(move || egress.prepare_tls());
-    }
-}
-
-fn mode(setup: &Setup, args: &SessionArgs, interactive: bool) -> Mode {
-    match args.permission_mode {
-        Some(ModeArg::Default) => Mode::Default,
-        Some(ModeArg::Plan) => Mode::Plan,
-        Some(ModeArg::Ask) => Mode::Ask,
-        Some(ModeArg::Auto) => Mode::Auto,
-        Some(ModeArg::Yolo) => Mode::Yolo,
-        None if args.yolo || setup.settings().yolo_mode => Mode::Yolo,
-        None if interactive => Mode::Default,
-        None => Mode::Auto,
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 /// An ML engineer agent in the terminal: reads, plans, edits and runs code; every tool is a sandboxed
 /// WebAssembly component.
@@ -48,6 +49,9 @@ pub(crate) enum Command {
     Net(NetArgs),
     /// Look at what the program needs and say what is missing.
     Doctor(DoctorArgs),
+    /// Print what the administrator of this machine allows.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Print a completion script for a shell.
     Completions { shell: clap_complete::Shell },
 }
@@ -318,6 +322,17 @@ pub(crate) enum PluginCommand {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Check a policy and print it as plain sentences.
+    Check {
+        /// A file that is to become the policy; without it the policy of this machine is checked.
+        file: Option<PathBuf>,
+    },
+    /// Print the policy of this machine as it stands in its file.
+    Show,
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
     /// Print the settings as they are after merging.
     Show {
@@ -451,10 +466,33 @@ pub(crate) enum SandboxArg {
     DangerFullAccess,
 }
 
+/// Parses the command line: what it means, and the flags that were given, in their long form.
+pub(crate) fn parse() -> Result<(Cli, Vec<String>), clap::Error> {
+    let matches = Cli::command().try_get_matches()?;
+    let mut flags = Vec::new();
+    given(&Cli::command(), &matches, &mut flags);
+    Ok((Cli::from_arg_matches(&matches).map_err(|e| e.format(&mut Cli::command()))?, flags))
+}
+
+fn given(command: &clap::Command, matches: &ArgMatches, flags: &mut Vec<String>) {
+    let said = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
+    let arguments = command.get_arguments().filter(|argument| said(argument.get_id().as_str()));
+    flags.extend(arguments.filter_map(clap::Arg::get_long).map(|long| format!("--{long}")));
+    if let Some((name, below)) = matches.subcommand()
+        && let Some(command) = command.find_subcommand(name)
+    {
+        given(command, below, flags);
+    }
+}
+
+/// All flags that there are, in their long form.
+pub(crate) fn flags(command: &clap::Command) -> Vec<String> {
+    let own = command.get_arguments().filter_map(clap::Arg::get_long).map(|long| format!("--{long}"));
+    own.chain(command.get_subcommands().flat_map(flags)).collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

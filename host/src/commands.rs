@@ -10,6 +10,7 @@ mod headless;
 mod login;
 mod net;
 mod plugin;
+mod policy;
 mod sessions;
 mod tool;
 mod trust;
@@ -27,6 +28,10 @@ use crate::stdin;
 
 /// Does what the command line says.
 pub(crate) async fn run(cli: Cli, environment: Environment) -> Result<Exit, Failure> {
+    // The rest reads it with the settings, and tells what is wrong in the form that was asked for.
+    if !matches!(cli.command, None | Some(Command::Run(_) | Command::Policy(_))) {
+        crate::managed::read()?;
+    }
     match cli.command {
         None => chat_or_run(cli.run, environment).await,
         Some(Command::Run(args)) => headless::run(RunArgs { print: true, ..*args }, environment).await,
@@ -40,6 +45,7 @@ pub(crate) async fn run(cli: Cli, environment: Environment) -> Result<Exit, Fail
         Some(Command::Audit(command)) => audit::run(&command, environment),
         Some(Command::Net(args)) => net::run(&args, environment),
         Some(Command::Doctor(args)) => doctor::run(args, environment).await,
+        Some(Command::Policy(command)) => policy::run(&command),
         Some(Command::Completions { shell }) => completions::run(shell),
     }
 }

@@ -18,6 +18,8 @@ pub(crate) struct Environment {
     project: BTreeMap<String, String>,
     /// The whole environment as it was, for the wall to choose from.
     pub(crate) user: Vec<(OsString, OsString)>,
+    /// The flags of the command line, in their long form.
+    pub(crate) flags: Vec<String>,
 }
 
 impl Environment {

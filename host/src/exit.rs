@@ -97,7 +97,8 @@ impl From<agent::StartError> for Failure {
             agent::StartError::Model(
                 provider::ResolveError::BadBaseUrl { .. }
                 | provider::ResolveError::BadHeader { .. }
-                | provider::ResolveError::BadCertificates { .. },
+                | provider::ResolveError::BadCertificates { .. }
+                | provider::ResolveError::Forbidden(_),
             ) => Exit::Settings,
             agent::StartError::Model(_) | agent::StartError::NoPrice(_) => Exit::Usage,
             agent::StartError::Folders(_) | agent::StartError::Records(_) => Exit::Failed,

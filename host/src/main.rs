@@ -4,8 +4,10 @@ mod assemble;
 mod cli;
 mod commands;
 mod diagnostics;
+mod enclosure;
 mod environment;
 mod exit;
+mod managed;
 mod outcome;
 mod paths;
 mod permissions;
@@ -20,10 +22,7 @@ mod workspace;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 use crate::assemble::SUPERVISOR;
-use crate::cli::Cli;
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
 
@@ -32,7 +31,7 @@ fn main() -> ExitCode {
         return wall::supervisor_main();
     }
     let hardened = wall::harden_host();
-    let environment = Environment::read();
+    let mut environment = Environment::read();
     // What is a secret is in `environment` now; nobody shall read it from our block.
     let scrubbed = wall::scrub_environment();
     if let Some(error) = hardened.err().or(scrubbed.err()) {
@@ -41,8 +40,11 @@ fn main() -> ExitCode {
             anyhow::anyhow!("this process cannot be hardened: {error}"),
         ));
     }
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let cli = match cli::parse() {
+        Ok((cli, flags)) => {
+            environment.flags = flags;
+            cli
+        }
         Err(error) => {
             // Help and version are no errors; clap knows the stream and the code.
             let _ = error.print();

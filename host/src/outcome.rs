@@ -7,7 +7,7 @@ use protocol::{ErrorKind, Event, PermissionDenial, StopReason, Usage};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::assemble::Enclosure;
+use crate::enclosure::Enclosure;
 use crate::exit::Exit;
 
 /// The last line of a run.

@@ -3,13 +3,28 @@
 use std::path::Path;
 
 use agent::{BudgetLimits, Effect, Rule, Rules};
+use policy::Policy;
 
 use crate::assemble::Setup;
 use crate::cli::SessionArgs;
 use crate::exit::{Exit, Failure};
 use crate::settings::Permissions;
 
-/// The rules of the command line and of the settings.
+/// The rules that stand in the machine's policy.
+pub(crate) fn policy_rules(policy: &Policy, workspace: &Path) -> Result<Rules, Failure> {
+    let stated = &policy.rules().rules;
+    let lists = [(Effect::Allow, &stated.allow), (Effect::Ask, &stated.ask), (Effect::Deny, &stated.deny)];
+    let mut rules = Rules::default();
+    for (effect, text) in
+        lists.into_iter().flat_map(|(effect, list)| list.iter().map(move |text| (effect, text)))
+    {
+        let rule = Rule::parse(effect, text.get_ref(), &policy.place(text), workspace);
+        rules.push(rule.map_err(Failure::settings)?);
+    }
+    Ok(rules)
+}
+
+/// The rules of the policy, the command line and the settings.
 pub(crate) fn rules(setup: &Setup, args: &SessionArgs, workspace: &Path) -> Result<Rules, Failure> {
     let Permissions { allow, ask, deny } = &setup.settings().permissions;
     let sources = [
@@ -20,7 +35,7 @@ pub(crate) fn rules(setup: &Setup, args: &SessionArgs, workspace: &Path) -> Resu
         (Effect::Ask, "permissions.ask of the settings", ask),
         (Effect::Deny, "permissions.deny of the settings", deny),
     ];
-    let mut rules = Rules::default();
+    let mut rules = policy_rules(&setup.policy, workspace)?;
     for (effect, source, texts) in sources {
         let exit = if source.starts_with("--") { Exit::Usage } else { Exit::Settings };
         for text in texts {
@@ -39,5 +54,7 @@ pub(crate) fn budget(setup: &Setup, args: &SessionArgs, interactive: bool) -> Re
             format!("headless_budget_usd is {headless}; it is a number of USD, and 0 forbids orders");
         return Err(Failure::settings(anyhow::anyhow!(message)));
     }
-    Ok(BudgetLimits { total: args.max_budget_usd, orders: (!interactive).then_some(headless) })
+    let most = setup.policy.max_usd();
+    let total = args.max_budget_usd.into_iter().chain(most).reduce(f64::min);
+    Ok(BudgetLimits { total, orders: (!interactive).then_some(headless) })
 }

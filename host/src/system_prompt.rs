@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use wall::{Grade, Network};
 
-use crate::assemble::Enclosure;
+use crate::enclosure::Enclosure;
 use crate::trust::{Instructions, hidden};
 
 /// What the prompt depends on.

@@ -10,6 +10,7 @@ mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use audit::Act;
 
@@ -17,6 +18,7 @@ use crate::assemble::Setup;
 use crate::cli::PlaceArgs;
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
+use crate::managed;
 use crate::paths::Paths;
 use crate::settings::{self, Layer};
 use crate::workspace;
@@ -73,12 +75,16 @@ impl Setup {
         word: Word<'_>,
     ) -> Result<Self, Failure> {
         let paths = Paths::find(&environment)?;
+        let policy = Arc::new(managed::read()?);
         let folder = workspace::of(place.directory.as_deref(), &paths)?.0;
         let mut layers =
             settings::layers(&paths, &mut environment, place.config.as_deref(), folder.as_deref())?;
         let names = settings::names_in_use(&layers);
         let mut project = match &folder {
-            Some(folder) => project(&paths, folder, &names, word)?,
+            Some(folder) => match policy.project_files("taking anything from it") {
+                Ok(()) => project(&paths, folder, &names, word)?,
+                Err(forbidden) => Project { standing: forbidden.to_string(), ..Project::default() },
+            },
             None => Project::default(),
         };
         environment.add_project(std::mem::take(&mut project.env));
@@ -87,7 +93,8 @@ impl Setup {
             own.and_then(|(layer, folder)| settings::add_project(&mut layers, layer, &folder).err());
         project.notices.extend(refused.into_iter().flatten());
         let loaded = settings::complete(layers, &environment)?;
-        Ok(Self::of(environment, paths, loaded, project))
+        managed::check_said(&policy, &environment, &loaded.settings)?;
+        Ok(Self::of(environment, paths, loaded, policy, project))
     }
 }
 
@@ -162,7 +169,8 @@ fn record(
 ) -> Result<(), Failure> {
     let folder = folder.display().to_string();
     let act = Act::Trust { folder, word: word.to_owned(), files: files.clone() };
-    audit::AuditLog::new(&paths.state).user(act).map_err(|error| Failure::new(Exit::Failed, error))
+    let log = managed::audit_log(&managed::read()?, &paths.state);
+    log.user(act).map_err(|error| Failure::new(Exit::Failed, error))
 }
 
 fn untrusted(listed: &[Listed]) -> Project {

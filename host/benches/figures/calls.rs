@@ -142,6 +142,7 @@ fn workplace(base: &Path) -> Workplace {
 
 async fn load(base: &Path, bundled: &'static [runtime::Bundled]) -> PluginRuntime {
     let config = RuntimeConfig {
+        policy: Arc::default(),
         bundled,
         dirs: PluginDirs {
             trusted: Vec::new(),

@@ -8,9 +8,10 @@ use protocol::{Event, Operation, SessionId, Submission};
 use reedline::{DefaultPrompt, DefaultPromptSegment, Reedline, Signal};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::assemble::{self, Assembled, Enclosure, Setup};
+use crate::assemble::{self, Assembled, Setup};
 use crate::cli::RunArgs;
 use crate::diagnostics;
+use crate::enclosure::Enclosure;
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
 use crate::render::card::{self, Decided};

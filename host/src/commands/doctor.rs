@@ -10,6 +10,7 @@ use crate::assemble::Setup;
 use crate::cli::DoctorArgs;
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
+use crate::managed;
 use crate::paths::make_private;
 use crate::render::{json, say};
 use crate::trust::Word;
@@ -33,6 +34,9 @@ enum Verdict {
 pub(super) async fn run(args: DoctorArgs, environment: Environment) -> Result<Exit, Failure> {
     let setup = Setup::in_place(environment, &args.place, Word::of(&args.place))?;
     let mut checks = settings(&setup);
+    let policy = managed::notice(&setup.policy);
+    let policy = policy.unwrap_or_else(|| "none: this machine is not managed".to_owned());
+    checks.push(check("policy", Verdict::Ok, policy));
     checks.extend(plugins(&setup, &args).await?);
     checks.extend(models(&setup)?);
     checks.extend(enclosure(&setup, &args).await?);

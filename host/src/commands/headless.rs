@@ -3,15 +3,17 @@
 use std::io::IsTerminal as _;
 
 use agent::{Handle, Resumed};
+use audit::PolicyMark;
 use protocol::{Event, Operation, Submission};
 use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::assemble::{self, Assembled, Enclosure, Setup};
+use crate::assemble::{self, Assembled, Setup};
 use crate::cli::{OutputFormat, RunArgs};
 use crate::commands::needed_prompt;
 use crate::diagnostics;
+use crate::enclosure::Enclosure;
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
 use crate::outcome::{Outcome, RunResult};
@@ -39,7 +41,19 @@ pub(crate) struct SessionLine<'a> {
     mode: &'static str,
     wall: &'static str,
     network: &'static str,
+    /// The machine's policy that the session is under.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy: Option<PolicyLine>,
     tools: Vec<&'a str>,
+}
+
+/// A policy, in the first line of `stream-json`.
+#[derive(Debug, JsonSchema, Serialize)]
+pub(crate) struct PolicyLine {
+    path: String,
+    digest: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revision: Option<String>,
 }
 
 /// What a run prints, and where.
@@ -113,6 +127,7 @@ pub(crate) async fn work(
     }
     let mode = config.settings.mode;
     let tools: Vec<String> = config.tools.iter().map(|tool| tool.name.clone()).collect();
+    let policy = config.settings.policy_mark.clone();
     let limit = config.settings.max_iterations.map_or("no limit".to_owned(), |n| n.to_string());
     let format = format_of(&args);
     let mut handle = agent::start(config).or_else(|error| not_begun(format, error.into()))?;
@@ -143,7 +158,7 @@ pub(crate) async fn work(
     }
     let announced = match printer {
         Printer::StreamJson => {
-            json::line(&mut std::io::stdout(), &session_line(&handle, &enclosure, mode, &tools))
+            json::line(&mut std::io::stdout(), &session_line(&handle, &enclosure, mode, &tools, policy))
         }
         _ => Ok(()),
     };
@@ -190,10 +205,12 @@ fn session_line<'a>(
     enclosure: &Enclosure,
     mode: agent::Mode,
     tools: &'a [String],
+    policy: Option<PolicyMark>,
 ) -> SessionLine<'a> {
     SessionLine {
         kind: "session",
         format: 1,
+        policy: policy.map(|PolicyMark { path, digest, revision }| PolicyLine { path, digest, revision }),
         version: env!("CARGO_PKG_VERSION"),
         session_id: handle.session.as_str(),
         resumed: handle.resumed.is_some(),

@@ -1,19 +1,23 @@
 //! One call of one tool, without a model.
 
+use std::collections::BTreeSet;
+
 use audit::{Act, AuditError, AuditLog, Chain, Verdict};
-use protocol::{HostReply, HostRequest, Invocation, Need, SessionId, ToolResult};
+use protocol::{HostReply, HostRequest, Invocation, Need, SessionId, Tier, ToolResult};
 use runtime::{Pending, PluginRuntime};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::assemble::{Enclosure, Setup};
+use crate::assemble::Setup;
 use crate::cli::ToolArgs;
 use crate::commands::needed_prompt;
 use crate::commands::plugin::known;
 use crate::diagnostics;
+use crate::enclosure::Enclosure;
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
+use crate::managed;
 use crate::paths::make_private;
 use crate::render;
 use crate::trust::Word;
@@ -54,6 +58,11 @@ pub(super) async fn run(args: ToolArgs, environment: Environment) -> Result<Exit
     let dir = setup.store().dir(&id);
     make_private(&dir)?;
     let enclosure = Enclosure::of(&workplace);
+    managed::check_grade(&setup.policy, enclosure.grade)?;
+    for tier in tiers(&plugins, &args.name, &arguments) {
+        let denied = |by| Failure::new(Exit::Denied, anyhow::Error::from(by));
+        setup.policy.tier(tier).map_err(denied)?;
+    }
     let mut audited = Audited::begin(&setup, &id, &plugins, (&args.name, &text), enclosure)
         .map_err(|e| Failure::new(Exit::Failed, e))?;
     let session = std::sync::Arc::new(workplace.open(id, &dir)?);
@@ -119,13 +128,14 @@ impl Audited {
             wall: enclosure.wall().to_owned(),
             network: enclosure.network().to_owned(),
             plugins: described.map(known).into_iter().collect(),
+            policy: managed::mark(&setup.policy),
         };
         let decision = Act::Decision {
             call: CALL.into(),
             tool: tool.to_owned(),
             component: described.map(|described| described.digest.clone()),
             arguments: audit::digest(arguments.as_bytes()),
-            tiers: plugins.policy(tool).map(|policy| policy.tier).into_iter().collect(),
+            tiers: tiers(plugins, tool),
             verdict: Verdict::Allow,
             rule: "command-line".to_owned(),
             target: arguments.chars().take(400).collect(),
@@ -149,6 +159,13 @@ impl Audited {
         let head = Some(self.chain.head().to_owned());
         self.log.user(Act::End { session: self.session, head })
     }
+}
+
+/// What a call counts as.
+fn tiers(plugins: &PluginRuntime, tool: &str, arguments: &Value) -> BTreeSet<Tier> {
+    let said = plugins.policy(tool).map(|policy| policy.weigh(arguments).tiers).unwrap_or_default();
+    let runs = plugins.can_exec(tool).then_some(Tier::Execute);
+    said.into_iter().chain(runs).collect()
 }
 
 /// Nobody is asked: what needs a person is refused.

@@ -4,6 +4,7 @@ use std::path::Path;
 use crate::cli::TrustArgs;
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
+use crate::managed;
 use crate::paths::Paths;
 use crate::render::style::Style;
 use crate::render::{card, plain, say};
@@ -22,6 +23,7 @@ pub(super) fn run(args: &TrustArgs, environment: &Environment) -> Result<Exit, F
         (Some(folder), _) => folder,
         (None, notice) => return Err(Failure::usage(notice.unwrap_or_default())),
     };
+    managed::read()?.project_files("trusting a folder")?;
     let sheet = trust::look(&paths, &folder)?;
     if !sheet.has_news() {
         sheet.lines(false).iter().for_each(|line| say(line));

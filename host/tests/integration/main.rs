@@ -11,6 +11,7 @@ mod hygiene;
 mod orders;
 mod permissions;
 mod plugins;
+mod policy;
 mod resume;
 mod sdk;
 mod support;

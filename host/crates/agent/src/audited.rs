@@ -54,6 +54,7 @@ impl Session {
             wall: self.settings.wall.to_owned(),
             network: self.settings.network.to_owned(),
             plugins: plugins.collect(),
+            policy: self.settings.policy_mark.clone(),
         };
         self.audit_log.user(start.clone())?;
         self.audit(start)

@@ -55,17 +55,22 @@ impl Session {
         };
         let unknown = self.unknown_orders.iter().find(|order| order.tool == call.name && leaves(&tiers));
         let unknown = unknown.map(crate::orders::Unknown::told);
-        let decision = decide(&Facts {
-            mode: self.settings.mode,
-            tiers: &tiers,
-            walled: self.settings.walled,
-            allowed_before: self.allowed.contains(&(call.name.clone(), self.scope(&call.name, arguments))),
-            interactive: self.settings.interactive,
-            rules: self.settings.rules.matched(&asked),
-            taint: self.taint.as_deref(),
-            never_automatic: weight.never_automatic,
-            money,
-            unknown_order: unknown.as_deref(),
+        let by_policy = tiers.iter().find_map(|tier| self.settings.policy.tier(*tier).err());
+        let decision = by_policy.map(forbidden).unwrap_or_else(|| {
+            decide(&Facts {
+                mode: self.settings.mode,
+                tiers: &tiers,
+                walled: self.settings.walled,
+                allowed_before: self
+                    .allowed
+                    .contains(&(call.name.clone(), self.scope(&call.name, arguments))),
+                interactive: self.settings.interactive,
+                rules: self.settings.rules.matched(&asked),
+                taint: self.taint.as_deref(),
+                never_automatic: weight.never_automatic,
+                money,
+                unknown_order: unknown.as_deref(),
+            })
         });
         self.audit_decision(call, &tiers, &about.target, &decision)?;
         let order = leaves(&tiers).then(|| order(cost, about.target.clone()));
@@ -147,6 +152,15 @@ impl Session {
         };
         audit::digest(format!("{component}\n{granted}\n{what}").as_bytes())
     }
+}
+
+/// What the machine's policy forbids: no mode, rule or person allows it.
+fn forbidden(by: policy::Forbidden) -> Decision {
+    Decision::Deny(Denied {
+        rule: "policy".to_owned(),
+        message: format!("refused: {by}"),
+        remedy: format!("another policy, by this machine's administrator ({})", by.place),
+    })
 }
 
 /// An order with an id of its own.

@@ -3,7 +3,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use audit::{AuditLog, Chain, RecordsError};
+use audit::{AuditLog, Chain, PolicyMark, RecordsError};
+use policy::Policy;
 use protocol::{ErrorKind, Event, Item, PlanItem, SessionId, Submission, ToolSpec, Usage};
 use provider::{Effort, Model, Prompt, Providers};
 use redact::Redactor;
@@ -41,6 +42,10 @@ pub struct AgentSettings {
     /// What is allowed, asked for and denied besides the mode.
     pub rules: Rules,
     pub budget: BudgetLimits,
+    /// What the machine's policy says about calls.
+    pub policy: Arc<Policy>,
+    /// That policy, for the audit log.
+    pub policy_mark: Option<PolicyMark>,
 }
 
 /// What a session starts from.

@@ -33,6 +33,8 @@ pub struct Chain {
     head: String,
     seq: u64,
     bytes: u64,
+    /// Every record is on the disk when it is written.
+    sync: bool,
 }
 
 /// The last record of a file, and where it ends.
@@ -90,7 +92,11 @@ impl Chain {
         }
         let bytes = file.metadata()?.len();
         let (head, seq) = last.map_or_else(|| (genesis(name), 0), |last| (last.hash, last.seq + 1));
-        Ok((Self { name: name.to_owned(), path, file, head, seq, bytes }, end))
+        Ok((Self { name: name.to_owned(), path, file, head, seq, bytes, sync: false }, end))
+    }
+
+    pub(crate) fn with_sync(self, sync: bool) -> Self {
+        Self { sync, ..self }
     }
 
     /// Adds a record. It is with the kernel when this returns, and on the disk if `sync` is set.
@@ -112,7 +118,7 @@ impl Chain {
             let _ = self.file.set_len(self.bytes);
             return Err(failed(&self.path, source));
         }
-        if sync {
+        if sync || self.sync {
             self.file.sync_data().map_err(|e| failed(&self.path, e))?;
         }
         self.head = hash;

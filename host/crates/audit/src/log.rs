@@ -12,13 +12,26 @@ pub(crate) const USER: &str = "user";
 #[derive(Clone, Debug)]
 pub struct AuditLog {
     folder: PathBuf,
+    sync: bool,
 }
 
 impl AuditLog {
     /// The chains below the program's state folder.
     #[must_use]
     pub fn new(state: &Path) -> Self {
-        Self { folder: state.join("audit") }
+        Self::of(state.join("audit"))
+    }
+
+    /// The chains in a folder of this user alone.
+    #[must_use]
+    pub fn of(folder: PathBuf) -> Self {
+        Self { folder, sync: false }
+    }
+
+    /// The same chains, with every record on the disk before anyone goes on.
+    #[must_use]
+    pub fn with_sync(self, sync: bool) -> Self {
+        Self { sync, ..self }
     }
 
     /// The chain of a session, which one process holds.
@@ -26,7 +39,7 @@ impl AuditLog {
     /// # Errors
     /// When it cannot be opened.
     pub fn session(&self, id: &SessionId) -> Result<Chain, AuditError> {
-        Chain::open(&self.folder, &session_name(id.as_str()), false)
+        Ok(Chain::open(&self.folder, &session_name(id.as_str()), false)?.with_sync(self.sync))
     }
 
     /// Makes sure that the chain of the user can be written to.
@@ -42,7 +55,7 @@ impl AuditLog {
     /// # Errors
     /// When it cannot be written.
     pub fn user(&self, act: Act) -> Result<(), AuditError> {
-        Chain::open(&self.folder, USER, true)?.append(act, false)
+        Chain::open(&self.folder, USER, true)?.append(act, self.sync)
     }
 
     pub(crate) fn folder(&self) -> &Path {

@@ -31,6 +31,9 @@ pub enum Act {
         wall: String,
         network: String,
         plugins: Vec<Plugin>,
+        /// The machine's policy that it was under.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        policy: Option<PolicyMark>,
     },
     /// May a call run? Written before it does.
     Decision {
@@ -144,6 +147,16 @@ pub enum OrderState {
     Absent,
     /// The person said that it may be ordered again.
     Released,
+}
+
+/// A policy, as it was when it counted.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct PolicyMark {
+    pub path: String,
+    pub digest: String,
+    /// What its administrator calls it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
 }
 
 /// What was decided.

@@ -15,6 +15,7 @@ fn start(session: &SessionId) -> Act {
         wall: "partial".to_owned(),
         network: "off".to_owned(),
         plugins: Vec::new(),
+        policy: None,
     }
 }
 

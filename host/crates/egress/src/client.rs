@@ -13,8 +13,8 @@ use crate::origin::place_of;
 use crate::pool::Pools;
 use crate::reach::Reach;
 use crate::{
-    Body, Caller, Certificates, EgressError, Incoming, Ledger, LedgerAct, NetworkGrant, Origin, Outgoing,
-    Policy, redirect,
+    Body, Caller, Ceiling, Certificates, EgressError, Incoming, Ledger, LedgerAct, NetworkGrant, Origin,
+    Outgoing, Policy, redirect,
 };
 
 /// What the whole process may reach.
@@ -22,6 +22,8 @@ use crate::{
 pub struct EgressConfig {
     /// Nothing but the model's origin.
     pub offline: bool,
+    /// What the machine's policy says, for models and plugins alike.
+    pub ceiling: Ceiling,
     /// Where every request stands before it leaves.
     pub ledger: Option<Ledger>,
     /// What no plugin sends or gets back.
@@ -177,6 +179,8 @@ impl Egress {
     /// What a request may connect to, and why.
     fn granted(&self, request: &Outgoing, origin: &Origin) -> Result<(Reach, String), EgressError> {
         let method = request.method.as_str();
+        let is_model = matches!(request.policy, Policy::Model);
+        self.shared.config.ceiling.check(origin, method, is_model)?;
         let grants = match &request.policy {
             Policy::Model => return Ok((Reach::Any, "model".to_owned())),
             Policy::Granted(grants) => grants,

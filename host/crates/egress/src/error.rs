@@ -14,6 +14,8 @@ pub enum EgressError {
     Header(String),
     #[error("{method} {origin} is not granted")]
     NotGranted { origin: String, method: String },
+    #[error("{method} {origin} is forbidden by {by}")]
+    Forbidden { origin: String, method: String, by: String },
     #[error("{origin} leads to {address}, which is not a public address and not granted as such")]
     NotPublic { origin: String, address: String },
     #[error("{origin} is not reachable with --offline: only the model's origin is")]

@@ -10,6 +10,7 @@
 
 mod address;
 mod body;
+mod ceiling;
 mod certificates;
 mod client;
 mod connector;
@@ -27,6 +28,7 @@ mod request;
 mod response;
 mod strangers;
 
+pub use ceiling::{Ceiling, DeniedHost, DeniedHostError};
 pub use certificates::{CertificateError, CertificateFiles, Certificates};
 pub use client::{Egress, EgressConfig};
 pub use credential::{Credential, Placement, Secret, may_have_hub_token};

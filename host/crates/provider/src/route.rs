@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use egress::{CertificateError, Certificates, Egress};
+use egress::{CertificateError, Certificates, Egress, Origin};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::catalog::{Catalog, CatalogError, Facts, Price, Suggestion};
@@ -65,6 +65,9 @@ pub enum ResolveError {
     /// A file of certificates set for its provider cannot be used.
     #[error("the certificates set for `{id}` cannot be used: {source}")]
     BadCertificates { id: String, source: CertificateError },
+    /// The machine's policy does not allow it, or not there.
+    #[error(transparent)]
+    Forbidden(#[from] policy::Forbidden),
 }
 
 impl Providers {
@@ -96,8 +99,18 @@ impl Providers {
     /// Decides where an id goes. There is no second choice: a route whose credential is missing is an error.
     ///
     /// # Errors
-    /// When the id is malformed, a credential is missing, or what is set for its provider cannot be used.
+    /// When the id is malformed, a credential is missing, what is set for its provider cannot be used, or
+    /// the machine's policy forbids it.
     pub fn resolve(&self, id: &str) -> Result<Model, ResolveError> {
+        let model = self.find(id)?;
+        let bad = |reason: String| ResolveError::BadBaseUrl { id: id.to_owned(), reason };
+        let url = url::Url::parse(model.route()).map_err(|e| bad(e.to_string()))?;
+        let origin = Origin::of(&url).map_err(|e| bad(e.to_string()))?;
+        self.shared.settings.policy.model(model.id(), &origin)?;
+        Ok(model)
+    }
+
+    fn find(&self, id: &str) -> Result<Model, ResolveError> {
         let id = id.trim();
         let id = id.strip_prefix("huggingface/").unwrap_or(id);
         let settings = &self.shared.settings;

@@ -1,8 +1,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use egress::CertificateFiles;
+use policy::Policy;
 use secrecy::SecretString;
 
 /// The three ways of asking for a completion.
@@ -78,6 +80,8 @@ pub struct ProviderSettings {
     pub custom: BTreeMap<String, CustomProvider>,
     /// Names the session to the router and to prompt caches.
     pub session_id: String,
+    /// What the machine's policy says about models.
+    pub policy: Arc<Policy>,
 }
 
 /// What is set for one vendor or one kind of local server.

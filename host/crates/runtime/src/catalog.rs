@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use egress::NetworkGrant;
-use manifest::{Tier, ToolPolicy};
+use manifest::{Manifest, Tier, ToolPolicy};
+use policy::{PluginFacts, Policy};
 use protocol::ToolSpec;
 use tokio::sync::Semaphore;
 
@@ -16,6 +17,7 @@ use crate::describe::Described;
 use crate::engine::{Shared, Target};
 use crate::grants::Effective;
 use crate::index::{Index, Stamp};
+use crate::inspect::{Inspection, inspect};
 use crate::limits::MAX_CALLS_OF_PLUGIN;
 use crate::open::{Opened, read_component};
 use crate::{Grants, PluginError, Secrets};
@@ -144,12 +146,15 @@ impl Catalog {
         described: Described,
         grants: &Grants,
         secrets: &Secrets,
+        policy: &Policy,
     ) -> Result<(), PluginError> {
         let id = described.manifest.id.clone();
+        let is_bundled = matches!(source, Source::Bundled(_));
+        admit(policy, &source.to_string(), &described.manifest, &described.digest, is_bundled)?;
         if let Some(other) = self.plugins.iter().find(|p| p.described.manifest.id == id) {
             return Err(PluginError::DuplicateId { id, path: source.path(), other: other.source.path() });
         }
-        let granted = grants.effective(&described.manifest, secrets);
+        let granted = grants.effective(&described.manifest, secrets, policy);
         let plugin = Arc::new(Plugin {
             source,
             described,
@@ -177,10 +182,24 @@ impl Catalog {
     }
 }
 
+/// Whether the machine's policy lets a plugin in.
+fn admit(
+    policy: &Policy,
+    what: &str,
+    manifest: &Manifest,
+    digest: &str,
+    bundled: bool,
+) -> Result<(), PluginError> {
+    let Manifest { id, version, .. } = manifest;
+    let facts = PluginFacts { id, version, digest, publisher: None, bundled };
+    policy.plugin(facts).map_err(|by| PluginError::Forbidden { what: what.to_owned(), by })
+}
+
 /// Finds the components of the plugin folders. What is new is compiled and described, with a line that
 /// says so; what is wrong with one plugin does not keep the others out.
 pub(crate) async fn discover(
     dirs: &PluginDirs,
+    policy: &Policy,
     notice: &mut (dyn FnMut(String) + Send),
 ) -> (Vec<(PathBuf, Described)>, Vec<PluginError>) {
     let mut problems = Vec::new();
@@ -194,13 +213,13 @@ pub(crate) async fn discover(
     });
     let mut found = Vec::new();
     for path in files {
-        match describe_file(&path, dirs, &mut index, notice).await {
+        match describe_file(&path, dirs, policy, &mut index, notice).await {
             Ok(described) => found.push((path, described)),
             Err(error) => problems.push(error),
         }
     }
     for (path, digest) in &dirs.trusted {
-        match describe_trusted(path, digest, dirs, &mut index, notice).await {
+        match describe_trusted(path, digest, dirs, policy, &mut index, notice).await {
             Ok(described) => found.push((path.clone(), described)),
             Err(error) => problems.push(error),
         }
@@ -235,6 +254,7 @@ fn component_files(dirs: &PluginDirs, problems: &mut Vec<PluginError>) -> Vec<Pa
 async fn describe_file(
     path: &Path,
     dirs: &PluginDirs,
+    policy: &Policy,
     index: &mut Index,
     notice: &mut (dyn FnMut(String) + Send),
 ) -> Result<Described, PluginError> {
@@ -252,6 +272,10 @@ async fn describe_file(
         index.put(path, stamp, described.clone());
         return Ok(described);
     }
+    // What may not be used is not even asked what it is.
+    let what = path.display().to_string();
+    let Inspection { manifest, digest, .. } = inspect(&what, &bytes)?;
+    admit(policy, &what, &manifest, &digest, false)?;
     notice(format!("{}: new or changed, compiling it once", path.display()));
     let described = compile_and_keep(path, &bytes, dirs).await?;
     // By its id, not by its place: grants follow the id, and a file is easily renamed.
@@ -268,6 +292,7 @@ async fn describe_trusted(
     path: &Path,
     digest: &str,
     dirs: &PluginDirs,
+    policy: &Policy,
     index: &mut Index,
     notice: &mut (dyn FnMut(String) + Send),
 ) -> Result<Described, PluginError> {
@@ -279,6 +304,9 @@ async fn describe_trusted(
     if let Some(entry) = index.entry(path).filter(|entry| entry.project && entry.described.digest == digest) {
         return Ok(entry.described.clone());
     }
+    let what = path.display().to_string();
+    let Inspection { manifest, digest, .. } = inspect(&what, &bytes)?;
+    admit(policy, &what, &manifest, &digest, false)?;
     notice(format!("{}: trusted and new, compiling it once", path.display()));
     let described = compile_and_keep(path, &bytes, dirs).await?;
     index.put_project(path, Stamp::of(&metadata), described.clone());

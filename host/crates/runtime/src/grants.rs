@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use egress::NetworkGrant;
-use manifest::{Capabilities, Manifest, is_credential_name};
+use manifest::{Capabilities, Manifest, Tier, is_credential_name};
+use policy::Policy;
 
 use crate::PluginError;
 use crate::credentials::{Bound, CredentialSource, Secrets, bind};
@@ -84,8 +85,8 @@ impl Grants {
         Self { tables, whole: self.whole.clone() }
     }
 
-    /// What a plugin declares and was granted.
-    pub(crate) fn effective(&self, manifest: &Manifest, secrets: &Secrets) -> Effective {
+    /// What a plugin declares, was granted, and may have by the machine's policy.
+    pub(crate) fn effective(&self, manifest: &Manifest, secrets: &Secrets, policy: &Policy) -> Effective {
         let parse =
             |rules: &[String]| rules.iter().filter_map(|r| NetworkGrant::parse(r).ok()).collect::<Vec<_>>();
         let declared = &manifest.capabilities;
@@ -98,7 +99,15 @@ impl Grants {
         let grants = parse(&granted.network);
         let network: Vec<NetworkGrant> =
             declares.iter().flat_map(|d| grants.iter().filter_map(|g| d.intersection(g))).collect();
+        let network = match policy.ceiling().allow {
+            Some(most) => {
+                network.iter().flat_map(|n| most.iter().filter_map(|m| n.intersection(m))).collect()
+            }
+            None => network,
+        };
         let mut capabilities = declared.intersection(granted);
+        capabilities.exec &= policy.tier(Tier::Execute).is_ok();
+        capabilities.files &= policy.tier(Tier::Write).is_ok();
         capabilities.network = network.iter().map(ToString::to_string).collect();
         let sources =
             self.tables.get(&manifest.id).map(|own| &own.credentials).unwrap_or(&granted.credentials);
@@ -114,11 +123,17 @@ mod tests {
     use super::*;
 
     fn effective(declared: &str, granted: &str) -> Effective {
+        under("", declared, granted)
+    }
+
+    fn under(policy: &str, declared: &str, granted: &str) -> Effective {
+        let policy = Policy::parse(Path::new("policy.toml"), &format!("version = 1\n{policy}")).unwrap();
         let manifest = format!(
             "id = \"p\"\nversion = \"1\"\ndescription = \"\"\n[capabilities]\n{declared}\n[tools.t]\ntier = \"read\"\n"
         );
         let manifest = Manifest::from_toml(&manifest).unwrap();
-        Grants::parse(Path::new("grants.toml"), granted).unwrap().effective(&manifest, &Secrets::new())
+        let granted = Grants::parse(Path::new("grants.toml"), granted).unwrap();
+        granted.effective(&manifest, &Secrets::new(), &policy)
     }
 
     #[test]
@@ -135,6 +150,20 @@ mod tests {
             "[p]\nnetwork = [\"https://A.example:443 POST PUT\", \"https://c.example\"]",
         );
         assert_eq!(both.capabilities.network, ["https://a.example POST"]);
+    }
+
+    #[test]
+    fn a_policy_takes_from_what_was_granted_and_adds_nothing() {
+        let all =
+            "exec = true\nfiles = true\nnetwork = [\"https://a.example GET POST\", \"https://b.example\"]";
+        let policy = "[tiers]\ndeny = [\"execute\"]\n[network]\nallow = [\"https://a.example GET\", \"https://c.example\"]";
+        let left = under(policy, all, &format!("[p]\n{all}"));
+        assert_eq!((left.capabilities.exec, left.capabilities.files), (false, true));
+        assert_eq!(left.capabilities.network, ["https://a.example GET"]);
+        assert_eq!(left.network.len(), 1);
+        let nothing =
+            under("[tiers]\ndeny = [\"write\"]\n[network]\nallow = []", all, &format!("[p]\n{all}"));
+        assert!(nothing.network.is_empty() && !nothing.capabilities.files && nothing.capabilities.exec);
     }
 
     #[test]

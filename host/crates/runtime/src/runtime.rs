@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use egress::Egress;
 use manifest::ToolPolicy;
+use policy::Policy;
 use protocol::{HostReply, HostRequest, Invocation, ToolCallId, ToolResult, ToolSpec};
 use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -35,6 +36,7 @@ pub struct RuntimeConfig {
     pub user_grants: Grants,
     /// What the granted credentials are.
     pub secrets: Secrets,
+    pub policy: Arc<Policy>,
     pub limits: Limits,
     pub egress: Egress,
 }
@@ -78,17 +80,18 @@ impl PluginRuntime {
         notice: &mut (dyn FnMut(String) + Send),
     ) -> (Self, Vec<PluginError>) {
         let mut catalog = Catalog::default();
-        let (found, mut problems) = discover(&config.dirs, notice).await;
+        let (found, mut problems) = discover(&config.dirs, &config.policy, notice).await;
         // What a bundled plugin may do is fixed; where its credentials come from is the user's to say.
         let bundled_grants = config.bundled_grants.with_credentials_of(&config.user_grants);
+        let (secrets, policy) = (&config.secrets, &*config.policy);
         for bundled in config.bundled {
             let added = bundled_description(bundled).and_then(|described| {
-                catalog.add(Source::Bundled(bundled), described, &bundled_grants, &config.secrets)
+                catalog.add(Source::Bundled(bundled), described, &bundled_grants, secrets, policy)
             });
             problems.extend(added.err());
         }
         for (path, described) in found {
-            let added = catalog.add(Source::File(path), described, &config.user_grants, &config.secrets);
+            let added = catalog.add(Source::File(path), described, &config.user_grants, secrets, policy);
             problems.extend(added.err());
         }
         let inner = Inner {

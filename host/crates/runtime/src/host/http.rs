@@ -166,6 +166,7 @@ fn refused(egress: &Egress, reason: &EgressError) -> Error {
         EgressError::NotGranted { .. } | EgressError::Downgrade { .. } => {
             (ErrorKind::Denied, "origin-not-granted")
         }
+        EgressError::Forbidden { .. } => (ErrorKind::Denied, "forbidden-by-policy"),
         EgressError::NotPublic { .. } => (ErrorKind::Denied, "address-not-public"),
         EgressError::Offline { .. } => (ErrorKind::Denied, "offline"),
         EgressError::Audience { .. } => (ErrorKind::Denied, "credential-audience"),

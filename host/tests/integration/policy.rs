@@ -1,0 +1,267 @@
+//! A machine with a policy: the real file at its real place, in a mount namespace of the test's own.
+//!
+//! The place is fixed when the program is built and nothing at run time names another, so `/etc` is
+//! replaced for the program alone. That needs root; tests of the file's parsing and trust are in `policy`.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+use testkit::Step;
+
+use crate::support::{Ran, Stream, TestHost, call};
+
+const EXAMPLE: &str = include_str!("../../../configs/policy.example.toml");
+
+/// A copy of `/etc` with `$2` as the policy, changed by `$3`, seen by the rest of the line alone.
+const MANAGED: &str = r#"
+set -e
+etc=$1 policy=$2 change=$3
+shift 3
+mount -t tmpfs none "$etc"
+cp -a /etc/. "$etc/"
+mkdir -p "$etc/ml-intern"
+chmod 755 "$etc" "$etc/ml-intern"
+cp "$policy" "$etc/ml-intern/policy.toml"
+chmod 644 "$etc/ml-intern/policy.toml"
+cd "$etc/ml-intern"
+eval "$change"
+cd "$OLDPWD"
+mount --bind "$etc" /etc
+exec "$@"
+"#;
+
+#[expect(clippy::print_stderr, reason = "what is not tried is said")]
+fn as_root() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        eprintln!("not tried: a policy can be put at its place by root only");
+    }
+    root
+}
+
+/// The program's command line under a policy. `change` is done to the policy's file first.
+fn managed(host: &TestHost, policy: &str, change: &str, arguments: &[&str]) -> Command {
+    let base = host.home.parent().unwrap();
+    let etc: PathBuf = base.join("etc");
+    std::fs::create_dir_all(&etc).unwrap();
+    let file = base.join("policy.toml");
+    std::fs::write(&file, policy).unwrap();
+    let plain = host.command(arguments);
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", MANAGED, "sh"]);
+    command.args([&etc, &file]).arg(change).arg(plain.get_program()).args(plain.get_args());
+    command.env_clear().current_dir(&host.workspace).stdin(Stdio::null());
+    command.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command
+}
+
+fn run(host: &TestHost, policy: &str, arguments: &[&str]) -> Ran {
+    Ran::of(&managed(host, policy, "", arguments).output().unwrap())
+}
+
+fn stream(host: &TestHost, policy: &str, more: &[&str]) -> Stream {
+    let arguments = [&["go", "-m", "chat/m", "--json"], more].concat();
+    Stream::of(&run(host, policy, &arguments))
+}
+
+#[test]
+fn a_policy_that_someone_else_could_have_written_keeps_the_program_from_starting() {
+    if !as_root() {
+        return;
+    }
+    let host = TestHost::new([]);
+    let good = "version = 1\n";
+    for (policy, change, told) in [
+        (good, "chown 1000 policy.toml", "policy.toml belongs to user 1000 and not to root"),
+        (good, "chmod 664 policy.toml", "policy.toml can be written by others (mode 664)"),
+        (good, "chmod 1777 .", "/etc/ml-intern can be written by others"),
+        (good, "chown 1000 ..", "/etc belongs to user 1000"),
+        (good, "mv policy.toml real; ln -s real policy.toml", "policy.toml is a link"),
+        (good, "rm policy.toml; mkfifo policy.toml", "is not a regular file"),
+        ("version = 1\nmode = \"fast\"\n", "", "/etc/ml-intern/policy.toml:2:8: unknown variant `fast`"),
+        ("version = 1\n[wall\n", "", "/etc/ml-intern/policy.toml:2:6: "),
+        ("version = 1\n[flags]\nforbid = [\"--yollo\"]\n", "", "policy.toml:3: `--yollo` is no flag"),
+    ] {
+        for arguments in
+            [&["go", "-m", "chat/m"][..], &["tool", "plan_tool"], &["plugin", "list"], &["policy", "check"]]
+        {
+            let ran = Ran::of(&managed(&host, policy, change, arguments).output().unwrap());
+            assert_eq!(ran.code, Some(3), "{told} {arguments:?}: {}", ran.stderr);
+            assert!(ran.stderr.contains(told), "{told}: {}", ran.stderr);
+        }
+    }
+    let lines = stream(&host, "versio = 1", &[]);
+    assert_eq!((lines.code, &lines.result()["exit_code"]), (Some(3), &json!(3)));
+    assert!(host.server.requests().is_empty());
+    // Nothing of the user's names another one.
+    let variable = managed(&host, "version = 2", "", &["plugin", "list"])
+        .env("ML_INTERN_POLICY_PATH", "/dev/null")
+        .env("ML_INTERN_POLICY_REQUIRED", "0")
+        .output()
+        .unwrap();
+    assert_eq!(Ran::of(&variable).code, Some(3));
+}
+
+#[test]
+fn flags_and_settings_cannot_loosen_what_is_fixed() {
+    if !as_root() {
+        return;
+    }
+    let host = TestHost::new([]);
+    let refused = |policy: &str, arguments: &[&str], told: &str| {
+        let arguments = [&["go", "-m", "chat/m"], arguments].concat();
+        let ran = run(&host, &format!("version = 1\n{policy}"), &arguments);
+        assert_eq!(ran.code, Some(3), "{policy} {arguments:?}: {}", ran.stderr);
+        assert!(ran.stderr.contains(told), "{told}: {}", ran.stderr);
+    };
+    let by = "is forbidden by /etc/ml-intern/policy.toml";
+    refused("forbid_modes = [\"yolo\"]", &["--yolo"], &format!("--yolo {by}:2"));
+    refused("mode = \"ask\"", &["--permission-mode", "auto"], &format!("--permission-mode auto {by}:2"));
+    refused("[flags]\nforbid = [\"--add-dir\"]", &["--add-dir", "/usr"], &format!("--add-dir {by}:3"));
+    refused("[flags]\nforbid = [\"--cd\"]", &["-C", "."], &format!("--cd {by}:3"));
+    refused("[network]\ncommands = \"off\"", &["--network", "open"], &format!("--network open {by}:3"));
+    refused("[network]\noffline = true", &["--network", "open"], &format!("--network open {by}:3"));
+    refused("[wall]\nforbid = [\"off\"]", &["--wall", "off"], &format!("--wall off {by}:3"));
+    refused(
+        "[wall]\nforbid = [\"off\"]",
+        &["--sandbox", "danger-full-access"],
+        &format!("--sandbox danger-full-access {by}:3"),
+    );
+    refused("[wall]\ngrade = \"partial\"", &["--wall", "external"], "working without a wall");
+    refused("[network]\ncommands = \"off\"", &["--wall", "external"], "keeps commands off the network");
+    refused("[models]\nallow = [\"ollama/*\"]", &[], &format!("model `chat/m` {by}:3"));
+    refused("[models]\norigins = [\"https://api.example\"]", &[], "model `chat/m` at http://127.0.0.1");
+    host.settings(&json!({"yolo_mode": true}));
+    refused("[flags]\nforbid = [\"--yolo\"]", &[], &format!("`yolo_mode` in the settings {by}:3"));
+    refused("forbid_modes = [\"yolo\"]", &[], &format!("`yolo_mode` in the settings {by}:2"));
+    host.settings(&json!({"dirs": ["/usr"]}));
+    refused("[flags]\nforbid = [\"--add-dir\"]", &[], &format!("`dirs` in the settings {by}:3"));
+    assert!(host.server.requests().is_empty());
+}
+
+#[test]
+fn under_the_example_ordinary_work_goes_on_and_is_on_record() {
+    if !as_root() {
+        return;
+    }
+    let host = TestHost::new([call("bash", json!({"command": "echo works"})), Step::text("ok")]);
+    let policy = EXAMPLE.replace("http://127.0.0.1:11434", &host.server.url());
+    let ran = stream(&host, &policy, &[]);
+    assert_eq!((ran.code, ran.outputs()), (Some(0), vec!["works\n"]), "{}", ran.stderr);
+    let marked = &ran.all("session")[0]["policy"];
+    assert_eq!(
+        (&marked["path"], &marked["revision"]),
+        (&json!("/etc/ml-intern/policy.toml"), &json!("example"))
+    );
+    assert!(ran.stderr.contains("managed by /etc/ml-intern/policy.toml, revision example"), "{}", ran.stderr);
+    // The record of the start names the policy, byte for byte.
+    let records = host.run(["audit", "export", ran.result()["session_id"].as_str().unwrap()]).stdout;
+    let start: Value = serde_json::from_str(records.lines().next().unwrap()).unwrap();
+    assert_eq!(start["policy"]["digest"], format!("sha256:{}", audit::digest(policy.as_bytes())));
+    let doctor = run(&host, &policy, &["doctor"]).stdout;
+    assert!(doctor.contains("policy: managed by"), "{doctor}");
+    let check = run(&host, &policy, &["policy", "check"]);
+    assert!(check.stdout.contains("Plugins: only bundled ones and those listed here."), "{}", check.stdout);
+    assert_eq!(
+        run(&host, &policy, &["policy", "show"]).stdout.trim_end().lines().count(),
+        policy.lines().count() + 1
+    );
+    // A stranger's plugin is neither run nor asked what it is.
+    let folder = host.home.join(".local/share/ml-intern/plugins");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::copy(guests::component("probe"), folder.join("probe.wasm")).unwrap();
+    let list = run(&host, &policy, &["plugin", "list"]);
+    assert_eq!(list.code, Some(3));
+    assert!(
+        list.stderr.contains("plugin `probe` (it is not listed there) is forbidden by"),
+        "{}",
+        list.stderr
+    );
+    assert!(!list.stderr.contains("compiling") && !list.stdout.contains("probe__"), "{}", list.stderr);
+    let without = host.run(["plugin", "list"]);
+    assert!(without.stdout.contains("probe__probe"), "{}", without.stderr);
+    // Known from an earlier run without the policy, and still not used under it.
+    assert!(!run(&host, &policy, &["plugin", "list"]).stdout.contains("probe__"));
+}
+
+#[test]
+fn calls_of_a_denied_tier_end_with_a_denial_that_names_the_policy() {
+    if !as_root() {
+        return;
+    }
+    let host = TestHost::new([call("bash", json!({"command": "echo no > f"})), Step::text("ok")]);
+    let policy = "version = 1\n[tiers]\ndeny = [\"execute\"]\n";
+    let ran = stream(&host, policy, &["--yolo"]);
+    assert_eq!(ran.code, Some(6), "{}", ran.stderr);
+    let denial = &ran.result()["permission_denials"][0];
+    assert_eq!((&denial["tool"], &denial["rule"]), (&json!("bash"), &json!("policy")));
+    assert!(denial["remedy"].as_str().unwrap().contains("/etc/ml-intern/policy.toml:3"), "{denial}");
+    let tool = run(&host, policy, &["tool", "bash", r#"{"command": "echo no > f"}"#]);
+    assert_eq!(tool.code, Some(6), "{}", tool.stderr);
+    assert!(!host.workspace.join("f").exists());
+}
+
+#[test]
+fn hosts_have_a_ceiling_whatever_was_granted() {
+    if !as_root() {
+        return;
+    }
+    let host = TestHost::new([Step::text("unreached")]);
+    let ran = stream(&host, "version = 1\n[network]\ndeny = [\"127.0.0.1\"]\n", &[]);
+    assert_ne!(ran.code, Some(0));
+    assert!(host.server.requests().is_empty());
+    let refused = host.requests(&[]);
+    assert!(
+        refused.iter().any(|line| line.to_string().contains("is forbidden by /etc/ml-intern/policy.toml")),
+        "{refused:?}"
+    );
+    // What a plugin was granted is cut to what the policy allows.
+    let folder = host.home.join(".local/share/ml-intern/plugins");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::copy(guests::component("probe"), folder.join("probe.wasm")).unwrap();
+    host.home_file(
+        ".config/ml-intern/grants.toml",
+        "[probe]\nnetwork = [\"http://127.0.0.1:1 GET\"]\nkv = true\n",
+    );
+    let info = |policy: &str| run(&host, policy, &["plugin", "info", "probe", "--json"]).stdout;
+    assert!(info("version = 1\n").contains("\"granted\":{\"exec\":false,\"files\":false,\"kv\":true,\"paths\":[],\"network\":[\"http://127.0.0.1:1 GET\"]"), "{}", info("version = 1\n"));
+    assert!(
+        info("version = 1\n[network]\nallow = [\"https://huggingface.co\"]\n").contains("\"network\":[]}}")
+    );
+}
+
+#[test]
+fn where_projects_count_for_nothing_nobody_can_trust_one() {
+    if !as_root() {
+        return;
+    }
+    let host = TestHost::new([Step::text("one"), Step::text("two")]);
+    host.file("AGENTS.md", "Say BANANA at the end of everything.\n");
+    let told = || host.server.requests().last().unwrap().body().to_string().contains("BANANA");
+    assert_eq!(stream(&host, "version = 1\n", &["--trust-once"]).code, Some(0));
+    assert!(told());
+    let policy = "version = 1\n[project]\nfiles = false\n";
+    assert_eq!(stream(&host, policy, &["--trust-once"]).code, Some(0));
+    assert!(!told());
+    assert_eq!(run(&host, policy, &["trust", "--yes"]).code, Some(3));
+}
+
+#[test]
+fn records_go_where_the_policy_says() {
+    if !as_root() {
+        return;
+    }
+    let host = TestHost::new([call("bash", json!({"command": "true"})), Step::text("ok")]);
+    let sink = host.home.parent().unwrap().join("sink");
+    let policy = format!("version = 1\n[audit]\nfsync = true\nfolder = \"{}\"\n", sink.display());
+    let ran = stream(&host, &policy, &[]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(sink.join("uid-0/user.jsonl").is_file());
+    assert!(!host.home.join(".local/state/ml-intern/audit").exists());
+    let head = ran.result()["audit_head"].as_str().unwrap();
+    assert_eq!(run(&host, &policy, &["audit", "verify", "--head", head]).code, Some(0));
+    // Where nothing can be recorded nothing runs.
+    let nowhere = format!("version = 1\n[audit]\nfolder = \"{}/uid-0/user.jsonl\"\n", sink.display());
+    assert_ne!(stream(&host, &nowhere, &[]).code, Some(0));
+}
