@@ -3,6 +3,7 @@
 
 mod locate;
 mod merge;
+pub(crate) mod network;
 mod project;
 mod substitute;
 
@@ -61,6 +62,20 @@ pub(crate) struct Settings {
     /// Providers beside the known ones.
     #[serde(default)]
     pub(crate) providers: BTreeMap<String, ProviderEntry>,
+    /// Origins that are really somewhere else.
+    #[serde(default)]
+    pub(crate) origins: BTreeMap<String, network::MirrorEntry>,
+    /// Without it no variable of the environment makes a proxy.
+    #[serde(default)]
+    pub(crate) proxy: Option<network::ProxyEntry>,
+    /// PEM file of certificate authorities that are trusted beside the machine's, for all requests.
+    #[serde(default)]
+    pub(crate) ca: Option<String>,
+    /// PEM files of the client's certificate for the host's own requests, and of its key if that is another one.
+    #[serde(default)]
+    pub(crate) client_certificate: Option<String>,
+    #[serde(default)]
+    pub(crate) client_key: Option<String>,
     /// Lower limits for plugins.
     #[serde(default)]
     pub(crate) limits: runtime::Limits,
@@ -249,7 +264,7 @@ impl Loaded {
 
     /// Keys of the user's file that this program does not know.
     pub(crate) fn unknown_keys(&self) -> Vec<String> {
-        const KNOWN: [&str; 9] = [
+        const KNOWN: [&str; 14] = [
             "model_name",
             "yolo_mode",
             "max_iterations",
@@ -259,6 +274,11 @@ impl Loaded {
             "command_env",
             "providers",
             "limits",
+            "origins",
+            "proxy",
+            "ca",
+            "client_certificate",
+            "client_key",
         ];
         let known = |key: &str| KNOWN.contains(&key) || WITHOUT_EFFECT.iter().any(|(name, _)| *name == key);
         let top = self.value.as_object().into_iter().flatten();

@@ -106,7 +106,7 @@ async fn load(base: &Path, bundled: &'static [runtime::Bundled]) -> PluginRuntim
         bundled_grants: Grants::parse(Path::new("bench"), GRANTS).unwrap(),
         user_grants: Grants::parse(Path::new("bench"), GRANTS).unwrap(),
         limits: Limits::default(),
-        egress: Egress::new(EgressConfig { offline: true, ledger: None }),
+        egress: Egress::new(EgressConfig { offline: true, ..EgressConfig::default() }),
     };
     let (plugins, problems) = PluginRuntime::load(config, &mut |_| {}).await;
     assert!(problems.is_empty(), "{problems:?}");

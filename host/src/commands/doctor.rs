@@ -33,6 +33,7 @@ enum Verdict {
 pub(super) async fn run(args: DoctorArgs, environment: Environment) -> Result<Exit, Failure> {
     let setup = Setup::in_place(environment, &args.place, Word::of(&args.place))?;
     let mut checks = settings(&setup);
+    checks.extend(network(&setup)?);
     checks.extend(plugins(&setup, &args).await?);
     checks.extend(models(&setup)?);
     checks.extend(enclosure(&setup, &args).await?);
@@ -62,6 +63,28 @@ fn settings(setup: &Setup) -> Vec<Check> {
     out
 }
 
+/// Origins that are really somewhere else, and certificates that would only be read later.
+fn network(setup: &Setup) -> Result<Vec<Check>, Failure> {
+    let mut out: Vec<Check> = setup
+        .rewrites()?
+        .iter()
+        .map(|rewrite| {
+            let credentials = if rewrite.gets_credentials() { "with" } else { "without" };
+            let methods = rewrite.methods().join(" and ");
+            let detail = format!("is reached at {}: {methods}, {credentials} credentials", rewrite.to());
+            check(format!("origin: {}", rewrite.from()), Verdict::Note, detail)
+        })
+        .collect();
+    let files = setup.certificates();
+    if !files.is_empty() {
+        out.push(match egress::Certificates::read(&files) {
+            Ok(_) => check("certificates", Verdict::Ok, "can be read"),
+            Err(error) => check("certificates", Verdict::Problem, error.to_string()),
+        });
+    }
+    Ok(out)
+}
+
 fn folders(setup: &Setup) -> Vec<Check> {
     let paths = &setup.paths;
     let one = |(name, path): (&str, &Path)| match make_private(path) {
@@ -74,7 +97,7 @@ fn folders(setup: &Setup) -> Vec<Check> {
 }
 
 async fn plugins(setup: &Setup, args: &DoctorArgs) -> Result<Vec<Check>, Failure> {
-    let egress = setup.egress(true, "doctor");
+    let egress = setup.egress(true, "doctor")?;
     let (plugins, problems) = setup.plugins(&args.place, egress, &mut |_| {}).await?;
     let ids: Vec<&str> =
         plugins.plugins().iter().map(|plugin| plugin.described.manifest.id.as_str()).collect();
@@ -89,7 +112,7 @@ async fn plugins(setup: &Setup, args: &DoctorArgs) -> Result<Vec<Check>, Failure
 
 fn models(setup: &Setup) -> Result<Vec<Check>, Failure> {
     let session = SessionId::from("doctor");
-    let providers = setup.providers(&session, setup.egress(true, "doctor"))?;
+    let providers = setup.providers(&session, setup.egress(true, "doctor")?)?;
     let model = match setup.default_model() {
         Err(error) => return Ok(vec![check("model", Verdict::Note, error.to_string())]),
         Ok(model) => model,

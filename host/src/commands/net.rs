@@ -19,6 +19,9 @@ struct Request {
     who: String,
     method: String,
     origin: String,
+    /// Where it really went, if a mirror stands for the origin.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    real: Option<String>,
     why: String,
     refused: bool,
     sent: u64,
@@ -58,7 +61,7 @@ fn joined(lines: Vec<LedgerLine>) -> Vec<Request> {
     for LedgerLine { at, run, n, what } in lines {
         let ends = open.get(&(run.clone(), n)).copied().and_then(|index| requests.get_mut(index));
         match (what, ends) {
-            (LedgerAct::Request { who, method, origin, why, sent }, _) => {
+            (LedgerAct::Request { who, method, origin, real, why, sent }, _) => {
                 open.insert((run.clone(), n), requests.len());
                 let (status, failed) = (None, None);
                 requests.push(Request {
@@ -67,6 +70,7 @@ fn joined(lines: Vec<LedgerLine>) -> Vec<Request> {
                     who,
                     method,
                     origin,
+                    real,
                     why,
                     sent,
                     status,
@@ -83,6 +87,7 @@ fn joined(lines: Vec<LedgerLine>) -> Vec<Request> {
                     who,
                     method,
                     origin,
+                    real: None,
                     why,
                     status,
                     failed,
@@ -103,13 +108,15 @@ fn joined(lines: Vec<LedgerLine>) -> Vec<Request> {
 }
 
 fn told(request: &Request) -> String {
-    let Request { at, run, who, method, origin, why, refused, sent, status, received, failed } = request;
+    let Request { at, run, who, method, origin, real, why, refused, sent, status, received, failed } =
+        request;
     let outcome = match (refused, status, failed) {
         (true, ..) => format!("REFUSED {why}"),
         (_, Some(status), _) => format!("{status}  {sent} B out, {received} B in  ({why})"),
         (_, None, Some(failed)) => format!("failed: {failed}  ({why})"),
         (_, None, None) => format!("no end on record  ({why})"),
     };
+    let origin = real.as_ref().map_or_else(|| origin.clone(), |real| format!("{origin} (at {real})"));
     let run: String = run.chars().take(8).collect();
     format!("{}  {run:<8}  {who:<16} {method:<5} {origin}  {outcome}", at.replace('T', " "))
 }

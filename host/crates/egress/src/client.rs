@@ -1,18 +1,18 @@
 use std::sync::Arc;
 
-use http::{Method, Request, Response};
-use url::{Host, Url};
+use http::{HeaderValue, Method, Request, Response, header};
+use url::Url;
 
 use crate::body::Pieces;
-use crate::connector::is_loopback_name;
 use crate::deadline::Deadline;
+use crate::decode::Decoder;
 use crate::ledger::Entry;
 use crate::origin::place_of;
-use crate::pool::Pools;
+use crate::pool::{Pools, Trust};
 use crate::reach::Reach;
 use crate::{
-    Caller, Certificates, EgressError, Incoming, Ledger, LedgerAct, NetworkGrant, Origin, Outgoing, Policy,
-    redirect,
+    Caller, CertificateFiles, Certificates, EgressError, Incoming, Ledger, LedgerAct, Origin, Outgoing,
+    Policy, Proxy, Rewrite, redirect,
 };
 
 /// What the whole process may reach.
@@ -22,6 +22,12 @@ pub struct EgressConfig {
     pub offline: bool,
     /// Where every request stands before it leaves.
     pub ledger: Option<Ledger>,
+    /// Origins that are really somewhere else.
+    pub rewrites: Vec<Rewrite>,
+    /// For the host's own requests, and for plugins' if it says so. The environment's proxies count for nothing.
+    pub proxy: Option<Proxy>,
+    /// Certificates beside the machine's. The client's own is shown for the host only, never for a plugin.
+    pub certificates: CertificateFiles,
 }
 
 /// The one way out. Cheap to clone; connections are pooled.
@@ -39,24 +45,38 @@ struct Shared {
 }
 
 /// A request that was decided on: where it goes, and why it may.
-struct Hop {
+struct Hop<'a> {
     origin: Origin,
+    /// Stands for the origin.
+    mirror: Option<&'a Rewrite>,
+    /// What is really asked for.
+    url: Url,
     reach: Reach,
     why: String,
+}
+
+impl Hop<'_> {
+    fn real(&self) -> &Origin {
+        self.mirror.map_or(&self.origin, Rewrite::real)
+    }
 }
 
 impl Egress {
     /// Makes the way out. No certificate is read and no connection made before the first request.
     #[must_use]
     pub fn new(config: EgressConfig) -> Self {
-        let shared = Shared { config, plugins: Pools::default() };
-        Self { shared: Arc::new(shared), model: Arc::default() }
+        let authorities =
+            CertificateFiles { ca: config.certificates.ca.clone(), ..CertificateFiles::default() };
+        let proxy = config.proxy.clone().filter(Proxy::is_for_plugins);
+        let plugins = Pools::new(Trust::Files(authorities), proxy);
+        let model = Pools::new(Trust::Files(config.certificates.clone()), config.proxy.clone());
+        Self { shared: Arc::new(Shared { config, plugins }), model: Arc::new(model) }
     }
 
     /// The same way out, with certificates of its own towards the model.
     #[must_use]
     pub fn with_certificates(&self, certificates: Certificates) -> Self {
-        Self { shared: self.shared.clone(), model: Arc::new(Pools::new(certificates)) }
+        Self { shared: self.shared.clone(), model: Arc::new(self.model.with_certificates(certificates)) }
     }
 
     /// Reads the machine's certificates now, on a thread that can wait, so that the first encrypted
@@ -87,23 +107,39 @@ impl Egress {
         let mut hops = request.limits.redirects;
         let mut deadline = Deadline::start(&request.limits);
         loop {
-            let Hop { origin, reach, why } = self.decide(&request)?;
-            let (answer, entry) = self.exchange(&request, &origin, reach, why, &deadline).await?;
+            let hop = self.decide(&request)?;
+            let (answer, entry) = self.exchange(&request, &hop, &deadline).await?;
             let (limits, status) = (request.limits, answer.status());
-            let next =
-                redirect::target(status, answer.headers(), &request.url).filter(|_| limits.redirects > 0);
+            let next = redirect::target(status, answer.headers(), &hop.url).filter(|_| limits.redirects > 0);
             let Some(next) = next else {
                 let (head, body) = answer.into_parts();
-                let (headers, url) = (head.headers, request.url);
+                let (mut headers, url, origin) = (head.headers, request.url, hop.origin);
+                let decoder = request.decompress.then(|| Decoder::of(&mut headers)).flatten();
                 deadline.body();
-                return Ok(Incoming { status, headers, url, origin, limits, deadline, read: 0, body, entry });
+                let (read, handed) = (0, 0);
+                return Ok(Incoming {
+                    status,
+                    headers,
+                    url,
+                    origin,
+                    limits,
+                    deadline,
+                    read,
+                    handed,
+                    decoder,
+                    body,
+                    entry,
+                });
             };
             if let Some(entry) = &entry {
                 entry.end(LedgerAct::Answer { status: status.as_u16(), received: 0 });
             }
-            hops = hops.checked_sub(1).ok_or_else(|| EgressError::TooManyRedirects(origin.to_string()))?;
+            hops =
+                hops.checked_sub(1).ok_or_else(|| EgressError::TooManyRedirects(hop.origin.to_string()))?;
+            // What stays on a mirror is still of the origin that it stands for.
+            let next = hop.mirror.map_or(next.clone(), |mirror| mirror.back(next));
             let place = place_of(next.as_str());
-            if let Err(refusal) = request.follow(&origin, status, next) {
+            if let Err(refusal) = request.follow(&hop.origin, status, next) {
                 self.refused(&request.caller, &request.method, place, &refusal)?;
                 return Err(refusal);
             }
@@ -111,7 +147,7 @@ impl Egress {
     }
 
     /// Where a request goes and what allows it. What is refused is on record.
-    fn decide(&self, request: &Outgoing) -> Result<Hop, EgressError> {
+    fn decide(&self, request: &Outgoing) -> Result<Hop<'_>, EgressError> {
         let decided = Origin::of(&request.url).and_then(|origin| self.hop(request, origin));
         if let Err(refusal) = &decided {
             self.refused(&request.caller, &request.method, place_of(request.url.as_str()), refusal)?;
@@ -119,44 +155,70 @@ impl Egress {
         decided
     }
 
-    fn hop(&self, request: &Outgoing, origin: Origin) -> Result<Hop, EgressError> {
+    fn hop(&self, request: &Outgoing, origin: Origin) -> Result<Hop<'_>, EgressError> {
+        let (reach, why) = self.allowed(request, &origin)?;
+        let Some(mirror) = self.shared.config.rewrites.iter().find(|rewrite| *rewrite.from() == origin)
+        else {
+            return Ok(Hop { origin, mirror: None, url: request.url.clone(), reach, why });
+        };
+        let methods = mirror.methods();
+        if !methods.contains(&request.method.as_str()) {
+            return Err(EgressError::Mirror {
+                origin: origin.to_string(),
+                real: mirror.real().to_string(),
+                methods: methods.join(" and "),
+                method: request.method.to_string(),
+            });
+        }
+        let url = mirror.there(&request.url).ok_or_else(|| EgressError::Url {
+            url: origin.to_string(),
+            reason: "its mirror has no such path".to_owned(),
+        })?;
+        Ok(Hop { origin, mirror: Some(mirror), url, reach: mirror.reach(), why })
+    }
+
+    /// What allows a request to an origin, and which addresses it may connect to there.
+    fn allowed(&self, request: &Outgoing, origin: &Origin) -> Result<(Reach, String), EgressError> {
         let method = request.method.as_str();
         let grants = match &request.policy {
-            Policy::Model => return Ok(Hop { origin, reach: Reach::Any, why: "model".to_owned() }),
+            Policy::Model => return Ok((Reach::Any, "model".to_owned())),
             Policy::Granted(grants) => grants,
         };
-        let Some(grant) = grants.iter().find(|grant| grant.allows(&origin, method)) else {
+        let Some(grant) = grants.iter().find(|grant| grant.allows(origin, method)) else {
             return Err(EgressError::NotGranted { origin: origin.to_string(), method: method.to_owned() });
         };
         if self.shared.config.offline {
             return Err(EgressError::Offline { origin: origin.to_string() });
         }
-        let (reach, why) = (granted(grants, &origin, method), grant.to_string());
-        Ok(Hop { origin, reach, why })
+        // A name leads to public addresses, and to those that the plugin could as well have asked for.
+        let named = grants.iter().flat_map(|grant| grant.addresses(origin, method)).collect();
+        Ok((Reach::to(origin, named), grant.to_string()))
     }
 
     /// Sends a request that was decided on and waits for the head of the answer.
     async fn exchange(
         &self,
         request: &Outgoing,
-        origin: &Origin,
-        reach: Reach,
-        why: String,
+        hop: &Hop<'_>,
         deadline: &Deadline,
     ) -> Result<(Response<hyper::body::Incoming>, Option<Entry>), EgressError> {
         let pools = match &request.policy {
             Policy::Model => &*self.model,
             Policy::Granted(_) => &self.shared.plugins,
         };
-        let mut sent = Request::new(Pieces::from(request.body.clone()));
-        *sent.method_mut() = request.method.clone();
-        *sent.uri_mut() = origin.uri(&request.url)?;
-        *sent.headers_mut() = request.headers.clone();
+        let sent = match prepared(request, hop, pools) {
+            Ok(sent) => sent,
+            Err(refusal) => {
+                self.refused(&request.caller, &request.method, hop.origin.to_string(), &refusal)?;
+                return Err(refusal);
+            }
+        };
         let entry = self.record(|| LedgerAct::Request {
             who: request.caller.to_string(),
             method: request.method.to_string(),
-            origin: origin.to_string(),
-            why,
+            origin: hop.origin.to_string(),
+            real: hop.mirror.map(|mirror| mirror.real().to_string()),
+            why: hop.why.clone(),
             sent: request.body.len(),
         })?;
         let failed = |error: EgressError| {
@@ -165,12 +227,12 @@ impl Egress {
             }
             error
         };
-        let client = pools.client(&request.caller, reach, origin.is_encrypted()).map_err(failed)?;
+        let client = pools.client(&request.caller, hop.reach.clone(), hop.real().is_encrypted());
         let answer = deadline
-            .wait(origin, request.limits.head, client.request(sent))
+            .wait(&hop.origin, request.limits.head, client.map_err(failed)?.request(sent))
             .await
             .map_err(failed)?
-            .map_err(|e| failed(EgressError::of_exchange(origin, &e)))?;
+            .map_err(|e| failed(EgressError::of_exchange(hop.real(), &e)))?;
         Ok((answer, entry))
     }
 
@@ -190,10 +252,22 @@ impl Egress {
     }
 }
 
-/// The addresses that grants let a request connect to. A name leads to public ones, and to those that the
-/// plugin could as well have asked for by themselves.
-fn granted(grants: &[NetworkGrant], origin: &Origin, method: &str) -> Reach {
-    let public = matches!(&origin.host, Host::Domain(name) if !is_loopback_name(name));
-    let named = grants.iter().flat_map(|grant| grant.addresses(origin, method)).collect();
-    Reach::Granted { public, named }
+/// The request as it leaves.
+fn prepared(request: &Outgoing, hop: &Hop<'_>, pools: &Pools) -> Result<Request<Pieces>, EgressError> {
+    let mut sent = Request::new(Pieces::from(request.body.clone()));
+    *sent.method_mut() = request.method.clone();
+    *sent.uri_mut() = hop.real().uri(&hop.url)?;
+    let authorization = pools.proxy_authorization(sent.uri());
+    let headers = sent.headers_mut();
+    *headers = request.headers.clone();
+    if let Some(mirror) = hop.mirror {
+        mirror.strip(headers);
+    }
+    if request.decompress {
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate"));
+    }
+    if let Some(authorization) = authorization {
+        headers.insert(header::PROXY_AUTHORIZATION, authorization);
+    }
+    Ok(sent)
 }

@@ -16,6 +16,10 @@ pub enum EgressError {
     NotGranted { origin: String, method: String },
     #[error("{origin} leads to {address}, which is not a public address and not granted as such")]
     NotPublic { origin: String, address: String },
+    #[error(
+        "{real}, which stands for {origin}, takes {methods} and not {method}: see its entry under `origins` in the settings"
+    )]
+    Mirror { origin: String, real: String, methods: String, method: String },
     #[error("{origin} is not reachable with --offline: only the model's origin is")]
     Offline { origin: String },
     #[error("{origin} redirects to {to}, which is not encrypted")]
@@ -32,6 +36,8 @@ pub enum EgressError {
     TooSlow { origin: String, pace: Pace },
     #[error("the answer of {origin} is larger than {limit} bytes")]
     TooLarge { origin: String, limit: u64 },
+    #[error("the answer of {0} unpacks to far more than was sent")]
+    Bomb(String),
     #[error("nothing is sent that is not on record, and the ledger cannot be written: {0}")]
     Ledger(String),
     #[error(

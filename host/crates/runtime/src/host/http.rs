@@ -84,6 +84,7 @@ fn outgoing(call: &Call, request: Request) -> Result<Outgoing, Error> {
         url,
         headers,
         body: Body::from(Bytes::from(body)),
+        decompress: wants_unpacked(request.extra.as_deref()),
         limits: Limits {
             head: timeout,
             idle: timeout,
@@ -95,6 +96,16 @@ fn outgoing(call: &Call, request: Request) -> Result<Outgoing, Error> {
     })
 }
 
+/// Whether a request says `{"decompress": true}`. Other keys are for hosts to come.
+fn wants_unpacked(extra: Option<&str>) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Extra {
+        #[serde(default)]
+        decompress: bool,
+    }
+    extra.and_then(|text| serde_json::from_str::<Extra>(text).ok()).is_some_and(|extra| extra.decompress)
+}
+
 fn refused(reason: &EgressError) -> Error {
     let (kind, code) = match reason {
         EgressError::NotGranted { .. } | EgressError::Downgrade { .. } => {
@@ -104,7 +115,8 @@ fn refused(reason: &EgressError) -> Error {
         EgressError::Offline { .. } => (ErrorKind::Denied, "offline"),
         EgressError::Url { .. } | EgressError::Header(_) => (ErrorKind::InvalidArgs, "request"),
         EgressError::Timeout { .. } | EgressError::TooSlow { .. } => (ErrorKind::Timeout, "timeout"),
-        EgressError::TooLarge { .. } => (ErrorKind::TooLarge, "answer"),
+        EgressError::Mirror { .. } => (ErrorKind::Denied, "origin-not-granted"),
+        EgressError::TooLarge { .. } | EgressError::Bomb(_) => (ErrorKind::TooLarge, "answer"),
         EgressError::TooManyRedirects(_) => (ErrorKind::Upstream, "redirects"),
         EgressError::Connect { .. }
         | EgressError::Broken { .. }
