@@ -6,6 +6,8 @@ mod cli;
 mod compaction;
 mod formats;
 mod guests;
+mod namespace;
+mod network;
 mod permissions;
 mod plugins;
 mod resume;
