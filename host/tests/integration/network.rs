@@ -81,6 +81,19 @@ fn a_proxy_of_the_environment_counts_only_if_settings_say_so() {
 }
 
 #[test]
+fn the_password_of_a_proxy_is_not_shown() {
+    let host = host(&json!({}));
+    for url in ["http://user:hunter2@192.0.2.1:9", "user:hunter2@192.0.2.1:9"] {
+        host.settings(&json!({"proxy": {"url": url}}));
+        for verb in [["config", "show"].as_slice(), &["config", "show", "--origin"], &["doctor"]] {
+            let ran = host.run(verb);
+            let shown = ran.stdout + &ran.stderr;
+            assert!(!shown.is_empty() && !shown.contains("hunter2"), "{shown}");
+        }
+    }
+}
+
+#[test]
 fn what_settings_say_wrong_about_the_network_is_named() {
     let host = host(&json!({}));
     for (own, reason) in [
