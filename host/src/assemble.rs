@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use agent::{AgentSettings, Mode, SessionConfig, SessionStore, Start};
 use audit::AuditLog;
-use egress::{CertificateFiles, Egress, EgressConfig, Ledger};
+use egress::{CertificateFiles, Egress};
 use policy::Policy;
 use protocol::{SessionId, ToolSpec};
 use provider::{CustomProvider, Effort, ProviderSettings, Providers, SecretString, Vendor, WireFormat};
@@ -21,7 +21,7 @@ use crate::managed;
 use crate::paths::Paths;
 use crate::permissions::{budget, rules};
 use crate::secrets::Held;
-use crate::settings::{self, Loaded, Settings, TokenPrice, ToolRuntime, Wire};
+use crate::settings::{self, Loaded, ProviderEntry, Settings, TokenPrice, ToolRuntime, Wire};
 use crate::system_prompt::{self, Facts};
 use crate::trust::Project;
 use crate::workspace::{self, Place};
@@ -74,16 +74,6 @@ impl Setup {
 
     pub(crate) fn audit(&self) -> AuditLog {
         managed::audit_log(&self.policy, &self.paths.state)
-    }
-
-    /// The way out of a run.
-    pub(crate) fn egress(&self, offline: bool, run: &str) -> Egress {
-        Egress::new(EgressConfig {
-            offline: offline || self.policy.is_offline(),
-            ceiling: self.policy.ceiling(),
-            ledger: Some(Ledger::new(&self.paths.state, run)),
-            secrets: self.held().redactor.clone(),
-        })
     }
 
     pub(crate) fn plugin_dirs(&self, named: &[PathBuf]) -> PluginDirs {
@@ -192,7 +182,6 @@ impl Setup {
             base_url: env.text(&format!("{name}_BASE_URL")).map(str::to_owned),
             key: env.secret(&format!("{name}_API_KEY")),
         };
-        let file = |text: Option<&String>| text.map(|text| self.paths.expand(text));
         let custom = self.settings().providers.iter().map(|(name, entry)| {
             let provider = CustomProvider {
                 wire: match entry.wire {
@@ -204,11 +193,7 @@ impl Setup {
                 key: entry.key_env.as_deref().and_then(|variable| env.secret(variable)),
                 key_variable: entry.key_env.clone(),
                 headers: entry.headers.clone(),
-                certificates: CertificateFiles {
-                    ca: file(entry.ca.as_ref()),
-                    client: file(entry.client_certificate.as_ref()),
-                    client_key: file(entry.client_key.as_ref()),
-                },
+                certificates: self.certificates_of(entry),
                 context_window: entry.context_window,
                 price: entry.price.map(|TokenPrice { input, output }| (input, output)),
                 payer: entry.payer.clone(),
@@ -230,6 +215,28 @@ impl Setup {
             policy: self.policy.clone(),
         };
         Providers::new(settings, MODELS, egress).map_err(Failure::settings)
+    }
+
+    /// A provider's own certificates; what it does not name is what counts for all. None if it names nothing.
+    fn certificates_of(&self, entry: &ProviderEntry) -> CertificateFiles {
+        let file = |text: &Option<String>| text.as_deref().map(|text| self.paths.expand(text));
+        let own = CertificateFiles {
+            ca: file(&entry.ca),
+            client: file(&entry.client_certificate),
+            client_key: file(&entry.client_key),
+        };
+        if own.is_empty() {
+            return own;
+        }
+        let all = self.certificates();
+        let ca = own.ca.or(all.ca);
+        // A certificate and its key belong together.
+        match own.client {
+            Some(client) => CertificateFiles { ca, client: Some(client), client_key: own.client_key },
+            None => {
+                CertificateFiles { ca, client: all.client, client_key: own.client_key.or(all.client_key) }
+            }
+        }
     }
 
     /// The Hugging Face token.
@@ -296,7 +303,7 @@ pub(crate) async fn session(
         Start::Continue(id) => id.clone(),
         Start::New | Start::Fork(_) => SessionId::from(uuid::Uuid::new_v4().to_string()),
     };
-    let egress = setup.egress(place.offline, id.as_str());
+    let egress = setup.egress(place.offline, id.as_str())?;
     let enclosure = Enclosure::of(&workplace);
     managed::check_grade(&setup.policy, enclosure.grade)?;
     let providers = setup.providers(&id, egress.clone())?;
@@ -304,6 +311,7 @@ pub(crate) async fn session(
     let mut notices: Vec<String> = managed::notice(&setup.policy)
         .into_iter()
         .chain(place_notice)
+        .chain(setup.hub_notice())
         .chain(setup.project.notices.iter().cloned())
         .chain(problems.iter().map(|p| format!("plugin left out: {p}")))
         .collect();

@@ -18,6 +18,7 @@ mod settings;
 mod stdin;
 mod system_prompt;
 mod trust;
+mod way_out;
 mod workspace;
 
 use std::process::ExitCode;

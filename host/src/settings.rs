@@ -4,6 +4,7 @@
 mod keys;
 mod locate;
 mod merge;
+pub(crate) mod network;
 mod project;
 mod substitute;
 
@@ -68,6 +69,20 @@ pub(crate) struct Settings {
     /// USD that a run without a person may order elsewhere.
     #[serde(default = "default_headless_budget")]
     pub(crate) headless_budget_usd: f64,
+    /// Origins that are really somewhere else.
+    #[serde(default)]
+    pub(crate) origins: BTreeMap<String, network::MirrorEntry>,
+    /// Without it no variable of the environment makes a proxy.
+    #[serde(default)]
+    pub(crate) proxy: Option<network::ProxyEntry>,
+    /// PEM file of certificate authorities that are trusted beside the machine's, for all requests.
+    #[serde(default)]
+    pub(crate) ca: Option<String>,
+    /// PEM files of the client's certificate for the host's own requests, and of its key if that is another one.
+    #[serde(default)]
+    pub(crate) client_certificate: Option<String>,
+    #[serde(default)]
+    pub(crate) client_key: Option<String>,
     /// Lower limits for plugins.
     #[serde(default)]
     pub(crate) limits: runtime::Limits,
@@ -301,7 +316,7 @@ impl Loaded {
 
     /// Keys of the user's file that this program does not know.
     pub(crate) fn unknown_keys(&self) -> Vec<String> {
-        const KNOWN: [&str; 11] = [
+        const KNOWN: [&str; 16] = [
             "model_name",
             "yolo_mode",
             "max_iterations",
@@ -313,6 +328,11 @@ impl Loaded {
             "permissions",
             "headless_budget_usd",
             "limits",
+            "origins",
+            "proxy",
+            "ca",
+            "client_certificate",
+            "client_key",
         ];
         let known = |key: &str| KNOWN.contains(&key) || WITHOUT_EFFECT.iter().any(|(name, _)| *name == key);
         let top = self.value.as_object().into_iter().flatten();

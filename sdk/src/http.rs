@@ -18,7 +18,7 @@ pub struct Response {
     pub status: u16,
     /// Where the answer came from, after redirects.
     pub url: String,
-    /// The body, as it came: nothing is decompressed.
+    /// The body, as it came: nothing is decompressed unless [`Request::decompress`] was asked for.
     pub body: Vec<u8>,
     headers: Vec<wit::Header>,
 }
@@ -82,6 +82,13 @@ impl Request {
     #[must_use]
     pub fn credential(mut self, handle: impl Into<String>) -> Self {
         self.request.credential = Some(handle.into());
+        self
+    }
+
+    /// Asks for a compressed answer; the host unpacks it, with a limit on what it unpacks to.
+    #[must_use]
+    pub fn decompress(mut self) -> Self {
+        self.request.extra = Some("{\"decompress\": true}".to_owned());
         self
     }
 

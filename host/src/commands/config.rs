@@ -43,6 +43,7 @@ fn leaves(loaded: &Loaded, value: &Value, path: &mut Vec<String>, rows: &mut Vec
         }
         leaf => {
             let secret = path.iter().any(|key| holds_secret(key));
+            let secret = secret || leaf.as_str().is_some_and(carries_user);
             let shown = if secret && leaf.is_string() { "(hidden)".to_owned() } else { leaf.to_string() };
             rows.push((path.join("."), shown, loaded.origin(path).to_owned()));
         }
@@ -56,9 +57,14 @@ fn hide(value: &mut Value, secret: bool) {
             fields.iter_mut().for_each(|(key, field)| hide(field, secret || holds_secret(key)));
         }
         Value::Array(items) => items.iter_mut().for_each(|item| hide(item, secret)),
-        Value::String(text) if secret => *text = "(hidden)".to_owned(),
+        Value::String(text) if secret || carries_user(text) => *text = "(hidden)".to_owned(),
         _ => {}
     }
+}
+
+/// Whether a text may be a URL with a password, such as a proxy's.
+fn carries_user(text: &str) -> bool {
+    text.contains('@') && text.contains(':')
 }
 
 fn holds_secret(key: &str) -> bool {

@@ -37,6 +37,7 @@ pub(super) async fn run(args: DoctorArgs, environment: Environment) -> Result<Ex
     let policy = managed::notice(&setup.policy);
     let policy = policy.unwrap_or_else(|| "none: this machine is not managed".to_owned());
     checks.push(check("policy", Verdict::Ok, policy));
+    checks.extend(network(&setup)?);
     checks.extend(plugins(&setup, &args).await?);
     checks.extend(models(&setup)?);
     checks.extend(enclosure(&setup, &args).await?);
@@ -66,6 +67,28 @@ fn settings(setup: &Setup) -> Vec<Check> {
     out
 }
 
+/// Origins that are really somewhere else, and certificates that would only be read later.
+fn network(setup: &Setup) -> Result<Vec<Check>, Failure> {
+    let mut out: Vec<Check> = setup
+        .rewrites()?
+        .iter()
+        .map(|rewrite| {
+            let credentials = if rewrite.gets_credentials() { "with" } else { "without" };
+            let methods = rewrite.methods().join(" and ");
+            let detail = format!("is reached at {}: {methods}, {credentials} credentials", rewrite.to());
+            check(format!("origin: {}", rewrite.from()), Verdict::Note, detail)
+        })
+        .collect();
+    let files = setup.certificates();
+    if !files.is_empty() {
+        out.push(match egress::Certificates::read(&files) {
+            Ok(_) => check("certificates", Verdict::Ok, "can be read"),
+            Err(error) => check("certificates", Verdict::Problem, error.to_string()),
+        });
+    }
+    Ok(out)
+}
+
 fn folders(setup: &Setup) -> Vec<Check> {
     let paths = &setup.paths;
     let one = |(name, path): (&str, &Path)| match make_private(path) {
@@ -78,7 +101,7 @@ fn folders(setup: &Setup) -> Vec<Check> {
 }
 
 async fn plugins(setup: &Setup, args: &DoctorArgs) -> Result<Vec<Check>, Failure> {
-    let egress = setup.egress(true, "doctor");
+    let egress = setup.egress(true, "doctor")?;
     let (plugins, problems) = setup.plugins(&args.place, egress, &mut |_| {}).await?;
     let ids: Vec<&str> =
         plugins.plugins().iter().map(|plugin| plugin.described.manifest.id.as_str()).collect();
@@ -97,7 +120,7 @@ fn models(setup: &Setup) -> Result<Vec<Check>, Failure> {
         None => check("hugging face", Verdict::Note, "there is no token: `ml-intern login` stores one"),
     };
     let session = SessionId::from("doctor");
-    let providers = setup.providers(&session, setup.egress(true, "doctor"))?;
+    let providers = setup.providers(&session, setup.egress(true, "doctor")?)?;
     let model = match setup.default_model() {
         Err(error) => return Ok(vec![token, check("model", Verdict::Note, error.to_string())]),
         Ok(model) => model,

@@ -213,8 +213,9 @@ async fn whose(setup: &Setup, value: SecretString) -> anyhow::Result<String> {
         body: Body::default(),
         limits: Limits { head: PATIENCE, idle: PATIENCE, max_bytes: 1 << 20, ..Limits::default() },
         credential: Some(Credential::new(HUB, &[HUB_ORIGIN.to_owned()], placement, secret)?),
+        decompress: false,
     };
-    let answer = setup.egress(false, "login").send(request).await?;
+    let answer = setup.egress(false, "login").map_err(|failure| failure.error)?.send(request).await?;
     let status = answer.status;
     anyhow::ensure!(status != http::StatusCode::UNAUTHORIZED, "Hugging Face does not accept it");
     anyhow::ensure!(status.is_success(), "Hugging Face answered {status}");

@@ -20,6 +20,9 @@ struct Request {
     who: String,
     method: String,
     origin: String,
+    /// Where it really went, if a mirror stands for the origin.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    real: Option<String>,
     why: String,
     refused: bool,
     sent: u64,
@@ -61,7 +64,7 @@ fn joined(lines: Vec<LedgerLine>) -> Vec<Request> {
     for LedgerLine { at, run, n, what } in lines {
         let ends = open.get(&(run.clone(), n)).copied().and_then(|index| requests.get_mut(index));
         match (what, ends) {
-            (LedgerAct::Request { who, method, origin, why, sent, credential }, _) => {
+            (LedgerAct::Request { who, method, origin, real, why, sent, credential }, _) => {
                 open.insert((run.clone(), n), requests.len());
                 let (status, failed) = (None, None);
                 requests.push(Request {
@@ -70,6 +73,7 @@ fn joined(lines: Vec<LedgerLine>) -> Vec<Request> {
                     who,
                     method,
                     origin,
+                    real,
                     why,
                     sent,
                     status,
@@ -87,6 +91,7 @@ fn joined(lines: Vec<LedgerLine>) -> Vec<Request> {
                     who,
                     method,
                     origin,
+                    real: None,
                     why,
                     status,
                     failed,
@@ -108,8 +113,21 @@ fn joined(lines: Vec<LedgerLine>) -> Vec<Request> {
 }
 
 fn told(request: &Request) -> String {
-    let Request { at, run, who, method, origin, why, refused, sent, status, received, failed, credential } =
-        request;
+    let Request {
+        at,
+        run,
+        who,
+        method,
+        origin,
+        real,
+        why,
+        refused,
+        sent,
+        status,
+        received,
+        failed,
+        credential,
+    } = request;
     let with = credential.as_ref().map(|name| format!(", credential {name}")).unwrap_or_default();
     let outcome = match (refused, status, failed) {
         (true, ..) => format!("REFUSED {why}"),
@@ -117,6 +135,7 @@ fn told(request: &Request) -> String {
         (_, None, Some(failed)) => format!("failed: {failed}  ({why}{with})"),
         (_, None, None) => format!("no end on record  ({why}{with})"),
     };
+    let origin = real.as_ref().map_or_else(|| origin.clone(), |real| format!("{origin} (at {real})"));
     let run: String = run.chars().take(8).collect();
     format!("{}  {run:<8}  {who:<16} {method:<5} {origin}  {outcome}", at.replace('T', " "))
 }

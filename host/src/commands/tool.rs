@@ -39,11 +39,12 @@ pub(super) async fn run(args: ToolArgs, environment: Environment) -> Result<Exit
     let setup = Setup::in_place(environment, &args.place, Word::of(&args.place))?;
     diagnostics::start(&setup, args.place.verbose);
     let id = SessionId::from(uuid::Uuid::new_v4().to_string());
-    let egress = setup.egress(args.place.offline, id.as_str());
+    let egress = setup.egress(args.place.offline, id.as_str())?;
     let (workplace, notice) = setup.workplace(&args.place)?;
     let (plugins, problems) = setup.plugins(&args.place, egress, &mut note).await?;
     notice
         .into_iter()
+        .chain(setup.hub_notice())
         .chain(setup.project.notices.iter().cloned())
         .chain(problems.iter().map(|p| format!("plugin left out: {p}")))
         .for_each(note);

@@ -8,6 +8,8 @@ mod credentials;
 mod formats;
 mod guests;
 mod hygiene;
+mod namespace;
+mod network;
 mod orders;
 mod permissions;
 mod plugins;

@@ -196,10 +196,11 @@ pub fn start(config: SessionConfig) -> Result<Handle, StartError> {
     Ok(handle(tokio::spawn(session.run(opening))))
 }
 
+/// A session, what it says first, and what is known of it outside once its task runs.
+type Built = (Session, Opening, Box<dyn FnOnce(JoinHandle<()>) -> Handle>);
+
 /// Makes a session that does not run yet, and what is known of it outside once it does.
-pub(crate) fn build(
-    config: SessionConfig,
-) -> Result<(Session, Opening, impl FnOnce(JoinHandle<()>) -> Handle), StartError> {
+pub(crate) fn build(config: SessionConfig) -> Result<Built, StartError> {
     let SessionConfig {
         id,
         start,
@@ -288,7 +289,7 @@ pub(crate) fn build(
     let resumed = saved.map(|saved| session.restore(saved, &records)).transpose()?;
     session.audit_start()?;
     let suggestions = providers.suggestions().iter().map(|s| (s.id.clone(), s.label.clone())).collect();
-    let handle = move |task| Handle {
+    let handle = Box::new(move |task| Handle {
         session: id,
         model,
         operations,
@@ -299,7 +300,7 @@ pub(crate) fn build(
         providers,
         context,
         task,
-    };
+    });
     Ok((session, opening, handle))
 }
 

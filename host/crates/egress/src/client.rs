@@ -1,20 +1,20 @@
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use redact::Redactor;
-use url::{Host, Url};
+use url::Url;
 
 use crate::body::Pieces;
-use crate::connector::is_loopback_name;
 use crate::credential::Watch;
 use crate::deadline::Deadline;
+use crate::decode::Decoder;
 use crate::ledger::Entry;
 use crate::origin::place_of;
-use crate::pool::Pools;
+use crate::pool::{Pools, Trust};
 use crate::reach::Reach;
 use crate::{
-    Body, Caller, Ceiling, Certificates, EgressError, Incoming, Ledger, LedgerAct, NetworkGrant, Origin,
-    Outgoing, Policy, redirect,
+    Body, Caller, Ceiling, CertificateFiles, Certificates, EgressError, Incoming, Ledger, LedgerAct, Origin,
+    Outgoing, Policy, Proxy, Rewrite, redirect,
 };
 
 /// What the whole process may reach.
@@ -28,6 +28,12 @@ pub struct EgressConfig {
     pub ledger: Option<Ledger>,
     /// What no plugin sends or gets back.
     pub secrets: Redactor,
+    /// Origins that are really somewhere else.
+    pub rewrites: Vec<Rewrite>,
+    /// For the host's own requests, and for plugins' if it says so. The environment's proxies count for nothing.
+    pub proxy: Option<Proxy>,
+    /// Certificates beside the machine's. The client's own is shown for the host only, never for a plugin.
+    pub certificates: CertificateFiles,
 }
 
 /// The one way out. Cheap to clone; connections are pooled.
@@ -42,31 +48,48 @@ pub struct Egress {
 struct Shared {
     config: EgressConfig,
     plugins: Pools,
-    /// Of the model's requests nothing is watched: they carry its key.
+    /// For the model: its answers are its own.
     unwatched: Redactor,
 }
 
 /// A request that was decided on: where it goes, and why it may.
-struct Hop {
+struct Hop<'a> {
     origin: Origin,
+    /// Stands for the origin.
+    mirror: Option<&'a Rewrite>,
+    /// What is really asked for: the request with what the host adds to it.
+    url: Url,
+    headers: HeaderMap,
+    body: Body,
     reach: Reach,
     why: String,
-    /// The request with what the host adds to it.
-    sent: (Url, HeaderMap, Body),
+}
+
+impl Hop<'_> {
+    fn real(&self) -> &Origin {
+        self.mirror.map_or(&self.origin, Rewrite::real)
+    }
 }
 
 impl Egress {
     /// Makes the way out. No certificate is read and no connection made before the first request.
     #[must_use]
     pub fn new(config: EgressConfig) -> Self {
-        let shared = Shared { config, plugins: Pools::default(), unwatched: Redactor::default() };
-        Self { shared: Arc::new(shared), model: Arc::default() }
+        let authorities =
+            CertificateFiles { ca: config.certificates.ca.clone(), ..CertificateFiles::default() };
+        let proxy = config.proxy.clone().filter(Proxy::is_for_plugins);
+        let plugins = Pools::new(Trust::Files(authorities), proxy);
+        let model = Pools::new(Trust::Files(config.certificates.clone()), config.proxy.clone());
+        Self {
+            shared: Arc::new(Shared { config, plugins, unwatched: Redactor::default() }),
+            model: Arc::new(model),
+        }
     }
 
     /// The same way out, with certificates of its own towards the model.
     #[must_use]
     pub fn with_certificates(&self, certificates: Certificates) -> Self {
-        Self { shared: self.shared.clone(), model: Arc::new(Pools::new(certificates)) }
+        Self { shared: self.shared.clone(), model: Arc::new(self.model.with_certificates(certificates)) }
     }
 
     /// Reads the machine's certificates now, on a thread that can wait, so that the first encrypted
@@ -95,12 +118,19 @@ impl Egress {
         self.shared.config.secrets.text(text).into_owned()
     }
 
-    fn watch<'a>(&'a self, request: &'a Outgoing) -> Watch<'a> {
+    /// What stands for an origin.
+    fn mirror(&self, origin: &Origin) -> Option<&Rewrite> {
+        self.shared.config.rewrites.iter().find(|rewrite| rewrite.from() == origin)
+    }
+
+    /// A mirror gets the credentials of its origin only if the user said so.
+    fn watch<'a>(&'a self, request: &'a Outgoing, mirror: Option<&Rewrite>) -> Watch<'a> {
         let secrets = match &request.policy {
             Policy::Model => &self.shared.unwatched,
             Policy::Granted(_) => &self.shared.config.secrets,
         };
-        Watch { secrets, credential: request.credential.as_ref() }
+        let gets_it = mirror.is_none_or(Rewrite::gets_credentials);
+        Watch { secrets, credential: request.credential.as_ref().filter(|_| gets_it) }
     }
 
     /// Decides about a request, sends it, and hands back the head of its answer.
@@ -115,15 +145,16 @@ impl Egress {
             let redirected = hops < request.limits.redirects;
             let behind = |error: EgressError| error.behind(redirected);
             let hop = self.decide(&request, std::mem::take(&mut first)).map_err(behind)?;
-            let origin = hop.origin.clone();
+            let (origin, mirror, real) = (hop.origin.clone(), hop.mirror, hop.url.clone());
             let (answer, entry) = self.exchange(&request, hop, &deadline).await.map_err(behind)?;
             let (limits, status) = (request.limits, answer.status());
-            let next =
-                redirect::target(status, answer.headers(), &request.url).filter(|_| limits.redirects > 0);
-            let Some(mut next) = next else {
+            let watch = self.watch(&request, mirror);
+            let next = redirect::target(status, answer.headers(), &real).filter(|_| limits.redirects > 0);
+            let Some(next) = next else {
                 let (head, body) = answer.into_parts();
                 let mut headers = head.headers;
-                let watch = self.watch(&request);
+                // Unpacked first, so that what comes out can be searched.
+                let decoder = request.decompress.then(|| Decoder::of(&mut headers)).flatten();
                 if let Err(error) = watch.received(&origin, &mut headers) {
                     if let Some(entry) = &entry {
                         entry.end(LedgerAct::Failed { why: error.to_string() });
@@ -133,6 +164,7 @@ impl Egress {
                 let scrubber = watch.scrubber();
                 let url = request.url;
                 deadline.body();
+                let (read, handed) = (0, 0);
                 return Ok(Incoming {
                     status,
                     headers,
@@ -140,7 +172,9 @@ impl Egress {
                     origin,
                     limits,
                     deadline,
-                    read: 0,
+                    read,
+                    handed,
+                    decoder,
                     body,
                     entry,
                     scrubber,
@@ -150,7 +184,9 @@ impl Egress {
                 entry.end(LedgerAct::Answer { status: status.as_u16(), received: 0 });
             }
             hops = hops.checked_sub(1).ok_or_else(|| EgressError::TooManyRedirects(origin.to_string()))?;
-            self.watch(&request).redirected(&mut next);
+            // What stays on a mirror is still of the origin that it stands for.
+            let mut next = mirror.map_or(next.clone(), |mirror| mirror.back(next));
+            watch.redirected(&mut next);
             let place = place_of(next.as_str());
             if let Err(refusal) = request.follow(&origin, status, next) {
                 self.refused(&request.caller, &request.method, place, &refusal)?;
@@ -160,24 +196,44 @@ impl Egress {
     }
 
     /// Where a request goes and what allows it. What is refused is on record.
-    fn decide(&self, request: &Outgoing, first: bool) -> Result<Hop, EgressError> {
-        let watch = self.watch(request);
-        let decided = Origin::of(&request.url).and_then(|origin| {
-            watch.refuse_leaks(&origin, request)?;
-            let (reach, why) = self.granted(request, &origin)?;
-            if first {
-                watch.begin(request)?;
-            }
-            Ok(Hop { sent: watch.attach(&origin, request)?, origin, reach, why })
-        });
+    fn decide(&self, request: &Outgoing, first: bool) -> Result<Hop<'_>, EgressError> {
+        let decided = Origin::of(&request.url).and_then(|origin| self.hop(request, origin, first));
         if let Err(refusal) = &decided {
             self.refused(&request.caller, &request.method, place_of(request.url.as_str()), refusal)?;
         }
         decided
     }
 
-    /// What a request may connect to, and why.
-    fn granted(&self, request: &Outgoing, origin: &Origin) -> Result<(Reach, String), EgressError> {
+    fn hop(&self, request: &Outgoing, origin: Origin, first: bool) -> Result<Hop<'_>, EgressError> {
+        let mirror = self.mirror(&origin);
+        let watch = self.watch(request, mirror);
+        watch.refuse_leaks(&origin, request)?;
+        let (reach, why) = self.allowed(request, &origin)?;
+        if first {
+            watch.begin(request)?;
+        }
+        let (url, headers, body) = watch.attach(&origin, request)?;
+        let Some(mirror) = mirror else {
+            return Ok(Hop { origin, mirror: None, url, headers, body, reach, why });
+        };
+        let methods = mirror.methods();
+        if !methods.contains(&request.method.as_str()) {
+            return Err(EgressError::Mirror {
+                origin: origin.to_string(),
+                real: mirror.real().to_string(),
+                methods: methods.join(" and "),
+                method: request.method.to_string(),
+            });
+        }
+        let url = mirror.there(&url).ok_or_else(|| EgressError::Url {
+            url: origin.to_string(),
+            reason: "its mirror has no such path".to_owned(),
+        })?;
+        Ok(Hop { origin, mirror: Some(mirror), url, headers, body, reach: mirror.reach(), why })
+    }
+
+    /// What allows a request to an origin, and which addresses it may connect to there.
+    fn allowed(&self, request: &Outgoing, origin: &Origin) -> Result<(Reach, String), EgressError> {
         let method = request.method.as_str();
         let is_model = matches!(request.policy, Policy::Model);
         self.shared.config.ceiling.check(origin, method, is_model)?;
@@ -191,32 +247,39 @@ impl Egress {
         if self.shared.config.offline {
             return Err(EgressError::Offline { origin: origin.to_string() });
         }
-        Ok((granted(grants, origin, method), grant.to_string()))
+        // A name leads to public addresses, and to those that the plugin could as well have asked for.
+        let named = grants.iter().flat_map(|grant| grant.addresses(origin, method)).collect();
+        Ok((Reach::to(origin, named), grant.to_string()))
     }
 
     /// Sends a request that was decided on and waits for the head of the answer.
     async fn exchange(
         &self,
         request: &Outgoing,
-        Hop { origin, reach, why, sent: (url, headers, body) }: Hop,
+        hop: Hop<'_>,
         deadline: &Deadline,
     ) -> Result<(Response<hyper::body::Incoming>, Option<Entry>), EgressError> {
-        let bytes = body.len();
         let pools = match &request.policy {
             Policy::Model => &*self.model,
             Policy::Granted(_) => &self.shared.plugins,
         };
-        let mut sent = Request::new(Pieces::from(body));
-        *sent.method_mut() = request.method.clone();
-        *sent.uri_mut() = origin.uri(&url)?;
-        *sent.headers_mut() = headers;
+        let (origin, real) = (hop.origin.clone(), hop.real().clone());
+        let (mirror, reach, why, bytes) = (hop.mirror, hop.reach.clone(), hop.why.clone(), hop.body.len());
+        let sent = match prepared(request, hop, pools) {
+            Ok(sent) => sent,
+            Err(refusal) => {
+                self.refused(&request.caller, &request.method, origin.to_string(), &refusal)?;
+                return Err(refusal);
+            }
+        };
         let entry = self.record(|| LedgerAct::Request {
             who: request.caller.to_string(),
             method: request.method.to_string(),
             origin: origin.to_string(),
+            real: mirror.map(|mirror| mirror.real().to_string()),
             why,
             sent: bytes,
-            credential: self.watch(request).handle(&origin),
+            credential: self.watch(request, mirror).handle(&origin),
         })?;
         let failed = |error: EgressError| {
             if let Some(entry) = &entry {
@@ -224,12 +287,12 @@ impl Egress {
             }
             error
         };
-        let client = pools.client(&request.caller, reach, origin.is_encrypted()).map_err(failed)?;
+        let client = pools.client(&request.caller, reach, real.is_encrypted()).map_err(failed)?;
         let answer = deadline
             .wait(&origin, request.limits.head, client.request(sent))
             .await
             .map_err(failed)?
-            .map_err(|e| failed(EgressError::of_exchange(&origin, &e)))?;
+            .map_err(|e| failed(EgressError::of_exchange(&real, &e)))?;
         Ok((answer, entry))
     }
 
@@ -252,10 +315,24 @@ impl Egress {
     }
 }
 
-/// The addresses that grants let a request connect to. A name leads to public ones, and to those that the
-/// plugin could as well have asked for by themselves.
-fn granted(grants: &[NetworkGrant], origin: &Origin, method: &str) -> Reach {
-    let public = matches!(&origin.host, Host::Domain(name) if !is_loopback_name(name));
-    let named = grants.iter().flat_map(|grant| grant.addresses(origin, method)).collect();
-    Reach::Granted { public, named }
+/// The request as it leaves.
+fn prepared(request: &Outgoing, hop: Hop<'_>, pools: &Pools) -> Result<Request<Pieces>, EgressError> {
+    let uri = hop.real().uri(&hop.url)?;
+    let authorization = pools.proxy_authorization(&uri);
+    let Hop { mirror, headers, body, .. } = hop;
+    let mut sent = Request::new(Pieces::from(body));
+    *sent.method_mut() = request.method.clone();
+    *sent.uri_mut() = uri;
+    *sent.headers_mut() = headers;
+    let headers = sent.headers_mut();
+    if let Some(mirror) = mirror {
+        mirror.strip(headers);
+    }
+    if request.decompress {
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate"));
+    }
+    if let Some(authorization) = authorization {
+        headers.insert(header::PROXY_AUTHORIZATION, authorization);
+    }
+    Ok(sent)
 }

@@ -10,14 +10,17 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Uri;
+use hyper::rt;
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
+use hyper_util::client::legacy::connect::proxy::Tunnel;
+use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tower_service::Service;
 
+use crate::Proxy;
 use crate::reach::Reach;
 
 /// Time until a connection stands: name, socket and TLS.
@@ -27,6 +30,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 const KEEPALIVE: Duration = Duration::from_secs(15);
 const KEEPALIVE_TRIES: u32 = 3;
 
+type Connecting<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Makes the connections of one pool.
@@ -47,21 +51,22 @@ pub(crate) enum ConnectError {
 }
 
 impl Connector {
-    /// Connects to what `reach` permits. SNI and `Host` stay the name that was asked for.
-    pub(crate) fn new(reach: Arc<Reach>, tls: ClientConfig) -> Self {
+    /// Connects to what `reach` permits, through the proxy if it has one. SNI and `Host` stay the name that
+    /// was asked for.
+    pub(crate) fn new(reach: Reach, tls: ClientConfig, proxy: Option<Proxy>) -> Self {
         let tls = hyper_rustls::HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_or_http()
             .enable_all_versions()
-            .wrap_connector(Checked { reach });
+            .wrap_connector(Checked { reach: Arc::new(reach), proxy });
         Self { tls }
     }
 }
 
 impl Service<Uri> for Connector {
-    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
+    type Response = MaybeHttpsStream<Wire>;
     type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+    type Future = Connecting<Self::Response>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.tls.poll_ready(context)
@@ -79,33 +84,113 @@ impl Service<Uri> for Connector {
 #[derive(Clone, Debug)]
 struct Checked {
     reach: Arc<Reach>,
+    proxy: Option<Proxy>,
 }
 
 impl Service<Uri> for Checked {
-    type Response = TokioIo<TcpStream>;
+    type Response = Wire;
     type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+    type Future = Connecting<Wire>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
-        let reach = Arc::clone(&self.reach);
+        let Self { reach, proxy } = self.clone();
         Box::pin(async move {
-            let host = to.host().unwrap_or_default();
-            let addresses = resolve(host).await.map_err(|e| ConnectError::Name(e.to_string()))?;
-            if let Some(address) = addresses.iter().find(|address| !reach.permits(**address)) {
-                return Err(ConnectError::NotPermitted(*address).into());
+            let via = proxy.and_then(|proxy| proxy.on_the_way_to(&to));
+            let Some(via) = via else {
+                return Ok(Wire { tcp: connect(&reach, to).await?, proxied: false });
+            };
+            // The proxy asks for the name once more; at least nothing is asked of it that was not decided.
+            if *reach != Reach::Any {
+                checked(&reach, &to).await?;
             }
-            let mut tcp = HttpConnector::new_with_resolver(Resolved(addresses));
-            tcp.enforce_http(false);
-            tcp.set_nodelay(true);
-            tcp.set_keepalive(Some(KEEPALIVE));
-            tcp.set_keepalive_interval(Some(KEEPALIVE));
-            tcp.set_keepalive_retries(Some(KEEPALIVE_TRIES));
-            tcp.call(to).await.map_err(BoxError::from)
+            if to.scheme_str() != Some("https") {
+                return Ok(Wire { tcp: connect(&Reach::Any, via.uri().clone()).await?, proxied: true });
+            }
+            let mut tunnel =
+                Tunnel::new(via.uri().clone(), Checked { reach: Arc::new(Reach::Any), proxy: None });
+            if let Some(authorization) = via.basic_auth() {
+                tunnel = tunnel.with_auth(authorization.clone());
+            }
+            tunnel.call(to).await.map_err(BoxError::from)
         })
+    }
+}
+
+/// Resolves a destination, and hands on its addresses if all of them are permitted.
+async fn checked(reach: &Reach, to: &Uri) -> Result<Vec<IpAddr>, ConnectError> {
+    let host = to.host().unwrap_or_default();
+    let addresses = resolve(host).await.map_err(|e| ConnectError::Name(e.to_string()))?;
+    match addresses.iter().find(|address| !reach.permits(**address)) {
+        Some(address) => Err(ConnectError::NotPermitted(*address)),
+        None => Ok(addresses),
+    }
+}
+
+/// Connects to a destination, at an address that was checked.
+async fn connect(reach: &Reach, to: Uri) -> Result<TokioIo<TcpStream>, BoxError> {
+    let mut tcp = HttpConnector::new_with_resolver(Resolved(checked(reach, &to).await?));
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_keepalive(Some(KEEPALIVE));
+    tcp.set_keepalive_interval(Some(KEEPALIVE));
+    tcp.set_keepalive_retries(Some(KEEPALIVE_TRIES));
+    tcp.call(to).await.map_err(BoxError::from)
+}
+
+/// A connection, to the destination or to a proxy that is told the whole URL of each request.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    tcp: TokioIo<TcpStream>,
+    proxied: bool,
+}
+
+impl Connection for Wire {
+    fn connected(&self) -> Connected {
+        self.tcp.connected().proxy(self.proxied)
+    }
+}
+
+impl rt::Read for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: rt::ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_read(context, into)
+    }
+}
+
+impl rt::Write for Wire {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tcp).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tcp).poll_write_vectored(context, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tcp.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(context)
     }
 }
 
@@ -116,10 +201,13 @@ async fn resolve(host: &str) -> io::Result<Vec<IpAddr>> {
         return Ok(vec![address]);
     }
     if is_loopback_name(host) {
-        return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
+        return Ok(LOOPBACK.into());
     }
     Ok(tokio::net::lookup_host((host, 0)).await?.map(|address| address.ip()).collect())
 }
+
+/// This machine, from inside.
+pub(crate) const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 
 /// `localhost` and every name below it.
 pub(crate) fn is_loopback_name(name: &str) -> bool {

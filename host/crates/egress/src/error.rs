@@ -18,6 +18,10 @@ pub enum EgressError {
     Forbidden { origin: String, method: String, by: String },
     #[error("{origin} leads to {address}, which is not a public address and not granted as such")]
     NotPublic { origin: String, address: String },
+    #[error(
+        "{real}, which stands for {origin}, takes {methods} and not {method}: see its entry under `origins` in the settings"
+    )]
+    Mirror { origin: String, real: String, methods: String, method: String },
     #[error("{origin} is not reachable with --offline: only the model's origin is")]
     Offline { origin: String },
     #[error("{origin} redirects to {to}, which is not encrypted")]
@@ -46,6 +50,8 @@ pub enum EgressError {
         "{origin} answered a request with a credential in an encoding ({encoding}) that cannot be searched"
     )]
     Encoded { origin: String, encoding: String },
+    #[error("the answer of {0} unpacks to far more than was sent")]
+    Bomb(String),
     #[error("nothing is sent that is not on record, and the ledger cannot be written: {0}")]
     Ledger(String),
     #[error(
@@ -66,6 +72,8 @@ impl EgressError {
             Self::Url { .. }
                 | Self::Header(_)
                 | Self::NotGranted { .. }
+                | Self::Forbidden { .. }
+                | Self::Mirror { .. }
                 | Self::NotPublic { .. }
                 | Self::Offline { .. }
                 | Self::Connect { .. }

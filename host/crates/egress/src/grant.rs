@@ -6,9 +6,6 @@ use crate::Origin;
 use crate::host_pattern::HostPattern;
 use crate::origin::Scheme;
 
-/// Methods a grant gives when it names none.
-const DEFAULT_METHODS: [&str; 2] = ["GET", "HEAD"];
-
 /// Methods that make a tunnel or show a request's headers to whoever sent it; no grant gives them.
 const NEVER: [&str; 2] = ["CONNECT", "TRACE"];
 
@@ -36,6 +33,9 @@ pub struct GrantError {
 }
 
 impl NetworkGrant {
+    /// Methods a grant gives when it names none.
+    pub(crate) const DEFAULT_METHODS: [&'static str; 2] = ["GET", "HEAD"];
+
     /// Parses a grant. Without a port it is the scheme's own, without methods GET and HEAD.
     ///
     /// # Errors
@@ -63,7 +63,7 @@ impl NetworkGrant {
             return Err(format!("{method} cannot be granted"));
         }
         if methods.is_empty() {
-            methods = DEFAULT_METHODS.map(str::to_owned).to_vec();
+            methods = Self::DEFAULT_METHODS.map(str::to_owned).to_vec();
         }
         Ok(Self { scheme, host, ports, methods })
     }
@@ -89,7 +89,7 @@ impl NetworkGrant {
     /// Whether it covers methods that send more than they ask for.
     #[must_use]
     pub fn sends(&self) -> bool {
-        !self.methods.iter().all(|method| DEFAULT_METHODS.contains(&method.as_str()))
+        !self.methods.iter().all(|method| Self::DEFAULT_METHODS.contains(&method.as_str()))
     }
 
     /// What both grants give, if it is anything: of all names below one and one of these, that one.

@@ -1,10 +1,10 @@
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use url::Host;
 
-use crate::connector::is_loopback_name;
+use crate::connector::{LOOPBACK, is_loopback_name};
 use crate::origin::name_of;
 use crate::strangers;
 
@@ -59,9 +59,7 @@ impl HostPattern {
     pub(crate) fn addresses(&self) -> Vec<IpNet> {
         match self {
             Self::Addresses(net) => vec![*net],
-            Self::Name(name) if is_loopback_name(name) => {
-                [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()].map(IpAddr::into).into()
-            }
+            Self::Name(name) if is_loopback_name(name) => LOOPBACK.map(IpNet::from).into(),
             Self::Name(_) | Self::Below(_) => Vec::new(),
         }
     }

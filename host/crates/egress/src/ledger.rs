@@ -40,6 +40,9 @@ pub enum LedgerAct {
         method: String,
         /// The origin that was asked for.
         origin: String,
+        /// Where it really went, if a mirror stands for that origin.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        real: Option<String>,
         /// What allowed it: `model`, or the grant.
         why: String,
         /// Bytes of the body.

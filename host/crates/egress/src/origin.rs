@@ -1,9 +1,12 @@
 use std::fmt;
+use std::net::IpAddr;
 
 use http::Uri;
+use ipnet::IpNet;
 use url::{Host, Position, Url};
 
 use crate::EgressError;
+use crate::connector::{LOOPBACK, is_loopback_name};
 
 /// Scheme, host and port, the way connections are decided.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -51,7 +54,10 @@ impl Origin {
 
     /// What is connected to for a URL of this origin, spelt from the parts that were decided on and not from
     /// the text once more.
-    pub(crate) fn uri(&self, url: &Url) -> Result<Uri, EgressError> {
+    ///
+    /// # Errors
+    /// When the path is longer than a client can send.
+    pub fn uri(&self, url: &Url) -> Result<Uri, EgressError> {
         let refuse = |e: http::Error| EgressError::Url { url: self.to_string(), reason: e.to_string() };
         Uri::builder()
             .scheme(self.scheme.as_str())
@@ -59,6 +65,16 @@ impl Origin {
             .path_and_query(&url[Position::BeforePath..Position::AfterQuery])
             .build()
             .map_err(refuse)
+    }
+
+    /// The addresses that it names itself. A name other than `localhost` names none.
+    pub(crate) fn addresses(&self) -> Vec<IpNet> {
+        match &self.host {
+            Host::Ipv4(v4) => vec![IpAddr::from(*v4).into()],
+            Host::Ipv6(v6) => vec![IpAddr::from(*v6).into()],
+            Host::Domain(name) if is_loopback_name(name) => LOOPBACK.map(IpNet::from).into(),
+            Host::Domain(_) => Vec::new(),
+        }
     }
 
     fn authority(&self) -> String {

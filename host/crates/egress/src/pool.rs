@@ -2,6 +2,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use http::{HeaderValue, Uri};
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::client::Resumption;
@@ -10,7 +11,7 @@ use rustls::{ClientConfig, RootCertStore};
 use crate::body::Pieces;
 use crate::connector::Connector;
 use crate::reach::Reach;
-use crate::{Caller, Certificates, EgressError};
+use crate::{Caller, CertificateFiles, Certificates, EgressError, Proxy};
 
 /// Headers of an answer, in number and in bytes.
 const MAX_HEADERS: usize = 128;
@@ -31,9 +32,24 @@ pub(crate) type Client = legacy::Client<Connector, Pieces>;
 /// which addresses may be connected to.
 #[derive(Debug, Default)]
 pub(crate) struct Pools {
-    certificates: Certificates,
+    trust: Trust,
+    proxy: Option<Proxy>,
     tls: OnceLock<ClientConfig>,
     clients: Mutex<HashMap<Key, Client>>,
+}
+
+/// Whom its connections trust beside the machine's authorities, and how they show who they are.
+#[derive(Debug)]
+pub(crate) enum Trust {
+    Read(Certificates),
+    /// Read when the first connection is encrypted.
+    Files(CertificateFiles),
+}
+
+impl Default for Trust {
+    fn default() -> Self {
+        Self::Read(Certificates::default())
+    }
 }
 
 #[derive(Debug, Eq, Hash, PartialEq)]
@@ -44,8 +60,18 @@ struct Key {
 }
 
 impl Pools {
-    pub(crate) fn new(certificates: Certificates) -> Self {
-        Self { certificates, ..Self::default() }
+    pub(crate) fn new(trust: Trust, proxy: Option<Proxy>) -> Self {
+        Self { trust, proxy, ..Self::default() }
+    }
+
+    /// The same without connections, with certificates of its own.
+    pub(crate) fn with_certificates(&self, certificates: Certificates) -> Self {
+        Self::new(Trust::Read(certificates), self.proxy.clone())
+    }
+
+    /// What a request shows to the proxy that forwards it.
+    pub(crate) fn proxy_authorization(&self, to: &Uri) -> Option<HeaderValue> {
+        self.proxy.as_ref()?.authorization(to)
     }
 
     /// The client whose connections such a request may use.
@@ -75,7 +101,7 @@ impl Pools {
             .http1_max_headers(MAX_HEADERS)
             .http1_max_buf_size(MAX_HEAD_BYTES)
             .http2_max_header_list_size(MAX_HEAD_BYTES as u32)
-            .build(Connector::new(Arc::new(key.reach.clone()), tls));
+            .build(Connector::new(key.reach.clone(), tls, self.proxy.clone()));
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if clients.len() >= MAX_POOLS {
             clients.clear();
@@ -88,7 +114,15 @@ impl Pools {
         if let Some(tls) = self.tls.get() {
             return Ok(tls);
         }
-        let tls = configuration(self.certificates.roots()?, &self.certificates)?;
+        let read;
+        let certificates = match &self.trust {
+            Trust::Read(certificates) => certificates,
+            Trust::Files(files) => {
+                read = Certificates::read(files).map_err(|e| EgressError::Tls(e.to_string()))?;
+                &read
+            }
+        };
+        let tls = configuration(certificates.roots()?, certificates)?;
         Ok(self.tls.get_or_init(|| tls))
     }
 }

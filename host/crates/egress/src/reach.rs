@@ -2,6 +2,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::Origin;
 use crate::address::{is_metadata, is_public};
 
 /// Which addresses a request may connect to. Also names the pool of connections that were checked by it.
@@ -9,14 +10,25 @@ use crate::address::{is_metadata, is_public};
 pub(crate) enum Reach {
     /// All: the user named the origin.
     Any,
+    /// All but metadata services: the user said that a mirror may have any.
+    Private,
     /// Public ones if a name leads to them, and what grants name as addresses.
     Granted { public: bool, named: Vec<IpNet> },
 }
 
 impl Reach {
+    /// Public addresses if the origin is a name, and these.
+    pub(crate) fn to(origin: &Origin, named: Vec<IpNet>) -> Self {
+        Self::Granted { public: origin.addresses().is_empty(), named }
+    }
+
     /// Whether an address may be connected to. A cloud's metadata service has to be named itself.
     pub(crate) fn permits(&self, address: IpAddr) -> bool {
-        let Self::Granted { public, named } = self else { return true };
+        let (public, named) = match self {
+            Self::Any => return true,
+            Self::Private => return !is_metadata(address),
+            Self::Granted { public, named } => (public, named),
+        };
         let itself = IpNet::from(address);
         if is_metadata(address) {
             return named.contains(&itself);

@@ -14,6 +14,12 @@ pub(crate) fn target(status: StatusCode, headers: &HeaderMap, from: &Url) -> Opt
     from.join(headers.get(header::LOCATION)?.to_str().ok()?).ok()
 }
 
+/// Drops all headers but those that say nothing about who asks, and these.
+pub(crate) fn keep_harmless(headers: &mut HeaderMap, and: &[header::HeaderName]) {
+    let kept = HARMLESS.iter().chain(and).filter_map(|name| Some((name.clone(), headers.get(name)?.clone())));
+    *headers = kept.collect();
+}
+
 impl Outgoing {
     /// Makes it the request that a redirect asks for. Another origin gets none of the caller's headers.
     ///
@@ -25,9 +31,7 @@ impl Outgoing {
             return Err(EgressError::Downgrade { origin: from.to_string(), to: next.to_string() });
         }
         if next != *from {
-            let headers =
-                HARMLESS.iter().filter_map(|name| Some((name.clone(), self.headers.get(name)?.clone())));
-            self.headers = headers.collect();
+            keep_harmless(&mut self.headers, &[]);
         }
         let asks_anew = status == StatusCode::SEE_OTHER && self.method != Method::HEAD;
         if asks_anew || (self.method == Method::POST && status.as_u16() < 303) {
@@ -57,6 +61,7 @@ mod tests {
             url: from.parse().unwrap(),
             headers: HeaderMap::new(),
             body: Body::default(),
+            decompress: false,
             limits: Limits::default(),
             credential: None,
         };

@@ -80,6 +80,8 @@ pub struct Outgoing {
     pub url: Url,
     pub headers: HeaderMap,
     pub body: Body,
+    /// Ask for a compressed answer, and hand it on unpacked.
+    pub decompress: bool,
     pub limits: Limits,
     /// Added for its audience only, hop by hop.
     pub credential: Option<Credential>,

@@ -4,6 +4,7 @@ use http_body_util::BodyExt as _;
 use url::Url;
 
 use crate::deadline::Deadline;
+use crate::decode::{DecodeError, Decoder};
 use crate::ledger::Entry;
 use crate::{EgressError, LedgerAct, Limits, Origin};
 
@@ -17,7 +18,10 @@ pub struct Incoming {
     pub(crate) origin: Origin,
     pub(crate) limits: Limits,
     pub(crate) deadline: Deadline,
+    /// Bytes that came, and bytes that were handed on.
     pub(crate) read: u64,
+    pub(crate) handed: u64,
+    pub(crate) decoder: Option<Decoder>,
     pub(crate) body: hyper::body::Incoming,
     pub(crate) entry: Option<Entry>,
     /// Takes secrets out of the body; none for the model's answers.
@@ -57,13 +61,37 @@ impl Incoming {
 
     /// The next piece, as far as the limit of all of them allows it.
     async fn piece(&mut self) -> Result<Option<Bytes>, EgressError> {
-        let Some(chunk) = self.received().await? else { return Ok(None) };
-        self.read += chunk.len() as u64;
-        if self.read > self.limits.max_bytes {
+        let Some(chunk) = self.unpacked().await? else { return Ok(None) };
+        self.handed += chunk.len() as u64;
+        if self.handed > self.limits.max_bytes {
             let (origin, limit) = (self.origin.to_string(), self.limits.max_bytes);
             return Err(EgressError::TooLarge { origin, limit });
         }
         Ok(Some(chunk))
+    }
+
+    /// The next piece as it was before it was compressed, if that was asked for.
+    async fn unpacked(&mut self) -> Result<Option<Bytes>, EgressError> {
+        loop {
+            let packed = self.received().await?;
+            let Some(decoder) = &mut self.decoder else { return Ok(packed) };
+            let unpacked = match &packed {
+                Some(packed) => decoder.piece(packed),
+                None if self.read == 0 => return Ok(None),
+                None => decoder.end(),
+            };
+            let origin = || self.origin.to_string();
+            let unpacked = unpacked.map_err(|error| match error {
+                DecodeError::Bomb => EgressError::Bomb(origin()),
+                DecodeError::Broken(reason) => EgressError::Broken { origin: origin(), reason },
+            })?;
+            if packed.is_none() {
+                self.decoder = None;
+            }
+            if !unpacked.is_empty() || packed.is_none() {
+                return Ok(Some(unpacked).filter(|unpacked| !unpacked.is_empty()));
+            }
+        }
     }
 
     /// The next piece as it came; trailers are none.
@@ -76,6 +104,7 @@ impl Incoming {
                 reason: EgressError::reason(&e),
             })?;
             if let Ok(data) = frame.into_data() {
+                self.read += data.len() as u64;
                 self.deadline.arrived(&self.origin, data.len() as u64)?;
                 return Ok(Some(data));
             }

@@ -121,6 +121,7 @@ fn request(url: &str, granted: &[&str], credential: Option<Credential>) -> Outgo
             ..Limits::default()
         },
         credential,
+        decompress: false,
     }
 }
 

@@ -150,6 +150,7 @@ impl Model {
             url: self.target.url.clone(),
             headers,
             body: Body::from(body),
+            decompress: false,
             // A redirect would take the conversation somewhere that nobody named.
             limits: Limits { head: PATIENCE, idle: PATIENCE, max_bytes: MAX_ANSWER, ..Limits::default() },
             credential: None,

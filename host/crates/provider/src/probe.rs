@@ -33,6 +33,7 @@ async fn exchange(target: &Target, method: Method, url: Url, body: Vec<u8>) -> V
         url,
         headers: target.headers.clone(),
         body: Body::from(Bytes::from(body)),
+        decompress: false,
         limits: Limits { head: PATIENCE, idle: PATIENCE, max_bytes: MAX_ANSWER, ..Limits::default() },
         credential: None,
     };

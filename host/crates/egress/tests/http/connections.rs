@@ -99,7 +99,11 @@ fn a_server_that_only_drips_is_given_up() {
         let out = Out::new(EgressConfig::default());
         let every = Duration::from_millis(100);
         let mut sent = request(&[&url], &url);
-        sent.limits = Limits { slowest: Some(Pace { bytes: 1_000_000, every }), ..sent.limits };
+        sent.limits = Limits {
+            slowest: Some(Pace { bytes: 1_000_000, every }),
+            total: Some(Duration::from_secs(20)),
+            ..sent.limits
+        };
         let error = out.send(sent).await.unwrap_err();
         assert!(matches!(error, EgressError::TooSlow { .. }), "{error}");
     });

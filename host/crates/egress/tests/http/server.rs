@@ -131,6 +131,7 @@ pub(crate) fn request(grants: &[&str], url: &str) -> Outgoing {
         url: url.parse().unwrap(),
         headers: HeaderMap::new(),
         body: Body::default(),
+        decompress: false,
         limits: Limits { max_bytes: 1 << 20, redirects: 5, ..Limits::default() },
         credential: None,
     }

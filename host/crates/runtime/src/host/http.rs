@@ -149,6 +149,7 @@ fn outgoing(call: &mut Call, request: Request) -> Result<Outgoing, Error> {
         url,
         headers,
         body: Body::from(Bytes::from(body)),
+        decompress: wants_unpacked(request.extra.as_deref()),
         limits: Limits {
             head: timeout,
             idle: timeout,
@@ -159,6 +160,16 @@ fn outgoing(call: &mut Call, request: Request) -> Result<Outgoing, Error> {
         },
         credential,
     })
+}
+
+/// Whether a request says `{"decompress": true}`. Other keys are for hosts to come.
+fn wants_unpacked(extra: Option<&str>) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Extra {
+        #[serde(default)]
+        decompress: bool,
+    }
+    extra.and_then(|text| serde_json::from_str::<Extra>(text).ok()).is_some_and(|extra| extra.decompress)
 }
 
 fn refused(egress: &Egress, reason: &EgressError) -> Error {
@@ -175,7 +186,8 @@ fn refused(egress: &Egress, reason: &EgressError) -> Error {
         EgressError::Encoded { .. } => (ErrorKind::Upstream, "encoding"),
         EgressError::Url { .. } | EgressError::Header(_) => (ErrorKind::InvalidArgs, "request"),
         EgressError::Timeout { .. } | EgressError::TooSlow { .. } => (ErrorKind::Timeout, "timeout"),
-        EgressError::TooLarge { .. } => (ErrorKind::TooLarge, "answer"),
+        EgressError::Mirror { .. } => (ErrorKind::Denied, "origin-not-granted"),
+        EgressError::TooLarge { .. } | EgressError::Bomb(_) => (ErrorKind::TooLarge, "answer"),
         EgressError::TooManyRedirects(_) => (ErrorKind::Upstream, "redirects"),
         EgressError::Connect { .. }
         | EgressError::Broken { .. }

@@ -1,0 +1,60 @@
+//! A proxy is used by those for whom it is set, and learns nothing about others.
+
+use ml_intern_egress::{Caller, EgressConfig, EgressError, Outgoing, Policy, Proxy, ProxyUrls};
+
+use crate::server::{Out, Server, answer, request, run};
+
+fn through(server: &Server, plugins: bool) -> Out {
+    let url = Some(format!("http://user:hunter2@127.0.0.1:{}", server.port));
+    let urls = ProxyUrls { http: url.clone(), https: url, no_proxy: vec!["10.0.0.0/8".to_owned()], plugins };
+    Out::new(EgressConfig { proxy: Some(Proxy::new(&urls).unwrap()), ..EgressConfig::default() })
+}
+
+fn by_host(url: &str) -> Outgoing {
+    Outgoing { caller: Caller::Host("test"), policy: Policy::Model, ..request(&[], url) }
+}
+
+#[test]
+fn the_hosts_own_requests_go_through_it_by_name() {
+    run(async {
+        let server = Server::start(|head| {
+            if head.starts_with("CONNECT") { answer(403, "", "") } else { answer(200, "", "by proxy") }
+        })
+        .await;
+        let out = through(&server, false);
+        assert_eq!(out.send(by_host("http://never.invalid:81/x?y")).await.unwrap(), "by proxy");
+        let error = out.send(by_host("https://never.invalid/x")).await.unwrap_err();
+        assert!(
+            matches!(error, EgressError::Connect { .. }) && !error.to_string().contains("hunter2"),
+            "{error}"
+        );
+        let asked = server.asked();
+        assert!(asked[0].starts_with("GET http://never.invalid:81/x?y HTTP/1.1"), "{asked:?}");
+        assert!(asked[1].starts_with("CONNECT never.invalid:443 HTTP/1.1"), "{asked:?}");
+        for head in asked {
+            assert!(head.to_lowercase().contains("proxy-authorization: basic dxnlcjpodw50zxiy"), "{head}");
+        }
+        assert!(!format!("{:?} {:?}", out.ledger(), out.egress).contains("hunter2"));
+    });
+}
+
+#[test]
+fn a_plugin_goes_through_it_only_if_settings_say_so_and_is_decided_on_first() {
+    run(async {
+        let server = Server::start(|_| answer(200, "", "by proxy")).await;
+        let grants = ["http://192.0.2.7:*", "http://*.example.com:*", "http://own.invalid:*"];
+        let direct = through(&server, false).get(&["http://127.0.0.1:*"], &server.url()).await.unwrap();
+        assert_eq!((direct.as_str(), server.asked()[0].starts_with("GET / ")), ("by proxy", true));
+        let out = through(&server, true);
+        assert_eq!(out.get(&grants, "http://192.0.2.7:99/").await.unwrap(), "by proxy");
+        assert!(server.asked()[1].starts_with("GET http://192.0.2.7:99/"), "{:?}", server.asked());
+        for url in ["http://192.0.2.8:99/", "https://192.0.2.7:99/", "http://169.254.169.254/"] {
+            let refusal = out.get(&grants, url).await.unwrap_err();
+            assert!(matches!(refusal, EgressError::NotGranted { .. }), "{url}: {refusal}");
+        }
+        // A name that leads nowhere is not handed on for the proxy to find.
+        let refusal = out.get(&grants, "http://own.invalid/").await.unwrap_err();
+        assert!(matches!(refusal, EgressError::Connect { .. }), "{refusal}");
+        assert_eq!(server.asked().len(), 2);
+    });
+}
