@@ -91,6 +91,7 @@ fn decisions(base: &Path, plugins: &PluginRuntime) -> Vec<f64> {
         default_model: String::new(),
         system_prompt: Arc::new(String::new),
         tools: plugins.specs().to_vec(),
+        secrets: redact::Redactor::default(),
         settings: AgentSettings {
             max_iterations: None,
             effort: None,
@@ -102,6 +103,8 @@ fn decisions(base: &Path, plugins: &PluginRuntime) -> Vec<f64> {
             network: "off",
             rules,
             budget: BudgetLimits { total: None, orders: Some(10.0) },
+            policy: Arc::default(),
+            policy_mark: None,
         },
     };
     let call = ("write", r#"{"path": "src/a.txt", "content": "one"}"#);

@@ -36,6 +36,7 @@ pub(super) async fn run(args: DemoArgs, environment: Environment) -> Result<Exit
         client_certificate: None,
         client_key: None,
         context_window: None,
+        price: None,
         payer: Some("nobody (a script)".to_owned()),
     };
     setup.loaded.settings.providers.insert("demo".to_owned(), provider);

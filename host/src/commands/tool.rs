@@ -64,7 +64,7 @@ pub(super) async fn run(args: ToolArgs, environment: Environment) -> Result<Exit
         let denied = |by| Failure::new(Exit::Denied, anyhow::Error::from(by));
         setup.policy.tier(tier).map_err(denied)?;
     }
-    let mut audited = Audited::begin(&setup, &id, &plugins, (&args.name, &text), enclosure)
+    let mut audited = Audited::begin(&setup, &id, &plugins, (&args.name, &arguments), enclosure)
         .map_err(|e| Failure::new(Exit::Failed, e))?;
     let session = std::sync::Arc::new(workplace.open(id, &dir)?);
     let (needs, mut pending) = mpsc::channel::<Pending>(8);
@@ -114,10 +114,10 @@ impl Audited {
         setup: &Setup,
         session: &SessionId,
         plugins: &PluginRuntime,
-        (tool, arguments): (&str, &str),
+        (tool, arguments): (&str, &Value),
         enclosure: Enclosure,
     ) -> Result<Self, AuditError> {
-        let log = setup.audit();
+        let (log, text) = (setup.audit(), arguments.to_string());
         let plugin = plugins.plugin(tool);
         let described = plugin.map(|plugin| &plugin.described);
         let start = Act::Start {
@@ -135,11 +135,11 @@ impl Audited {
             call: CALL.into(),
             tool: tool.to_owned(),
             component: described.map(|described| described.digest.clone()),
-            arguments: audit::digest(arguments.as_bytes()),
-            tiers: tiers(plugins, tool),
+            arguments: audit::digest(text.as_bytes()),
+            tiers: tiers(plugins, tool, arguments),
             verdict: Verdict::Allow,
             rule: "command-line".to_owned(),
-            target: arguments.chars().take(400).collect(),
+            target: text.chars().take(400).collect(),
         };
         log.user(start.clone())?;
         let mut chain = log.session(session)?;

@@ -111,7 +111,7 @@ impl Service<Uri> for Checked {
                 return Ok(Wire { tcp: connect(&Reach::Any, via.uri().clone()).await?, proxied: true });
             }
             let mut tunnel =
-                Tunnel::new(via.uri().clone(), Checked { reach: Arc::new(Reach::Any), proxy: None });
+                Tunnel::new(via.uri().clone(), Self { reach: Arc::new(Reach::Any), proxy: None });
             if let Some(authorization) = via.basic_auth() {
                 tunnel = tunnel.with_auth(authorization.clone());
             }

@@ -309,7 +309,7 @@ async fn what_is_not_for_the_audience_or_cannot_be_protected_is_not_sent() {
     let unfilled =
         posted(request(&server.url, &granted, Some(credential(&server.url, Placement::Body))), "{}");
     let short = Secret { value: SecretString::from("short"), hugging_face: false };
-    let short = Credential::new("github", &[server.url.clone()], header(), short).unwrap();
+    let short = Credential::new("github", std::slice::from_ref(&server.url), header(), short).unwrap();
     let short = request(&server.url, &granted, Some(short));
     for request in [elsewhere, given, doubled, unfilled, short] {
         let error = egress().send(request).await.unwrap_err();
