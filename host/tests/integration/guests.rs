@@ -43,7 +43,7 @@ fn every_trick_is_one_failed_result() {
         ("flood_kv", "too large"),
         ("exec", "no grant for `exec`"),
         ("write", "no grant for `files`"),
-        ("http", "no grant for `network`"),
+        ("http", "is not a URL that can be requested"),
     ];
     let mut steps: Vec<Step> = tricks.iter().map(|(name, _)| trick(name, "x")).collect();
     steps.push(trick("echo", "still here"));

@@ -147,6 +147,12 @@ fn under_the_example_ordinary_work_goes_on_and_is_on_record() {
     }
     let host = TestHost::new([call("bash", json!({"command": "echo works"})), Step::text("ok")]);
     let policy = EXAMPLE.replace("http://127.0.0.1:11434", &host.server.url());
+    // A budget counts everything, so that what has no price does not begin.
+    let ran = stream(&host, &policy, &[]);
+    assert!(ran.code == Some(2) && ran.stderr.contains("has no known price"), "{}", ran.stderr);
+    let price = json!({"input": 1.0, "output": 4.0});
+    let chat = json!({"wire": "chat", "base_url": host.server.url(), "key_env": "TEST_KEY", "price": price});
+    host.settings(&json!({"providers": {"chat": chat}}));
     let ran = stream(&host, &policy, &[]);
     assert_eq!((ran.code, ran.outputs()), (Some(0), vec!["works\n"]), "{}", ran.stderr);
     let marked = &ran.all("session")[0]["policy"];

@@ -114,9 +114,11 @@ impl Session {
         completions_usd: f64,
     ) -> Result<(), StoreError> {
         self.budget.restore(completions_usd, earlier.usd);
-        for unknown in &earlier.unknown {
+        for Unknown { id, tool, target, .. } in &earlier.unknown {
             // Also one that was answered, if nobody was told: it stays so for the next run.
-            self.order_is(&unknown.id, &"".into(), &unknown.tool, None, OrderState::Unknown)?;
+            let (order, tool, target) = (id.clone(), tool.clone(), target.clone());
+            let state = OrderState::Unknown;
+            self.chain.append(Act::Order { order, call: "".into(), tool, target, usd: None, state }, true)?;
         }
         self.unknown_orders = earlier.unknown;
         Ok(())

@@ -67,13 +67,7 @@ impl Earlier {
             let Act::Order { order, call, tool, target, usd, state } = &entry.act else { continue };
             match state {
                 OrderState::Sent => {
-                    let unknown = Unknown {
-                        id: order.clone(),
-                        tool: tool.clone(),
-                        target: target.clone(),
-                        at: entry.at.parse::<Timestamp>().ok(),
-                    };
-                    orders.insert(order, (unknown, usd.unwrap_or(0.0), true));
+                    orders.insert(order, (unknown(entry, order, tool, target), usd.unwrap_or(0.0), true));
                 }
                 OrderState::Done if untold.contains(call) => {}
                 OrderState::Done | OrderState::Found | OrderState::Released => {
@@ -85,18 +79,25 @@ impl Earlier {
                 OrderState::Failed | OrderState::Absent => {
                     orders.remove(order.as_str());
                 }
-                // Also after an answer that the model was never told.
+                // Also after an answer that the model was never told, and in a session that branched off from
+                // the one that sent it.
                 OrderState::Unknown => {
-                    if let Some(known) = orders.get_mut(order.as_str()) {
-                        known.2 = true;
-                    }
+                    let known = orders
+                        .entry(order)
+                        .or_insert_with(|| (unknown(entry, order, tool, target), 0.0, true));
+                    known.2 = true;
                 }
             }
         }
         let usd = orders.values().map(|(_, usd, _)| usd).sum();
-        let unknown = orders.into_values().filter(|(.., open)| *open).map(|(unknown, ..)| unknown);
-        Self { unknown: unknown.collect(), usd }
+        let open = orders.into_values().filter(|(.., open)| *open).map(|(unknown, ..)| unknown);
+        Self { unknown: open.collect(), usd }
     }
+}
+
+fn unknown(entry: &Entry, id: &str, tool: &str, target: &str) -> Unknown {
+    let (id, tool, target) = (id.to_owned(), tool.to_owned(), target.to_owned());
+    Unknown { id, tool, target, at: entry.at.parse::<Timestamp>().ok() }
 }
 
 #[cfg(test)]
@@ -138,5 +139,8 @@ mod tests {
         let earlier = Earlier::of(&entries, &[&call].into());
         assert_eq!(ids(&earlier), ["a", "b", "d"]);
         assert!(!super::Unknown::new("x", "jobs", "y").is_settled());
+        // A session that branched off knows of it by that record alone.
+        let branch = Earlier::of(&[record("z", Unknown, None)], &HashSet::new());
+        assert_eq!((ids(&branch), branch.unknown[0].tool.as_str()), (vec!["z".to_owned()], "jobs"));
     }
 }

@@ -118,7 +118,7 @@ fn all_waits_together_have_a_limit() {
         let mut sent = request(&[&server.url()], &server.url());
         sent.limits = Limits { total: Some(Duration::ZERO), redirects: u8::MAX, ..sent.limits };
         let error = out.send(sent).await.unwrap_err();
-        assert!(matches!(error, EgressError::Timeout { .. }), "{error}");
+        assert!(matches!(error.root(), EgressError::Timeout { .. }), "{error}");
     });
 }
 

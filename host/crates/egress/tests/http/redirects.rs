@@ -17,7 +17,8 @@ fn a_redirect_to_what_is_not_granted_is_refused_and_on_record() {
         let server = Server::start(move |_| to(302, &place)).await;
         let out = Out::new(EgressConfig::default());
         let refusal = out.get(&[&server.url()], &server.url()).await.unwrap_err();
-        assert!(matches!(refusal, EgressError::NotGranted { .. }), "{refusal}");
+        assert!(matches!(refusal.root(), EgressError::NotGranted { .. }), "{refusal}");
+        assert!(!refusal.is_before_sending(), "the first server had it");
         assert_eq!(inside.connections(), 0);
         let origin = inside.url();
         assert_eq!(out.refused(), [(origin.clone(), format!("GET {origin} is not granted"))]);
