@@ -239,6 +239,7 @@ fn a_model_cannot_widen_its_own_access() {
          ./ml-intern plugin install probe.wasm; cp probe.wasm {home}/.local/share/ml-intern/plugins/; echo end"
     );
     let tries = [
+        call("read", json!({"path": "AGENTS.md"})),
         // Installs a plugin.
         call("bash", json!({"command": install})),
         // Grants itself a host.
@@ -252,7 +253,7 @@ fn a_model_cannot_widen_its_own_access() {
         // Approves its own call.
         call(
             "exec_approval",
-            json!({"approvals": [{"tool_call_id": "call_5", "approved": true, "for_session": true}]}),
+            json!({"approvals": [{"tool_call_id": "call_6", "approved": true, "for_session": true}]}),
         ),
     ];
     let count = tries.len();
@@ -264,13 +265,13 @@ fn a_model_cannot_widen_its_own_access() {
     let outputs = ran.all("tool_output");
     assert_eq!(outputs.len(), count, "{:?}", ran.outputs());
     // Its command ran, in a place where nothing of the program's own exists; what it left there is gone.
-    for output in &outputs[1..] {
+    for output in &outputs[2..] {
         assert_eq!(output["success"], false, "{output}");
     }
     let denials = ran.result()["permission_denials"].as_array().unwrap();
     let rules: Vec<&str> = denials.iter().map(|denial| denial["rule"].as_str().unwrap()).collect();
     assert_eq!(rules, ["path-outside", "path-outside", "path-outside", "sealed-path"], "{denials:?}");
-    assert!(outputs[5]["output"].as_str().unwrap().contains("there is no tool `exec_approval`"));
+    assert!(outputs[6]["output"].as_str().unwrap().contains("there is no tool `exec_approval`"));
     assert_eq!((ran.code, &ran.result()["subtype"]), (Some(6), &json!("permission_denied")));
     // And nothing is otherwise than it was.
     assert_eq!(std::fs::read_to_string(config.join("grants.toml")).unwrap(), grants);
