@@ -1,6 +1,8 @@
 //! Plugins: what there is, what each can reach.
 
 mod change;
+mod difference;
+mod install;
 
 use std::io::Read as _;
 use std::path::Path;
@@ -20,7 +22,7 @@ pub(super) async fn run(command: PluginCommand, environment: Environment) -> Res
     match command {
         PluginCommand::List { json, place } => list(environment, &place, json).await,
         PluginCommand::Info { plugin, json, place } => info(environment, &place, &plugin, json).await,
-        PluginCommand::Install { file, place } => change::install(environment, &place, &file).await,
+        PluginCommand::Install(args) => install::run(environment, &args).await,
         PluginCommand::Remove { plugin, place } => change::remove(environment, &place, &plugin).await,
         PluginCommand::Grant { plugin, credential, place } if credential.is_empty() => {
             change::grant(environment, &place, &plugin).await

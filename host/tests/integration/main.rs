@@ -14,6 +14,7 @@ mod orders;
 mod permissions;
 mod plugins;
 mod policy;
+mod provenance;
 mod resume;
 mod sdk;
 mod support;

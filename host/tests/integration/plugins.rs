@@ -13,12 +13,12 @@ fn plugin_folder(host: &TestHost) -> PathBuf {
     folder
 }
 
-fn probe() -> Vec<u8> {
+pub(crate) fn probe() -> Vec<u8> {
     std::fs::read(guests::component("probe")).unwrap()
 }
 
 /// The same component with a piece of its manifest replaced by one of the same length.
-fn altered(from: &str, to: &str) -> Vec<u8> {
+pub(crate) fn altered(from: &str, to: &str) -> Vec<u8> {
     assert_eq!(from.len(), to.len());
     let mut bytes = probe();
     let places: Vec<usize> = bytes
@@ -145,7 +145,7 @@ fn a_plugin_that_describes_itself_differently_waits_for_a_person() {
     assert!(!list.stdout.contains("probe__probe"));
     // Again, and still not: only a person lets it in.
     assert_eq!(host.run(["plugin", "list"]).code, Some(3));
-    let install = host.run(["plugin", "install", file.to_str().unwrap()]);
+    let install = host.run(["plugin", "install", "--yes", file.to_str().unwrap()]);
     assert_eq!(install.code, Some(0), "{}", install.stderr);
     assert!(host.run(["plugin", "list"]).stdout.contains("probe__probe"));
 }
@@ -183,7 +183,7 @@ fn grants_are_given_and_taken_back_and_all_of_it_is_on_record() {
         assert_eq!(ran.code, Some(0), "{arguments:?}: {}", ran.stderr);
         ran.stdout
     };
-    done(&["plugin", "install", component.to_str().unwrap()]);
+    done(&["plugin", "install", "--yes", component.to_str().unwrap()]);
     host.file("a.txt", "one\n");
     let reads = || {
         let result = host.tool("probe__look", &json!({"trick": "read", "with": "a.txt"}), &[]);
@@ -210,19 +210,19 @@ fn grants_are_given_and_taken_back_and_all_of_it_is_on_record() {
 #[test]
 fn installing_shows_the_sheet_and_refuses_what_is_bundled() {
     let host = TestHost::new([]);
-    let install = host.run(["plugin", "install", guests::component("probe").to_str().unwrap()]);
+    let install = host.run(["plugin", "install", "--yes", guests::component("probe").to_str().unwrap()]);
     assert_eq!(install.code, Some(0), "{}", install.stderr);
     for line in [
         "installed probe 0.1.0",
         "start native commands",
-        "asked for, NOT granted",
+        "asked for, not installed",
         "connect to http://127.0.0.1:1 GET",
         "it has not been granted all it asks for: ml-intern plugin grant probe",
     ] {
         assert!(install.stdout.contains(line), "{line}: {}", install.stdout);
     }
     assert_eq!(host.tool("probe__probe", &json!({"trick": "echo", "with": "hi"}), &[])["output"], "hi");
-    let install = host.run(["plugin", "install", guests::component("shell").to_str().unwrap()]);
+    let install = host.run(["plugin", "install", "--yes", guests::component("shell").to_str().unwrap()]);
     assert_eq!(install.code, Some(3));
     assert!(install.stderr.contains("is the id of a bundled plugin"), "{}", install.stderr);
 }

@@ -29,7 +29,7 @@ fn a_strangers_plugin_is_built_installed_granted_and_called() {
         "{}",
         info.stdout
     );
-    assert_eq!(host.run(["plugin", "install", component.to_str().unwrap()]).code, Some(0));
+    assert_eq!(host.run(["plugin", "install", "--yes", component.to_str().unwrap()]).code, Some(0));
     let draft = || host.tool("dataset-card__draft_card", &json!({"path": "pets.csv", "title": null}), &[]);
     let refused = draft();
     assert_eq!(refused["success"], false, "{refused}");

@@ -14,6 +14,7 @@ use wasmtime::component::Component;
 
 use crate::engine::Shared;
 use crate::inspect::hex;
+use crate::key;
 
 /// Bytes of the MAC at the end of a file.
 const MAC_BYTES: usize = 32;
@@ -63,7 +64,7 @@ impl CodeCache {
         let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
         file.read_to_end(&mut bytes).map_err(|e| e.to_string())?;
         let (code, mac) = bytes.split_last_chunk::<MAC_BYTES>().ok_or("it is too short")?;
-        let key = self.existing_key()?.ok_or("its key is gone")?;
+        let key = key::existing(&self.key)?.ok_or("its key is gone")?;
         // Hashes are compared in constant time.
         if mac_of(&key, path, code) != *mac {
             return Err("it was changed".to_owned());
@@ -79,7 +80,7 @@ impl CodeCache {
             .create(&self.folder)
             .map_err(|e| e.to_string())?;
         let path = self.path(shared, digest);
-        let mac = mac_of(&self.key()?, &path, code);
+        let mac = mac_of(&key::existing_or_new(&self.key)?, &path, code);
         let temporary = self.folder.join(format!(".{}.tmp", hex(&random::<8>()?)));
         let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).and_then(
             |mut file| {
@@ -101,35 +102,6 @@ impl CodeCache {
         shared.engine.precompile_compatibility_hash().hash(&mut hasher);
         env!("CARGO_PKG_VERSION").hash(&mut hasher);
         self.folder.join(format!("{digest}-{:016x}.cwasm", hasher.finish()))
-    }
-
-    fn key(&self) -> Result<[u8; 32], String> {
-        if let Some(key) = self.existing_key()? {
-            return Ok(key);
-        }
-        let fresh = random::<32>()?;
-        if let Some(folder) = self.key.parent() {
-            std::fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(folder)
-                .map_err(|e| e.to_string())?;
-        }
-        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.key) {
-            Ok(mut file) => file.write_all(&fresh).map_err(|e| e.to_string())?,
-            // Another process was faster; its key counts.
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(format!("{}: {error}", self.key.display())),
-        }
-        self.existing_key()?.ok_or_else(|| format!("{} cannot be used", self.key.display()))
-    }
-
-    fn existing_key(&self) -> Result<Option<[u8; 32]>, String> {
-        match std::fs::read(&self.key) {
-            Ok(bytes) => Ok(bytes.try_into().ok()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(format!("{}: {error}", self.key.display())),
-        }
     }
 }
 

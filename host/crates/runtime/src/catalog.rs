@@ -12,6 +12,7 @@ use protocol::ToolSpec;
 use tokio::sync::Semaphore;
 
 use crate::cache::CodeCache;
+use crate::candidate::older;
 use crate::compile::compile;
 use crate::describe::Described;
 use crate::engine::{Shared, Target};
@@ -183,7 +184,7 @@ impl Catalog {
 }
 
 /// Whether the machine's policy lets a plugin in.
-fn admit(
+pub(crate) fn admit(
     policy: &Policy,
     what: &str,
     manifest: &Manifest,
@@ -207,10 +208,14 @@ pub(crate) async fn discover(
     if files.is_empty() && dirs.trusted.is_empty() {
         return (Vec::new(), problems);
     }
-    let mut index = Index::read(&dirs.index).unwrap_or_else(|error| {
-        problems.push(error);
-        Index::default()
-    });
+    let mut index = match Index::read(dirs) {
+        Ok(index) => index,
+        // What a person let in cannot be told from what somebody wrote: nothing of it is used.
+        Err(error) => {
+            problems.push(error);
+            return (Vec::new(), problems);
+        }
+    };
     let mut found = Vec::new();
     for path in files {
         match describe_file(&path, dirs, policy, &mut index, notice).await {
@@ -276,10 +281,19 @@ async fn describe_file(
     let what = path.display().to_string();
     let Inspection { manifest, digest, .. } = inspect(&what, &bytes)?;
     admit(policy, &what, &manifest, &digest, false)?;
+    // By its id, not by its place: grants follow the id, and a file is easily renamed.
+    let known = index.of_id(&manifest.id).map(|entry| (entry.approval.clone(), &entry.described.digest));
+    let is_known = known.as_ref().is_some_and(|(_, before)| **before == digest);
+    if let Some(error) = older(&manifest, index, path).filter(|_| !is_known) {
+        return Err(error);
+    }
+    let approval = known.map(|(approval, _)| approval);
+    if approval.is_none() && index.begun_anew() {
+        return Err(PluginError::NotLetIn { id: manifest.id, path: path.clone() });
+    }
     notice(format!("{}: new or changed, compiling it once", path.display()));
     let described = compile_and_keep(path, &bytes, dirs).await?;
-    // By its id, not by its place: grants follow the id, and a file is easily renamed.
-    if index.approval_of(&described.manifest.id).is_some_and(|known| known != described.approval()) {
+    if approval.is_some_and(|known| known != described.approval()) {
         return Err(PluginError::Changed { id: described.manifest.id, path: path.clone() });
     }
     index.put(path, stamp, described.clone());
@@ -313,7 +327,11 @@ async fn describe_trusted(
     Ok(described)
 }
 
-async fn compile_and_keep(path: &Path, bytes: &[u8], dirs: &PluginDirs) -> Result<Described, PluginError> {
+pub(crate) async fn compile_and_keep(
+    path: &Path,
+    bytes: &[u8],
+    dirs: &PluginDirs,
+) -> Result<Described, PluginError> {
     let shared = Shared::new(Target::Host)?;
     let (compiled, _) = compile(&shared, &path.display().to_string(), bytes).await?;
     let cache = CodeCache::new(dirs.cache.clone(), dirs.key.clone());
@@ -325,19 +343,7 @@ async fn compile_and_keep(path: &Path, bytes: &[u8], dirs: &PluginDirs) -> Resul
 
 /// Forgets that a plugin was approved.
 pub(crate) fn forget(id: &str, dirs: &PluginDirs) -> Result<(), PluginError> {
-    let mut index = Index::read(&dirs.index)?;
+    let mut index = Index::read(dirs)?;
     index.forget(id);
     index.save()
-}
-
-/// Compiles a component, describes it and approves it as it is now.
-pub(crate) async fn approve(path: &Path, dirs: &PluginDirs) -> Result<Described, PluginError> {
-    let path = &path.canonicalize().map_err(|e| PluginError::unreadable(path, e))?;
-    let bytes = read_component(path)?;
-    let described = compile_and_keep(path, &bytes, dirs).await?;
-    let metadata = std::fs::metadata(path).map_err(|e| PluginError::unreadable(path, e))?;
-    let mut index = Index::read(&dirs.index)?;
-    index.put(path, Stamp::of(&metadata), described.clone());
-    index.save()?;
-    Ok(described)
 }

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use wasmtime::component::Component;
 
 use crate::PluginError;
+use crate::bindings::ml_intern::plugin::types::ToolSpec as WitToolSpec;
 use crate::bindings::{Plugin, PluginPre};
 use crate::engine::Shared;
 use crate::inspect::{Inspection, digest};
@@ -29,12 +30,14 @@ pub struct Described {
     pub imports: Vec<String>,
     /// Its tools under their bare names.
     pub tools: Vec<ToolSpec>,
+    /// Digest of what the tools say of themselves beside that: titles, output schemas, notes.
+    pub unseen: String,
 }
 
 impl Described {
-    /// Digest of what a person approved: the manifest and what the tools say of themselves.
+    /// Digest of what a person approved: the manifest and all that the tools say of themselves.
     pub(crate) fn approval(&self) -> String {
-        let json = serde_json::to_vec(&(&self.manifest, &self.tools)).unwrap_or_default();
+        let json = serde_json::to_vec(&(&self.manifest, &self.tools, &self.unseen)).unwrap_or_default();
         digest(&json)
     }
 }
@@ -55,24 +58,45 @@ pub(crate) async fn describe(
     let specs = call_describe(shared, &pre)
         .await
         .map_err(|stop| refuse(format!("its description failed: {stop}")))?;
-    if specs.len() > MAX_TOOLS {
-        return Err(refuse(format!("it has {} tools, more than {MAX_TOOLS}", specs.len())));
-    }
     let Inspection { manifest, imports, digest } = inspection;
-    let tools = specs
-        .into_iter()
-        .map(|spec| check_tool(&manifest, spec.name, spec.description, &spec.input_schema).map_err(refuse))
-        .collect::<Result<Vec<_>, _>>()?;
-    if let Some(missing) = manifest.tools.keys().find(|name| !tools.iter().any(|t| t.name == **name)) {
-        return Err(refuse(format!("its manifest has a tool `{missing}` that it does not export")));
-    }
-    Ok(Described { digest, manifest, imports, tools })
+    let unseen = unseen(&specs);
+    let tools = check(&manifest, specs).map_err(refuse)?;
+    Ok(Described { digest, manifest, imports, tools, unseen })
 }
 
-async fn call_describe(
-    shared: &Shared,
-    pre: &PluginPre<CallState>,
-) -> Result<Vec<crate::bindings::ml_intern::plugin::types::ToolSpec>, Stop> {
+/// The tools for the model, if they are those of the manifest.
+fn check(manifest: &Manifest, specs: Vec<WitToolSpec>) -> Result<Vec<ToolSpec>, String> {
+    if specs.len() > MAX_TOOLS {
+        return Err(format!("it has {} tools, more than {MAX_TOOLS}", specs.len()));
+    }
+    if let Some(name) = twice(&specs) {
+        return Err(format!("it describes two tools named `{}`", text::line(name)));
+    }
+    let tools = specs
+        .into_iter()
+        .map(|spec| check_tool(manifest, spec.name, spec.description, &spec.input_schema))
+        .collect::<Result<Vec<_>, _>>()?;
+    match manifest.tools.keys().find(|name| !tools.iter().any(|t| t.name == **name)) {
+        Some(missing) => Err(format!("its manifest has a tool `{missing}` that it does not export")),
+        None => Ok(tools),
+    }
+}
+
+/// A name that two tools have: the model would mean one and get the other.
+fn twice(specs: &[WitToolSpec]) -> Option<&str> {
+    let mut names: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
+    names.sort_unstable();
+    names.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
+}
+
+/// Digest of what no model sees of a plugin's tools, whatever their order.
+fn unseen(specs: &[WitToolSpec]) -> String {
+    let mut all: Vec<_> = specs.iter().map(|s| (&s.name, &s.title, &s.output_schema, &s.extra)).collect();
+    all.sort_unstable();
+    digest(&serde_json::to_vec(&all).unwrap_or_default())
+}
+
+async fn call_describe(shared: &Shared, pre: &PluginPre<CallState>) -> Result<Vec<WitToolSpec>, Stop> {
     let _running = shared.running();
     let limits = Limits { cpu_ms: DESCRIBE_CPU_MS, ..Limits::default() };
     let mut store = CallState::refusing(&limits).into_store(&shared.engine, limits.cpu_ms);
@@ -129,9 +153,57 @@ fn harmless(value: &mut Value) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use manifest::Manifest;
     use serde_json::json;
 
-    use super::harmless;
+    use super::{WitToolSpec, check, harmless, unseen};
+
+    fn spec(name: &str) -> WitToolSpec {
+        WitToolSpec {
+            name: name.to_owned(),
+            title: None,
+            description: String::new(),
+            input_schema: "{\"type\":\"object\"}".to_owned(),
+            output_schema: None,
+            extra: None,
+        }
+    }
+
+    #[test]
+    fn titles_and_output_schemas_are_part_of_what_is_approved() {
+        let plain = unseen(&[spec("a"), spec("b")]);
+        assert_eq!(plain, unseen(&[spec("b"), spec("a")]));
+        let text = || Some("x".to_owned());
+        let changed = [
+            WitToolSpec { title: text(), ..spec("a") },
+            WitToolSpec { output_schema: text(), ..spec("a") },
+            WitToolSpec { extra: text(), ..spec("a") },
+        ]
+        .map(|tool| unseen(&[tool, spec("b")]));
+        assert!(!changed.contains(&plain) && changed[0] != changed[1] && changed[1] != changed[2]);
+        let described = |unseen: &str| super::Described {
+            digest: String::new(),
+            manifest: Manifest::from_toml(
+                "id = \"p\"\nversion = \"1.0.0\"\ndescription = \"\"\n[tools.t]\ntier = \"read\"\n",
+            )
+            .unwrap(),
+            imports: Vec::new(),
+            tools: Vec::new(),
+            unseen: unseen.to_owned(),
+        };
+        assert_ne!(described(&plain).approval(), described(&changed[0]).approval());
+    }
+
+    #[test]
+    fn a_name_is_that_of_one_tool() {
+        let manifest = Manifest::from_toml(
+            "id = \"p\"\nversion = \"1.0.0\"\ndescription = \"\"\n[tools.a]\ntier = \"read\"\n[tools.b]\ntier = \"read\"\n",
+        )
+        .unwrap();
+        assert_eq!(check(&manifest, vec![spec("a"), spec("b")]).unwrap().len(), 2);
+        let doubled = check(&manifest, vec![spec("a"), spec("b"), spec("a")]).unwrap_err();
+        assert_eq!(doubled, "it describes two tools named `a`");
+    }
 
     #[test]
     fn a_schema_hides_nothing() {

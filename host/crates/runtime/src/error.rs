@@ -53,6 +53,12 @@ pub enum PluginError {
     Compile { what: String, reason: String },
     #[error("{}: the plugin index cannot be {action}: {reason}", path.display())]
     Index { path: PathBuf, action: &'static str, reason: String },
+    #[error("{}: {reason}, so no plugin of a folder is used; look at each (`ml-intern plugin info FILE`) and install it anew (`ml-intern plugin install FILE`), or remove this index: then whatever lies in the folders counts as new", path.display())]
+    IndexChanged { path: PathBuf, reason: String },
+    #[error("{}: plugin `{id}` was not let in since the plugin index was begun anew; look at it with `ml-intern plugin info {}` and install it with `ml-intern plugin install {}`", path.display(), path.display(), path.display())]
+    NotLetIn { id: String, path: PathBuf },
+    #[error("{}: plugin `{id}` {version} is older than {highest}, which was installed before; `ml-intern plugin install {} --allow-downgrade` takes it", path.display(), path.display())]
+    Older { id: String, version: String, highest: String, path: PathBuf },
     #[error("{}: {reason}", path.display())]
     Grants { path: PathBuf, reason: String },
     #[error("the plugin engine cannot start: {0}")]

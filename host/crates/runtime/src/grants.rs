@@ -120,6 +120,9 @@ impl Grants {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
     use super::*;
 
     fn effective(declared: &str, granted: &str) -> Effective {
@@ -177,5 +180,54 @@ mod tests {
         let credential = error("[p.credentials]\ngithub = \"ghp_0123456789abcdef\"");
         assert!(credential.starts_with("/x/grants.toml: [p.credentials]: github: "), "{credential}");
         assert!(credential.contains("`env:GITHUB_TOKEN`") && !credential.contains("ghp_"), "{credential}");
+    }
+
+    /// A start for what breaks it: one of everything.
+    const GRANTS: &str = "[p]\nexec = true\nfiles = true\nkv = false\npaths = [\"workspace\", \"tmp\"]\n\
+        network = [\"https://a.example:8443 GET POST\"]\n[p.credentials]\ngithub = \"env:GITHUB_TOKEN\"\n";
+    const MANIFEST: &str = r#"{"id":"p","version":"1.0.0","description":"d","publisher":"me","capabilities":{"exec":true,"files":false,"kv":true,"paths":["data"],"network":["https://a.example GET"]},"tools":{"t":{"tier":"read","wall_time_s":5,"timeout_argument":"timeout"}}}"#;
+
+    /// A text with a piece replaced by bytes of any kind.
+    fn broken(text: &str, at: &Index, cut: usize, put: &[u8]) -> Vec<u8> {
+        let mut bytes = text.as_bytes().to_vec();
+        let at = at.index(bytes.len());
+        bytes.splice(at..(at + cut).min(text.len()), put.iter().copied());
+        bytes
+    }
+
+    #[test]
+    fn what_is_broken_was_whole() {
+        Grants::parse(Path::new("grants.toml"), GRANTS).unwrap();
+        Manifest::from_json(MANIFEST.as_bytes()).unwrap();
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn broken_grants_and_manifests_are_read_or_refused(
+            at in any::<Index>(), cut in 0..24_usize, put in prop::collection::vec(any::<u8>(), 0..16),
+        ) {
+            let path = Path::new("grants.toml");
+            let _ = Grants::parse(path, &String::from_utf8_lossy(&put));
+            let _ = Manifest::from_json(&put);
+            let _ = Manifest::from_toml(&String::from_utf8_lossy(&put));
+            let grants = Grants::parse(path, &String::from_utf8_lossy(&broken(GRANTS, &at, cut, &put)));
+            let manifest = Manifest::from_json(&broken(MANIFEST, &at, cut, &put));
+            // Each broken one meets a whole one, and both each other.
+            let whole_grants = Grants::parse(path, GRANTS).unwrap();
+            let whole_manifest = Manifest::from_json(MANIFEST.as_bytes()).unwrap();
+            for (grants, manifest) in [
+                (grants.as_ref().ok(), Some(&whole_manifest)),
+                (Some(&whole_grants), manifest.as_ref().ok()),
+                (grants.as_ref().ok(), manifest.as_ref().ok()),
+            ] {
+                let (Some(grants), Some(manifest)) = (grants, manifest) else { continue };
+                let given = grants.effective(manifest, &Secrets::new(), &Policy::default()).capabilities;
+                let declared = &manifest.capabilities;
+                prop_assert!((declared.exec || !given.exec) && (declared.files || !given.files));
+                prop_assert!((declared.kv || !given.kv) && given.network.len() <= declared.network.len());
+            }
+        }
     }
 }

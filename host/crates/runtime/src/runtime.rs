@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cache::CodeCache;
 use crate::call::{Clock, Task, run};
-use crate::catalog::{Bundled, Catalog, Plugin, PluginDirs, Source, approve, discover, forget};
+use crate::catalog::{Bundled, Catalog, Plugin, PluginDirs, Source, discover, forget};
 use crate::engine::{Shared, Target};
 use crate::limits::{MAX_CALLS, MAX_CALLS_OF_PLUGIN};
 use crate::open::{Opened, open};
@@ -104,14 +104,6 @@ impl PluginRuntime {
             slots: Semaphore::new(MAX_CALLS),
         };
         (Self { inner: Arc::new(inner) }, problems)
-    }
-
-    /// Lets a plugin file in as it is now: compiles it, describes it, writes it into the index.
-    ///
-    /// # Errors
-    /// When it cannot be read, compiled or described.
-    pub async fn approve(path: &std::path::Path, dirs: &PluginDirs) -> Result<Described, PluginError> {
-        approve(path, dirs).await
     }
 
     /// Forgets that a plugin was let in: one with its id is a stranger again.

@@ -2,70 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use audit::Act;
 use manifest::{Capabilities, CredentialUse, Manifest};
-use runtime::{
-    CredentialSource, Described, Grants, Inspection, Plugin, PluginRuntime, Source, SourceError, inspect,
-    read_component,
-};
+use runtime::{CredentialSource, Grants, Plugin, PluginRuntime, Source, SourceError};
 
-use super::{known, load, sheet};
+use super::load;
 use crate::assemble::Setup;
 use crate::cli::PlaceArgs;
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
 use crate::paths::make_private;
 use crate::render::say;
-
-pub(super) async fn install(
-    environment: Environment,
-    place: &PlaceArgs,
-    file: &Path,
-) -> Result<Exit, Failure> {
-    let setup = Setup::read(environment.clone(), place.config.as_deref())?;
-    let dirs = setup.plugin_dirs(&place.plugin_dir);
-    let bytes = read_component(file).map_err(Failure::settings)?;
-    let Inspection { manifest, .. } =
-        inspect(&file.display().to_string(), &bytes).map_err(Failure::settings)?;
-    if bundled::PLUGINS.iter().any(|bundled| bundled.id == manifest.id) {
-        return Err(Failure::settings(anyhow::anyhow!(
-            "`{}` is the id of a bundled plugin; give yours another",
-            manifest.id
-        )));
-    }
-    let in_folder = file.canonicalize().ok().and_then(|f| f.parent().map(Path::to_owned));
-    let mut folders = dirs.folders.iter().chain(&dirs.named).filter_map(|d| d.canonicalize().ok());
-    let already = folders.any(|folder| Some(folder) == in_folder);
-    let target =
-        if already { file.to_owned() } else { copy(&setup.paths.user_plugins(), &manifest.id, &bytes)? };
-    let described = PluginRuntime::approve(&target, &dirs).await.map_err(|error| {
-        if !already {
-            // What cannot be used is not left in the plugin folder.
-            let _ = std::fs::remove_file(&target);
-        }
-        Failure::settings(error)
-    })?;
-    let path = target.display().to_string();
-    record(&setup, Act::Install { plugin: known(&described), path })?;
-    let Described { manifest, imports, digest, .. } = &described;
-    say(&format!("installed {} {}\n", manifest.id, manifest.version));
-    let (_, plugins, _) = load(environment, place).await?;
-    let plugin = plugins.plugins().iter().find(|plugin| plugin.described.manifest.id == manifest.id);
-    sheet(&Source::File(target).to_string(), manifest, imports, digest, plugin.map(AsRef::as_ref), false)?;
-    let has_all = |plugin: &Plugin| {
-        let without = Capabilities { credentials: BTreeMap::new(), ..plugin.granted().clone() };
-        without == manifest.capabilities
-    };
-    if let Some(plugin) = plugin {
-        missing(manifest, plugin.granted()).iter().for_each(|line| say(&format!("\n{line}")));
-    }
-    if plugin.is_some_and(|plugin| !has_all(plugin)) {
-        say(&format!("\nit has not been granted all it asks for: ml-intern plugin grant {}", manifest.id));
-    }
-    Ok(Exit::Done)
-}
 
 pub(super) async fn remove(environment: Environment, place: &PlaceArgs, id: &str) -> Result<Exit, Failure> {
     let (setup, plugins, _) = load(environment, place).await?;
@@ -238,16 +187,6 @@ pub(super) fn told(capabilities: &Capabilities) -> Vec<String> {
     flags.chain(paths).chain(network).chain(credentials).collect()
 }
 
-fn record(setup: &Setup, act: Act) -> Result<(), Failure> {
+pub(super) fn record(setup: &Setup, act: Act) -> Result<(), Failure> {
     setup.audit().user(act).map_err(|error| Failure::new(Exit::Failed, error))
-}
-
-fn copy(folder: &Path, id: &str, bytes: &[u8]) -> Result<PathBuf, Failure> {
-    let target = folder.join(format!("{id}.wasm"));
-    let temporary = folder.join(format!(".{id}.{}.tmp", std::process::id()));
-    let failed = |e: std::io::Error| Failure::settings(anyhow::anyhow!("{}: {e}", target.display()));
-    make_private(folder).map_err(failed)?;
-    std::fs::write(&temporary, bytes).map_err(failed)?;
-    std::fs::rename(&temporary, &target).map_err(failed)?;
-    Ok(target)
 }

@@ -1,0 +1,84 @@
+//! The command line of `plugin`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::PlaceArgs;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PluginCommand {
+    /// List the plugins, their tools and what is wrong with those that cannot be used.
+    List {
+        /// Print it as JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+    /// Print what a plugin can reach, without running any of its code.
+    Info {
+        /// An installed plugin's id, or a component file.
+        plugin: String,
+        /// Print it as JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+    /// Show what a component can reach, ask, and install it; of one that is installed, what is different.
+    Install(InstallArgs),
+    /// Remove an installed plugin and take back what it was granted. What it stored stays.
+    Remove {
+        /// Its id.
+        plugin: String,
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+    /// Give an installed plugin everything that it declares, except credentials; `plugin info` lists it.
+    Grant {
+        /// Its id.
+        plugin: String,
+        /// Give it a credential instead, from `env:VARIABLE`, `hf` or `stored:NAME`.
+        #[arg(long, value_name = "NAME=SOURCE")]
+        credential: Vec<String>,
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+    /// List what plugins were granted.
+    Grants {
+        /// The id of one.
+        plugin: Option<String>,
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+    /// Take everything back that a plugin was granted.
+    Revoke {
+        /// Its id.
+        plugin: String,
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+    /// Write the bundled plugins to a directory.
+    Export {
+        /// Made if it does not exist.
+        directory: PathBuf,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct InstallArgs {
+    /// A component file, `NAME.wasm`, or a directory of them.
+    pub(crate) file: PathBuf,
+
+    /// Do not ask. Without a terminal nothing is installed unless this is said.
+    #[arg(long)]
+    pub(crate) yes: bool,
+
+    /// Take a version that is lower than one that was installed before.
+    #[arg(long)]
+    pub(crate) allow_downgrade: bool,
+
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+}
