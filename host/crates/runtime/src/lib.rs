@@ -11,6 +11,7 @@ mod compile;
 mod describe;
 mod engine;
 mod error;
+mod faults;
 mod folders;
 mod grants;
 mod host;

@@ -1,5 +1,7 @@
 //! What a guest may use. Each figure is a default and a ceiling: settings can lower it, never raise it.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use wasmtime::ResourceLimiter;
 
@@ -11,6 +13,10 @@ pub(crate) const MAX_DESCRIPTION_BYTES: usize = 64 << 10;
 
 /// Tools of one plugin.
 pub(crate) const MAX_TOOLS: usize = 64;
+
+/// A plugin that crashes or meets a limit this often within this time is not called any more in the session.
+pub(crate) const MAX_FAULTS: usize = 5;
+pub(crate) const FAULT_WINDOW: Duration = Duration::from_secs(600);
 
 /// Milliseconds between two epochs: the grain of CPU time and of cancelling a guest that computes.
 pub(crate) const EPOCH_MS: u64 = 10;

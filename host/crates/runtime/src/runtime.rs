@@ -254,6 +254,12 @@ impl Inner {
     async fn call(&self, plugin: &Plugin, bare: String, asked: Asked) -> ToolResult {
         let Asked { session, invocation, needs, cancel, clock, wall_time } = asked;
         let Invocation { id, tool, mut arguments } = invocation;
+        // Never a bundled one: the agent is not to lose its hands by what it asked of them.
+        if let Source::File(_) = plugin.source
+            && let Some(suspended) = session.faults.suspended(&plugin.described.manifest.id)
+        {
+            return ToolResult::failed(suspended);
+        }
         let (shared, opened) = match self.opened(plugin).await {
             Ok(opened) => opened,
             Err(error) => return ToolResult::failed(error.to_string()),

@@ -7,6 +7,7 @@ use wall::{Wall, WallConfig};
 
 use crate::Folders;
 use crate::changes::Undo;
+use crate::faults::Faults;
 use crate::kv::Kv;
 
 /// Where sessions work: what they have in common before any of them is opened.
@@ -71,6 +72,7 @@ impl Workplace {
             plugin_data: self.plugin_data.clone(),
             changing: Mutex::default(),
             kv: Mutex::new(Kv::new(dir.join("kv.jsonl"))),
+            faults: Faults::default(),
         })
     }
 }
@@ -86,6 +88,7 @@ pub struct SessionContext {
     /// Held while a file is changed: what a call expects of it is true at that moment.
     changing: Mutex<()>,
     kv: Mutex<Kv>,
+    pub(crate) faults: Faults,
 }
 
 impl SessionContext {
