@@ -9,7 +9,7 @@ use audit::AuditLog;
 use egress::{CertificateFiles, Egress, EgressConfig, Ledger};
 use protocol::{SessionId, ToolSpec};
 use provider::{CustomProvider, Effort, ProviderSettings, Providers, SecretString, Vendor, WireFormat};
-use runtime::{Grants, PluginDirs, PluginError, PluginRuntime, RuntimeConfig, Workplace};
+use runtime::{Compiler, Grants, PluginDirs, PluginError, PluginRuntime, RuntimeConfig, Workplace};
 use wall::{Grade, Network, SupervisorCommand, WallConfig};
 
 use crate::cli::{ModeArg, NetworkArg, PlaceArgs, SandboxArg, SessionArgs, WallArg};
@@ -24,8 +24,16 @@ use crate::workspace::{self, Place};
 /// The hidden argument that makes this binary the supervisor of a session's commands.
 pub(crate) const SUPERVISOR: &str = "--supervisor";
 
+/// The hidden argument that makes it the compiler of one plugin.
+pub(crate) const COMPILER: &str = "--compiler";
+
 const MODELS: &str = include_str!("../../configs/models.toml");
 const BUNDLED_GRANTS: &str = include_str!("../../configs/grants.toml");
+
+/// This program again, as something else.
+fn this_program(argument: &str) -> SupervisorCommand {
+    SupervisorCommand { program: "/proc/self/exe".into(), args: vec![argument.into()] }
+}
 
 /// What every command starts from.
 pub(crate) struct Setup {
@@ -46,6 +54,10 @@ impl Setup {
 
     pub(crate) fn settings(&self) -> &Settings {
         &self.loaded.settings
+    }
+
+    fn limits(&self) -> runtime::Limits {
+        runtime::Limits::default().lowered_by(self.settings().limits)
     }
 
     pub(crate) fn store(&self) -> SessionStore {
@@ -69,6 +81,7 @@ impl Setup {
             index: self.paths.data.join("plugins.lock.json"),
             cache: self.paths.cache.join("compiled"),
             key: self.paths.state.join("compiled.key"),
+            compiler: Compiler { command: this_program(COMPILER), limits: self.limits() },
         }
     }
 
@@ -91,7 +104,7 @@ impl Setup {
             bundled_grants: Grants::parse(Path::new("configs/grants.toml"), BUNDLED_GRANTS)
                 .map_err(Failure::settings)?,
             user_grants,
-            limits: runtime::Limits::default().lowered_by(self.settings().limits),
+            limits: self.limits(),
             egress,
         };
         Ok(PluginRuntime::load(config, notice).await)
@@ -106,7 +119,7 @@ impl Setup {
         let (mode, network) = enclosure(args)?;
         let own = self.paths.of_workspace(workspace.as_deref().unwrap_or(Path::new("(none)")));
         let wall = WallConfig {
-            supervisor: SupervisorCommand { program: "/proc/self/exe".into(), args: vec![SUPERVISOR.into()] },
+            supervisor: this_program(SUPERVISOR),
             mode,
             network,
             workspace: PathBuf::new(),

@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use egress::{Egress, EgressConfig};
 use protocol::{Invocation, SessionId, ToolResult};
-use runtime::{Grants, Limits, PluginDirs, PluginRuntime, RuntimeConfig, SessionContext, Workplace};
+use runtime::{
+    Compiler, Grants, Limits, PluginDirs, PluginRuntime, RuntimeConfig, SessionContext, Workplace,
+};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -102,6 +104,13 @@ async fn load(base: &Path, bundled: &'static [runtime::Bundled]) -> PluginRuntim
             index: base.join("lock.json"),
             cache: base.join("compiled"),
             key: base.join("key"),
+            compiler: Compiler {
+                command: SupervisorCommand {
+                    program: env!("CARGO_BIN_EXE_ml-intern").into(),
+                    args: vec!["--compiler".into()],
+                },
+                limits: Limits::default(),
+            },
         },
         bundled_grants: Grants::parse(Path::new("bench"), GRANTS).unwrap(),
         user_grants: Grants::parse(Path::new("bench"), GRANTS).unwrap(),

@@ -57,7 +57,7 @@ impl Shared {
 
 /// An engine with memory set aside for all calls that can run at a time, so that a call maps and unmaps
 /// nothing. Where the address space for that cannot be had (`ulimit -v`), memory is mapped call by call.
-fn engine(target: Target<'_>) -> Result<Engine, PluginError> {
+pub(crate) fn engine(target: Target<'_>) -> Result<Engine, PluginError> {
     let mut config = config(target)?;
     config.allocation_strategy(pool());
     if let Ok(engine) = Engine::new(&config) {

@@ -47,6 +47,8 @@ pub enum PluginError {
     NotTrusted { path: PathBuf },
     #[error("{}: the file was changed while the session ran; start a new session", path.display())]
     ChangedWhileRunning { path: PathBuf },
+    #[error("{what}: it is not compiled: {reason}")]
+    Oversized { what: String, reason: String },
     #[error("{what}: it cannot be compiled: {reason}")]
     Compile { what: String, reason: String },
     #[error("{}: the plugin index cannot be {action}: {reason}", path.display())]

@@ -7,6 +7,7 @@ mod cache;
 mod call;
 mod catalog;
 mod changes;
+mod checks;
 mod compile;
 mod describe;
 mod engine;
@@ -26,7 +27,7 @@ mod state;
 mod stop;
 
 pub use catalog::{Bundled, Plugin, PluginDirs, Source};
-pub use compile::{Compiled, compile_for};
+pub use compile::{Compiled, Compiler, compile_for, compiler_main};
 pub use describe::Described;
 pub use engine::Target;
 pub use error::PluginError;

@@ -14,6 +14,12 @@ pub(crate) const MAX_DESCRIPTION_BYTES: usize = 64 << 10;
 /// Tools of one plugin.
 pub(crate) const MAX_TOOLS: usize = 64;
 
+/// Bytes of the machine code of one component.
+pub(crate) const MAX_CODE_BYTES: u64 = 512 << 20;
+
+/// Bytes of all compiled code that is kept; the oldest goes first.
+pub(crate) const MAX_CACHE_BYTES: u64 = 1 << 30;
+
 /// A plugin that crashes or meets a limit this often within this time is not called any more in the session.
 pub(crate) const MAX_FAULTS: usize = 5;
 pub(crate) const FAULT_WINDOW: Duration = Duration::from_secs(600);
@@ -73,6 +79,9 @@ pub struct Limits {
     pub wall_time_s: u32,
     /// Bytes of text a call may answer.
     pub output_bytes: usize,
+    /// Seconds that a component may take to compile, and bytes of memory.
+    pub compile_s: u32,
+    pub compile_memory_bytes: u64,
 }
 
 impl Default for Limits {
@@ -82,6 +91,8 @@ impl Default for Limits {
             memory_bytes: 256 << 20,
             wall_time_s: manifest::MAX_WALL_TIME_S,
             output_bytes: 1 << 20,
+            compile_s: 300,
+            compile_memory_bytes: 2 << 30,
         }
     }
 }
@@ -95,6 +106,8 @@ impl Limits {
             memory_bytes: self.memory_bytes.min(other.memory_bytes),
             wall_time_s: self.wall_time_s.min(other.wall_time_s),
             output_bytes: self.output_bytes.min(other.output_bytes),
+            compile_s: self.compile_s.min(other.compile_s),
+            compile_memory_bytes: self.compile_memory_bytes.min(other.compile_memory_bytes),
         }
     }
 }

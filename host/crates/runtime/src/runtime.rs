@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cache::CodeCache;
 use crate::call::{Clock, Task, run};
 use crate::catalog::{Bundled, Catalog, Plugin, PluginDirs, Source, approve, discover, forget};
+use crate::compile::Compiler;
 use crate::engine::{Shared, Target};
 use crate::limits::{MAX_CALLS, MAX_CALLS_OF_PLUGIN};
 use crate::open::{Opened, open};
@@ -56,6 +57,7 @@ struct Inner {
     shared: OnceLock<Shared>,
     starting: Mutex<()>,
     cache: CodeCache,
+    compiler: Compiler,
     limits: Limits,
     egress: Egress,
     slots: Semaphore,
@@ -90,6 +92,7 @@ impl PluginRuntime {
             shared: OnceLock::new(),
             starting: Mutex::new(()),
             cache: CodeCache::new(config.dirs.cache, config.dirs.key),
+            compiler: config.dirs.compiler,
             limits: config.limits,
             egress: config.egress,
             slots: Semaphore::new(MAX_CALLS),
@@ -310,7 +313,7 @@ impl Inner {
         if let Some(opened) = known() {
             return Ok((shared, opened));
         }
-        let opened = Arc::new(open(shared, plugin, &self.cache).await?);
+        let opened = Arc::new(open(shared, plugin, &self.cache, &self.compiler).await?);
         *plugin.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(opened.clone());
         Ok((shared, opened))
     }

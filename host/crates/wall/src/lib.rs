@@ -10,10 +10,12 @@
 mod command;
 mod config;
 mod error;
+mod job_error;
 
 pub use command::{Captured, Command, Exit};
 pub use config::{Act, Grade, Mode, Network, Outcome, Report, SupervisorCommand, WallConfig};
 pub use error::WallError;
+pub use job_error::JobError;
 
 #[cfg(target_os = "linux")]
 mod capture;
@@ -33,6 +35,8 @@ mod grade;
 mod ground;
 #[cfg(target_os = "linux")]
 mod host;
+#[cfg(target_os = "linux")]
+mod job;
 #[cfg(target_os = "linux")]
 mod no_links;
 #[cfg(target_os = "linux")]
@@ -57,6 +61,8 @@ mod wire;
 #[cfg(target_os = "linux")]
 pub use host::{harden_host, scrub_environment, user_umask};
 #[cfg(target_os = "linux")]
+pub use job::{Job, job_main};
+#[cfg(target_os = "linux")]
 pub use no_links::open_without_links;
 #[cfg(target_os = "linux")]
 pub use supervisor::supervisor_main;
@@ -66,4 +72,6 @@ pub use wall::Wall;
 #[cfg(not(target_os = "linux"))]
 mod elsewhere;
 #[cfg(not(target_os = "linux"))]
-pub use elsewhere::{Wall, harden_host, open_without_links, scrub_environment, supervisor_main, user_umask};
+pub use elsewhere::{
+    Job, Wall, harden_host, job_main, open_without_links, scrub_environment, supervisor_main, user_umask,
+};
