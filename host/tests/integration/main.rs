@@ -7,6 +7,7 @@ mod compaction;
 mod formats;
 mod guests;
 mod hygiene;
+mod limits;
 mod permissions;
 mod plugins;
 mod resume;

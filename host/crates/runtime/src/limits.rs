@@ -79,6 +79,12 @@ pub struct Limits {
     pub wall_time_s: u32,
     /// Bytes of text a call may answer.
     pub output_bytes: usize,
+    /// Bytes and files that guests may write to the session's `/tmp`.
+    pub tmp_bytes: u64,
+    pub tmp_files: u64,
+    /// Bytes and files of a plugin's `/data`.
+    pub data_bytes: u64,
+    pub data_files: u64,
     /// Seconds that a component may take to compile, and bytes of memory.
     pub compile_s: u32,
     pub compile_memory_bytes: u64,
@@ -91,6 +97,10 @@ impl Default for Limits {
             memory_bytes: 256 << 20,
             wall_time_s: manifest::MAX_WALL_TIME_S,
             output_bytes: 1 << 20,
+            tmp_bytes: 1 << 30,
+            tmp_files: 100_000,
+            data_bytes: 256 << 20,
+            data_files: 10_000,
             compile_s: 300,
             compile_memory_bytes: 2 << 30,
         }
@@ -106,6 +116,10 @@ impl Limits {
             memory_bytes: self.memory_bytes.min(other.memory_bytes),
             wall_time_s: self.wall_time_s.min(other.wall_time_s),
             output_bytes: self.output_bytes.min(other.output_bytes),
+            tmp_bytes: self.tmp_bytes.min(other.tmp_bytes),
+            tmp_files: self.tmp_files.min(other.tmp_files),
+            data_bytes: self.data_bytes.min(other.data_bytes),
+            data_files: self.data_files.min(other.data_files),
             compile_s: self.compile_s.min(other.compile_s),
             compile_memory_bytes: self.compile_memory_bytes.min(other.compile_memory_bytes),
         }
