@@ -8,6 +8,7 @@ mod credentials;
 mod formats;
 mod guests;
 mod hygiene;
+mod limits;
 mod namespace;
 mod network;
 mod orders;

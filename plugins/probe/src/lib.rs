@@ -51,6 +51,8 @@ enum Trick {
     Log,
     Fill,
     FillFiles,
+    Hoard,
+    Smuggle,
     FloodStructured,
 }
 
@@ -110,6 +112,11 @@ impl Tool for Probe {
             }
             Trick::Fill => fill(&call.path(&with)),
             Trick::FillFiles => fill_files(&call.path(&with)),
+            Trick::Hoard => hoard(&call.path(&with)),
+            Trick::Smuggle => match std::fs::rename(call.path(&with), "/data/smuggled") {
+                Ok(()) => "moved".to_owned(),
+                Err(e) => format!("refused: {e}"),
+            },
             Trick::FloodStructured => {
                 return Ok(Output::text("x").with_structured(Value::from("y".repeat(4 << 20))));
             }
@@ -180,6 +187,23 @@ fn fill(path: &Path) -> String {
         match file.write_all(&block) {
             Ok(()) => written += block.len(),
             Err(e) => return format!("{written}: {e}"),
+        }
+    }
+}
+
+/// Writes files of a megabyte that have no name any more, and holds them open, until that is refused.
+fn hoard(path: &Path) -> String {
+    let block = vec![1; 1 << 20];
+    let mut open = Vec::new();
+    loop {
+        let written = std::fs::File::create(path).and_then(|mut file| {
+            file.write_all(&block)?;
+            std::fs::remove_file(path)?;
+            Ok(file)
+        });
+        match written {
+            Ok(file) => open.push(file),
+            Err(e) => return format!("{}: {e}", open.len()),
         }
     }
 }

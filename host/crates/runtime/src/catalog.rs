@@ -12,7 +12,7 @@ use protocol::ToolSpec;
 use tokio::sync::Semaphore;
 
 use crate::cache::CodeCache;
-use crate::compile::compile;
+use crate::compile::{Compiler, compile};
 use crate::describe::Described;
 use crate::engine::{Shared, Target};
 use crate::grants::Effective;
@@ -72,6 +72,8 @@ pub struct PluginDirs {
     pub cache: PathBuf,
     /// The key of the compiled code.
     pub key: PathBuf,
+    /// What compiles the components of the folders.
+    pub compiler: Compiler,
 }
 
 /// A plugin that can be called, opened or not.
@@ -315,7 +317,7 @@ async fn describe_trusted(
 
 async fn compile_and_keep(path: &Path, bytes: &[u8], dirs: &PluginDirs) -> Result<Described, PluginError> {
     let shared = Shared::new(Target::Host)?;
-    let (compiled, _) = compile(&shared, &path.display().to_string(), bytes).await?;
+    let (compiled, _) = compile(&shared, Some(&dirs.compiler), &path.display().to_string(), bytes).await?;
     let cache = CodeCache::new(dirs.cache.clone(), dirs.key.clone());
     if let Err(reason) = cache.store(&shared, &compiled.described.digest, &compiled.code) {
         tracing::warn!("compiled code is not kept: {reason}");
