@@ -7,6 +7,7 @@ mod compaction;
 mod credentials;
 mod formats;
 mod guests;
+mod hostile;
 mod hygiene;
 mod limits;
 mod namespace;

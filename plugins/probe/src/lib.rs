@@ -1,6 +1,8 @@
 //! A badly behaved guest for the tests. Each trick is something that a plugin must not get away with.
 #![allow(clippy::panic, clippy::disallowed_methods, reason = "that is what it is for")]
 
+mod attack;
+
 use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
@@ -256,4 +258,4 @@ impl Tool for Look {
     }
 }
 
-sdk::export!(Probe, Look);
+sdk::export!(Probe, Look, attack::Attack);

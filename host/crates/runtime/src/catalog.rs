@@ -343,3 +343,33 @@ pub(crate) async fn approve(path: &Path, dirs: &PluginDirs) -> Result<Described,
     index.save()?;
     Ok(described)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_component_of_a_project_is_looked_at_only_as_it_was_trusted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("p.wasm");
+        std::fs::write(&path, b"no component").unwrap();
+        let problem = |digest: String| {
+            let dirs = PluginDirs {
+                folders: Vec::new(),
+                named: Vec::new(),
+                trusted: vec![(path.clone(), digest)],
+                index: dir.path().join("lock.json"),
+                cache: dir.path().join("compiled"),
+                key: dir.path().join("key"),
+            };
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let (found, mut problems) = runtime.block_on(discover(&dirs, &mut |_| {}));
+            assert!(found.is_empty());
+            problems.remove(0)
+        };
+        let other = problem(crate::inspect::digest(b"another component"));
+        assert!(matches!(other, PluginError::NotTrusted { .. }), "{other}");
+        let same = problem(crate::inspect::digest(b"no component"));
+        assert!(matches!(same, PluginError::NotComponent { .. }), "{same}");
+    }
+}

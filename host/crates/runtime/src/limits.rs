@@ -1,7 +1,9 @@
 //! What a guest may use. Each figure is a default and a ceiling: settings can lower it, never raise it.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
+use rustix::process::{Resource, getrlimit};
 use serde::Deserialize;
 use wasmtime::ResourceLimiter;
 
@@ -30,8 +32,12 @@ pub(crate) const EPOCH_MS: u64 = 10;
 /// Bytes a guest can make the host allocate in one host call.
 pub(crate) const HOSTCALL_BYTES: usize = 16 << 20;
 
-/// Handles (open files, streams, errors) a call may hold.
-pub(crate) const MAX_HANDLES: usize = 10_000;
+/// Handles (open files, streams, errors) a call may hold at most, and at least.
+const MAX_HANDLES: usize = 10_000;
+const MIN_HANDLES: usize = 64;
+
+/// Open files of the process that guests leave to the host.
+const HOST_FILES: u64 = 256;
 
 /// Elements of all tables of a call.
 pub(crate) const MAX_TABLE_ELEMENTS: usize = 100_000;
@@ -66,6 +72,16 @@ pub(crate) const MAX_HTTP_BYTES: u64 = 8 << 20;
 /// Calls at a time: of one plugin, and in all. Others wait for their turn.
 pub(crate) const MAX_CALLS_OF_PLUGIN: usize = 8;
 pub(crate) const MAX_CALLS: usize = 32;
+
+/// Handles a call may hold: so few that all calls of a plugin that closes nothing leave the host its files.
+pub(crate) fn max_handles() -> usize {
+    static HANDLES: OnceLock<usize> = OnceLock::new();
+    *HANDLES.get_or_init(|| {
+        let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let each = files.saturating_sub(HOST_FILES) / MAX_CALLS_OF_PLUGIN as u64;
+        usize::try_from(each).unwrap_or(usize::MAX).clamp(MIN_HANDLES, MAX_HANDLES)
+    })
+}
 
 /// The limits that settings can lower.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]

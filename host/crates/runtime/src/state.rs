@@ -17,7 +17,7 @@ use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use crate::call::Clock;
 use crate::credentials::Bound;
 use crate::folders::open_root;
-use crate::limits::{EPOCH_MS, HOSTCALL_BYTES, Limits, MAX_HANDLES, MAX_STDIO_BYTES, Meter};
+use crate::limits::{EPOCH_MS, HOSTCALL_BYTES, Limits, MAX_STDIO_BYTES, Meter, max_handles};
 use crate::metered::Metered;
 use crate::runtime::Pending;
 use crate::session::SessionContext;
@@ -139,7 +139,7 @@ impl CallState {
 
     fn with(limits: &Limits, wasi: WasiCtx, output: Scrap, call: Option<Call>) -> Self {
         let mut table = ResourceTable::new();
-        table.set_max_capacity(MAX_HANDLES);
+        table.set_max_capacity(max_handles());
         let cpu = Cpu { left: 0, limit_ms: limits.cpu_ms, exceeded: false };
         let (meter, metered) = (Meter::new(limits), Metered::default());
         Self { wasi, table, meter, limits: *limits, cpu, output, metered, call }
@@ -151,7 +151,7 @@ impl CallState {
         let mut store = Store::new(engine, self);
         store.limiter(|state| &mut state.meter);
         store.set_hostcall_fuel(HOSTCALL_BYTES);
-        store.set_max_component_handles(MAX_HANDLES);
+        store.set_max_component_handles(max_handles());
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(|mut store| {
             let cpu = &mut store.data_mut().cpu;
