@@ -361,9 +361,13 @@ mod tests {
                 index: dir.path().join("lock.json"),
                 cache: dir.path().join("compiled"),
                 key: dir.path().join("key"),
+                compiler: Compiler {
+                    command: wall::SupervisorCommand { program: "/nonexistent".into(), args: Vec::new() },
+                    limits: crate::Limits::default(),
+                },
             };
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            let (found, mut problems) = runtime.block_on(discover(&dirs, &mut |_| {}));
+            let (found, mut problems) = runtime.block_on(discover(&dirs, &Policy::default(), &mut |_| {}));
             assert!(found.is_empty());
             problems.remove(0)
         };

@@ -82,7 +82,7 @@ fn loops_before_any_call_end() {
         guest("describes", &|g| g.describe = SPIN.to_owned()),
         guest("described", &|g| g.described = SPIN.to_owned()),
         guest("recurses", &|g| {
-            g.parts = "(func $start (call $start) (call $start)) (start $start)".to_owned()
+            g.parts = "(func $start (call $start) (call $start)) (start $start)".to_owned();
         }),
         guest("traps", &|g| g.parts = "(func $start unreachable) (start $start)".to_owned()),
         guest("traps-later", &|g| g.described = "unreachable".to_owned()),
@@ -402,7 +402,7 @@ fn bytes_of_an_answer_are_named_and_not_shown() {
 #[test]
 fn two_manifests_are_none() {
     let one = probe(&json!({}));
-    let two = crate::hostile::guest::with_section(one.clone(), "ml-intern:manifest", b"{\"id\": \"nicer\"}");
+    let two = crate::hostile::guest::with_section(one, "ml-intern:manifest", b"{\"id\": \"nicer\"}");
     let host = with_guests(&[Guest::new("honest")], Vec::new());
     std::fs::write(host.home.join("plugins/two.wasm"), two).unwrap();
     left_out(&host, &["two"]);

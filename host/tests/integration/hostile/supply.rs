@@ -112,7 +112,7 @@ fn kept_code_is_used_only_as_it_was_written_and_by_whom() {
         }),
         ("first byte", |code, _| flip(code, 0)),
         ("last byte", |code, _| {
-            flip(code, usize::try_from(std::fs::metadata(code).unwrap().len()).unwrap() - 1)
+            flip(code, usize::try_from(std::fs::metadata(code).unwrap().len()).unwrap() - 1);
         }),
         ("code of another", |code, other| {
             std::fs::copy(other, code).unwrap();
