@@ -10,7 +10,7 @@ use egress::{CertificateFiles, Egress};
 use policy::Policy;
 use protocol::{SessionId, ToolSpec};
 use provider::{CustomProvider, Effort, ProviderSettings, Providers, SecretString, Vendor, WireFormat};
-use runtime::{Grants, PluginDirs, PluginError, PluginRuntime, RuntimeConfig, Workplace};
+use runtime::{Compiler, Grants, PluginDirs, PluginError, PluginRuntime, RuntimeConfig, Workplace};
 use wall::{Grade, SupervisorCommand, WallConfig};
 
 use crate::cli::{PlaceArgs, SessionArgs};
@@ -29,8 +29,16 @@ use crate::workspace::{self, Place};
 /// The hidden argument that makes this binary the supervisor of a session's commands.
 pub(crate) const SUPERVISOR: &str = "--supervisor";
 
+/// The hidden argument that makes it the compiler of one plugin.
+pub(crate) const COMPILER: &str = "--compiler";
+
 const MODELS: &str = include_str!("../../configs/models.toml");
 const BUNDLED_GRANTS: &str = include_str!("../../configs/grants.toml");
+
+/// This program again, as something else.
+fn this_program(argument: &str) -> SupervisorCommand {
+    SupervisorCommand { program: "/proc/self/exe".into(), args: vec![argument.into()] }
+}
 
 /// What every command starts from.
 pub(crate) struct Setup {
@@ -68,6 +76,10 @@ impl Setup {
         &self.loaded.settings
     }
 
+    fn limits(&self) -> runtime::Limits {
+        runtime::Limits::default().lowered_by(self.settings().limits)
+    }
+
     pub(crate) fn store(&self) -> SessionStore {
         SessionStore::new(&self.paths.state)
     }
@@ -84,6 +96,7 @@ impl Setup {
             index: self.paths.data.join("plugins.lock.json"),
             cache: self.paths.cache.join("compiled"),
             key: self.paths.state.join("compiled.key"),
+            compiler: Compiler { command: this_program(COMPILER), limits: self.limits() },
         }
     }
 
@@ -121,7 +134,7 @@ impl Setup {
             user_grants,
             secrets: self.held().granted.clone(),
             policy: self.policy.clone(),
-            limits: runtime::Limits::default().lowered_by(self.settings().limits),
+            limits: self.limits(),
             egress,
         };
         let (runtime, problems) = PluginRuntime::load(config, notice).await;
@@ -145,7 +158,7 @@ impl Setup {
         managed::check_enclosure(&self.policy, args, mode, network)?;
         let own = self.paths.of_workspace(workspace.as_deref().unwrap_or(Path::new("(none)")));
         let wall = WallConfig {
-            supervisor: SupervisorCommand { program: "/proc/self/exe".into(), args: vec![SUPERVISOR.into()] },
+            supervisor: this_program(SUPERVISOR),
             mode,
             network,
             workspace: PathBuf::new(),

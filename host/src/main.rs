@@ -23,13 +23,15 @@ mod workspace;
 
 use std::process::ExitCode;
 
-use crate::assemble::SUPERVISOR;
+use crate::assemble::{COMPILER, SUPERVISOR};
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
 
 fn main() -> ExitCode {
-    if std::env::args_os().nth(1).is_some_and(|argument| argument == SUPERVISOR) {
-        return wall::supervisor_main();
+    match std::env::args_os().nth(1) {
+        Some(argument) if argument == SUPERVISOR => return wall::supervisor_main(),
+        Some(argument) if argument == COMPILER => return runtime::compiler_main(),
+        _ => {}
     }
     let hardened = wall::harden_host();
     let mut environment = Environment::read();

@@ -9,7 +9,9 @@ use audit::AuditLog;
 use egress::{Egress, EgressConfig};
 use protocol::{Invocation, SessionId, ToolResult};
 use provider::{ProviderSettings, Providers};
-use runtime::{Grants, Limits, PluginDirs, PluginRuntime, RuntimeConfig, SessionContext, Workplace};
+use runtime::{
+    Compiler, Grants, Limits, PluginDirs, PluginRuntime, RuntimeConfig, SessionContext, Workplace,
+};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -154,6 +156,13 @@ async fn load(base: &Path, bundled: &'static [runtime::Bundled]) -> PluginRuntim
             index: base.join("lock.json"),
             cache: base.join("compiled"),
             key: base.join("key"),
+            compiler: Compiler {
+                command: SupervisorCommand {
+                    program: env!("CARGO_BIN_EXE_ml-intern").into(),
+                    args: vec!["--compiler".into()],
+                },
+                limits: Limits::default(),
+            },
         },
         bundled_grants: Grants::parse(Path::new("bench"), GRANTS).unwrap(),
         secrets: runtime::Secrets::new(),

@@ -102,6 +102,8 @@ impl<A: Write, N: Write> Terminal<A, N> {
                 self.wait()
             }
             Event::PlanUpdate { plan } => self.plan(plan),
+            // Nothing to do was told already.
+            Event::Compacted { old_tokens, new_tokens } if old_tokens == new_tokens => Ok(()),
             Event::Compacted { old_tokens, new_tokens } => {
                 self.note(&style.dim(&format!("  context compacted: {old_tokens} → {new_tokens} tokens")))
             }
@@ -247,6 +249,13 @@ mod tests {
         }
         drop(terminal);
         (String::from_utf8(answer).unwrap(), String::from_utf8(notes).unwrap())
+    }
+
+    #[test]
+    fn a_compaction_is_one_line_and_none_if_nothing_changed() {
+        let compacted = |old_tokens, new_tokens| Event::Compacted { old_tokens, new_tokens };
+        assert_eq!(rendered(Answer::AtEnd, &[compacted(90, 40)]).1.lines().count(), 1);
+        assert_eq!(rendered(Answer::AtEnd, &[compacted(90, 90)]).1, "");
     }
 
     fn events() -> Vec<Event> {

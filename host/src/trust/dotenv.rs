@@ -139,8 +139,8 @@ mod tests {
 
         #[test]
         fn whatever_a_file_says_only_known_names_come_out(
-            text in "((export )?(HF_TOKEN|HF_ENDPOINT|[A-Za-z_]{0,8}(_URL|_PROXY|_PATH|_API_KEY)?) ?= ?[ -~]{0,12}['\"]?\n|\\PC{0,20}\n){0,8}",
-            own in "[A-Z]{1,4}_(URL|PROXY|HOME|KEY)",
+            text in "((export )?(HF_TOKEN|HF_ENDPOINT|[AB]_(URL|PROXY|HOME|KEY)|[A-Za-z_]{0,8}) ?= ?[ -~]{0,12}['\"]?\n|\\PC{0,20}\n){0,8}",
+            own in "[AB]_(URL|PROXY|HOME|KEY)",
         ) {
             let own = names(&[own.as_str()]);
             for (name, value) in take(&text, &own).variables {

@@ -45,20 +45,23 @@ fn every_trick_is_one_failed_result() {
         ("write", "no grant for `files`"),
         ("http", "is not a URL that can be requested"),
     ];
-    let mut steps: Vec<Step> = tricks.iter().map(|(name, _)| trick(name, "x")).collect();
-    steps.push(trick("echo", "still here"));
-    steps.push(Step::text("done"));
-    let host = host(steps, GRANTS);
-    let ran = run(&host);
-    let outputs = ran.all("tool_output");
-    assert_eq!(outputs.len(), tricks.len() + 1, "{}", ran.stderr);
-    for ((name, message), output) in tricks.iter().zip(&outputs) {
-        assert_eq!(output["success"], false, "{name}: {output}");
-        assert!(output["output"].as_str().unwrap().contains(message), "{name}: {output}");
+    // Fewer at a time than suspend a plugin.
+    for tricks in tricks.chunks(4) {
+        let mut steps: Vec<Step> = tricks.iter().map(|(name, _)| trick(name, "x")).collect();
+        steps.push(trick("echo", "still here"));
+        steps.push(Step::text("done"));
+        let host = host(steps, GRANTS);
+        let ran = run(&host);
+        let outputs = ran.all("tool_output");
+        assert_eq!(outputs.len(), tricks.len() + 1, "{}", ran.stderr);
+        for ((name, message), output) in tricks.iter().zip(&outputs) {
+            assert_eq!(output["success"], false, "{name}: {output}");
+            assert!(output["output"].as_str().unwrap().contains(message), "{name}: {output}");
+        }
+        assert_eq!(outputs.last().unwrap()["output"], "still here");
+        assert_eq!((ran.code, &ran.result()["result"]), (Some(0), &json!("done")), "{}", ran.stderr);
+        assert_eq!(host.server.violations(), Vec::<String>::new());
     }
-    assert_eq!(outputs.last().unwrap()["output"], "still here");
-    assert_eq!((ran.code, &ran.result()["result"]), (Some(0), &json!("done")), "{}", ran.stderr);
-    assert_eq!(host.server.violations(), Vec::<String>::new());
 }
 
 #[test]

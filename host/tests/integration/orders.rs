@@ -281,15 +281,14 @@ fn killed_and_resumed(answer: Answer, until: impl Fn(&Jobs, &mut dyn BufRead)) {
     let before = jobs.taken().len();
     let ran = run(&host, &["--continue", ORDER[0], ORDER[1]]);
     let after = jobs.taken().len();
-    let asked_again = ran
-        .outputs()
-        .iter()
-        .filter(|output| output.contains("unknown") || output.contains("refused"))
-        .count();
-    assert!(before <= 1, "{before}");
-    // Either it had not been on its way and is ordered now, or it is not ordered again.
-    assert!(after <= 1 || ran.result()["unknown_outcomes"] == json!([]), "{before} {after} {:?}", ran.lines);
-    assert!(after == 1 && (before == 0 || asked_again > 0), "{before} {after} {:?}", ran.outputs());
+    let refused = ran.outputs().iter().any(|output| output.contains("unknown") || output.contains("refused"));
+    assert!(before <= 1 && after <= 1, "{before} {after} {:?}", ran.outputs());
+    // What may have been on its way is not ordered again; what certainly was not is ordered now.
+    assert!(
+        if before == 1 { refused } else { refused || after == 1 },
+        "{before} {after} {:?}",
+        ran.outputs()
+    );
 }
 
 #[test]
@@ -302,8 +301,6 @@ fn killed_around_the_moment_it_leaves_an_order_is_made_once() {
     };
     // Taken, and not answered.
     killed_and_resumed(Answer::TakesSilently, |jobs, _| jobs.wait());
-    // Taken, and perhaps answered.
-    killed_and_resumed(Answer::Takes, |jobs, _| jobs.wait());
     // Announced: the order may be on record, on its way, or neither.
     for _ in 0..10 {
         killed_and_resumed(Answer::TakesSilently, |_, lines| read_until(lines, "\"tool_call\""));

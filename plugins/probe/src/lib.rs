@@ -1,6 +1,8 @@
 //! A badly behaved guest for the tests. Each trick is something that a plugin must not get away with.
 #![allow(clippy::panic, clippy::disallowed_methods, reason = "that is what it is for")]
 
+mod attack;
+
 use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
@@ -51,6 +53,8 @@ enum Trick {
     Log,
     Fill,
     FillFiles,
+    Hoard,
+    Smuggle,
     FloodStructured,
 }
 
@@ -110,6 +114,11 @@ impl Tool for Probe {
             }
             Trick::Fill => fill(&call.path(&with)),
             Trick::FillFiles => fill_files(&call.path(&with)),
+            Trick::Hoard => hoard(&call.path(&with)),
+            Trick::Smuggle => match std::fs::rename(call.path(&with), "/data/smuggled") {
+                Ok(()) => "moved".to_owned(),
+                Err(e) => format!("refused: {e}"),
+            },
             Trick::FloodStructured => {
                 return Ok(Output::text("x").with_structured(Value::from("y".repeat(4 << 20))));
             }
@@ -184,6 +193,23 @@ fn fill(path: &Path) -> String {
     }
 }
 
+/// Writes files of a megabyte that have no name any more, and holds them open, until that is refused.
+fn hoard(path: &Path) -> String {
+    let block = vec![1; 1 << 20];
+    let mut open = Vec::new();
+    loop {
+        let written = std::fs::File::create(path).and_then(|mut file| {
+            file.write_all(&block)?;
+            std::fs::remove_file(path)?;
+            Ok(file)
+        });
+        match written {
+            Ok(file) => open.push(file),
+            Err(e) => return format!("{}: {e}", open.len()),
+        }
+    }
+}
+
 /// Makes files in a folder until that is refused.
 fn fill_files(folder: &Path) -> String {
     for k in 0_u64.. {
@@ -232,4 +258,4 @@ impl Tool for Look {
     }
 }
 
-sdk::export!(Probe, Look);
+sdk::export!(Probe, Look, attack::Attack);

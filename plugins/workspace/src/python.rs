@@ -1,5 +1,7 @@
 //! Advice after a Python file was changed. It never fails the call.
 
+mod nesting;
+
 use ruff_python_parser::parse_module;
 
 /// Trainer configurations that lose the model when it is not pushed.
@@ -21,7 +23,9 @@ pub(crate) fn warnings(path: &str, text: &str) -> String {
 }
 
 fn check(text: &str) -> Vec<String> {
-    if let Err(error) = parse_module(text) {
+    if !nesting::is_deep(text)
+        && let Err(error) = parse_module(text)
+    {
         let line = text[..usize::from(error.location.start()).min(text.len())].matches('\n').count() + 1;
         return vec![format!("Python syntax error on line {line}: {}", error.error)];
     }

@@ -15,6 +15,7 @@ use wasmtime::component::Component;
 use crate::engine::Shared;
 use crate::inspect::hex;
 use crate::key;
+use crate::limits::MAX_CACHE_BYTES;
 
 /// Bytes of the MAC at the end of a file.
 const MAC_BYTES: usize = 32;
@@ -93,7 +94,31 @@ impl CodeCache {
             // What is left behind is only the unfinished copy.
             let _ = std::fs::remove_file(&temporary);
         }
-        written.map_err(|e| format!("{}: {e}", path.display()))
+        written.map_err(|e| format!("{}: {e}", path.display()))?;
+        self.make_room(&path, MAX_CACHE_BYTES);
+        Ok(())
+    }
+
+    /// Removes the oldest code until there is no more than may be kept. What was just made stays.
+    fn make_room(&self, fresh: &Path, limit: u64) {
+        let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let mut files: Vec<_> = entries
+            .filter_map(|entry| {
+                let metadata = entry.metadata().ok().filter(std::fs::Metadata::is_file)?;
+                Some((metadata.modified().ok()?, metadata.len(), entry.path()))
+            })
+            .filter(|(_, _, path)| path != fresh)
+            .collect();
+        files.sort();
+        let mut sum: u64 = std::fs::metadata(fresh).map_or(0, |metadata| metadata.len());
+        for (_, bytes, path) in files.into_iter().rev() {
+            sum = sum.saturating_add(bytes);
+            if sum > limit
+                && let Err(error) = std::fs::remove_file(&path)
+            {
+                tracing::warn!(%error, "old compiled code cannot be removed");
+            }
+        }
     }
 
     /// Code for another engine or another build of the host is another file.
@@ -126,4 +151,27 @@ fn random<const N: usize>() -> Result<[u8; N], String> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|e| e.to_string())?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+
+    #[test]
+    fn the_oldest_code_goes_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = CodeCache::new(dir.path().into(), dir.path().join("key"));
+        for (name, age) in [("old", 30), ("older", 40), ("new", 20), ("fresh", 50)] {
+            let file = File::create(dir.path().join(name)).unwrap();
+            file.set_len(100).unwrap();
+            file.set_modified(SystemTime::now() - Duration::from_secs(age)).unwrap();
+        }
+        cache.make_room(&dir.path().join("fresh"), 250);
+        let mut left: Vec<_> =
+            std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["fresh", "new"]);
+    }
 }

@@ -111,7 +111,13 @@ pub(crate) async fn run(shared: &Shared, pre: &PluginPre<CallState>, task: Task)
         Ok(Err(error)) => Err(Stop::of(&error, store.data())),
         Err(stop) => Err(stop),
     };
-    result(answer, store.into_data())
+    let state = store.into_data();
+    if let (Err(stop), Some(call)) = (&answer, &state.call)
+        && stop.is_fault()
+    {
+        call.session.faults.count(&call.plugin, Instant::now());
+    }
+    result(answer, state)
 }
 
 async fn cancelled(token: &CancellationToken) {
@@ -166,6 +172,10 @@ fn result(answer: Result<Result<ToolOutput, Error>, Stop>, state: CallState) -> 
 }
 
 fn from_output(output: ToolOutput, limit: usize) -> ToolResult {
+    if output.structured.as_ref().is_some_and(|structured| structured.len() > limit) {
+        let message = format!("the plugin's answer for programs is larger than {limit} bytes");
+        return ToolResult::failed(message);
+    }
     let structured = match output.structured.as_deref().map(serde_json::from_str).transpose() {
         Ok(structured) => structured,
         Err(error) => return ToolResult::failed(format!("the plugin answered with broken JSON: {error}")),

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use crate::cache::CodeCache;
 use crate::candidate::older;
-use crate::compile::compile;
+use crate::compile::{Compiler, compile};
 use crate::describe::Described;
 use crate::engine::{Shared, Target};
 use crate::grants::Effective;
@@ -73,6 +73,8 @@ pub struct PluginDirs {
     pub cache: PathBuf,
     /// The key of the compiled code.
     pub key: PathBuf,
+    /// What compiles the components of the folders.
+    pub compiler: Compiler,
 }
 
 /// A plugin that can be called, opened or not.
@@ -333,7 +335,7 @@ pub(crate) async fn compile_and_keep(
     dirs: &PluginDirs,
 ) -> Result<Described, PluginError> {
     let shared = Shared::new(Target::Host)?;
-    let (compiled, _) = compile(&shared, &path.display().to_string(), bytes).await?;
+    let (compiled, _) = compile(&shared, Some(&dirs.compiler), &path.display().to_string(), bytes).await?;
     let cache = CodeCache::new(dirs.cache.clone(), dirs.key.clone());
     if let Err(reason) = cache.store(&shared, &compiled.described.digest, &compiled.code) {
         tracing::warn!("compiled code is not kept: {reason}");
@@ -346,4 +348,37 @@ pub(crate) fn forget(id: &str, dirs: &PluginDirs) -> Result<(), PluginError> {
     let mut index = Index::read(dirs)?;
     index.forget(id);
     index.save()
+}
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_component_of_a_project_is_looked_at_only_as_it_was_trusted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("p.wasm");
+        std::fs::write(&path, b"no component").unwrap();
+        let problem = |digest: String| {
+            let dirs = PluginDirs {
+                folders: Vec::new(),
+                named: Vec::new(),
+                trusted: vec![(path.clone(), digest)],
+                index: dir.path().join("lock.json"),
+                cache: dir.path().join("compiled"),
+                key: dir.path().join("key"),
+                compiler: Compiler {
+                    command: wall::SupervisorCommand { program: "/nonexistent".into(), args: Vec::new() },
+                    limits: crate::Limits::default(),
+                },
+            };
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let (found, mut problems) = runtime.block_on(discover(&dirs, &Policy::default(), &mut |_| {}));
+            assert!(found.is_empty());
+            problems.remove(0)
+        };
+        let other = problem(crate::inspect::digest(b"another component"));
+        assert!(matches!(other, PluginError::NotTrusted { .. }), "{other}");
+        let same = problem(crate::inspect::digest(b"no component"));
+        assert!(matches!(same, PluginError::NotComponent { .. }), "{same}");
+    }
 }

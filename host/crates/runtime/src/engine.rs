@@ -7,6 +7,7 @@ use wasmtime::{Config, Enabled, Engine, EngineWeak, InstanceAllocationStrategy, 
 use crate::PluginError;
 use crate::bindings::Plugin;
 use crate::limits::{EPOCH_MS, Limits, MAX_CALLS, MAX_STACK_BYTES, MAX_TABLE_ELEMENTS};
+use crate::metered::meter;
 use crate::state::{CallState, HostCalls};
 
 /// Core instances, memories and tables that a component has, on average over all that run.
@@ -43,6 +44,7 @@ impl Shared {
         let engine = engine(target)?;
         let mut linker = Linker::new(&engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(PluginError::engine)?;
+        meter(&mut linker).map_err(PluginError::engine)?;
         Plugin::add_to_linker::<_, HostCalls>(&mut linker, |state| state).map_err(PluginError::engine)?;
         let ticker = Ticker::start(engine.weak())?;
         Ok(Self { engine, linker, ticker })
@@ -57,7 +59,7 @@ impl Shared {
 
 /// An engine with memory set aside for all calls that can run at a time, so that a call maps and unmaps
 /// nothing. Where the address space for that cannot be had (`ulimit -v`), memory is mapped call by call.
-fn engine(target: Target<'_>) -> Result<Engine, PluginError> {
+pub(crate) fn engine(target: Target<'_>) -> Result<Engine, PluginError> {
     let mut config = config(target)?;
     config.allocation_strategy(pool());
     if let Ok(engine) = Engine::new(&config) {

@@ -49,6 +49,8 @@ pub enum PluginError {
     ChangedWhileRunning { path: PathBuf },
     #[error("{what}: {by}")]
     Forbidden { what: String, by: policy::Forbidden },
+    #[error("{what}: it is not compiled: {reason}")]
+    Oversized { what: String, reason: String },
     #[error("{what}: it cannot be compiled: {reason}")]
     Compile { what: String, reason: String },
     #[error("{}: the plugin index cannot be {action}: {reason}", path.display())]

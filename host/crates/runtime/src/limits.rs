@@ -1,5 +1,9 @@
 //! What a guest may use. Each figure is a default and a ceiling: settings can lower it, never raise it.
 
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use rustix::process::{Resource, getrlimit};
 use serde::Deserialize;
 use wasmtime::ResourceLimiter;
 
@@ -12,14 +16,28 @@ pub(crate) const MAX_DESCRIPTION_BYTES: usize = 64 << 10;
 /// Tools of one plugin.
 pub(crate) const MAX_TOOLS: usize = 64;
 
+/// Bytes of the machine code of one component.
+pub(crate) const MAX_CODE_BYTES: u64 = 512 << 20;
+
+/// Bytes of all compiled code that is kept; the oldest goes first.
+pub(crate) const MAX_CACHE_BYTES: u64 = 1 << 30;
+
+/// A plugin that crashes or meets a limit this often within this time is not called any more in the session.
+pub(crate) const MAX_FAULTS: usize = 5;
+pub(crate) const FAULT_WINDOW: Duration = Duration::from_secs(600);
+
 /// Milliseconds between two epochs: the grain of CPU time and of cancelling a guest that computes.
 pub(crate) const EPOCH_MS: u64 = 10;
 
 /// Bytes a guest can make the host allocate in one host call.
 pub(crate) const HOSTCALL_BYTES: usize = 16 << 20;
 
-/// Handles (open files, streams, errors) a call may hold.
-pub(crate) const MAX_HANDLES: usize = 10_000;
+/// Handles (open files, streams, errors) a call may hold at most, and at least.
+const MAX_HANDLES: usize = 10_000;
+const MIN_HANDLES: usize = 64;
+
+/// Open files of the process that guests leave to the host.
+const HOST_FILES: u64 = 256;
 
 /// Elements of all tables of a call.
 pub(crate) const MAX_TABLE_ELEMENTS: usize = 100_000;
@@ -55,6 +73,16 @@ pub(crate) const MAX_HTTP_BYTES: u64 = 8 << 20;
 pub(crate) const MAX_CALLS_OF_PLUGIN: usize = 8;
 pub(crate) const MAX_CALLS: usize = 32;
 
+/// Handles a call may hold: so few that all calls of a plugin that closes nothing leave the host its files.
+pub(crate) fn max_handles() -> usize {
+    static HANDLES: OnceLock<usize> = OnceLock::new();
+    *HANDLES.get_or_init(|| {
+        let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let each = files.saturating_sub(HOST_FILES) / MAX_CALLS_OF_PLUGIN as u64;
+        usize::try_from(each).unwrap_or(usize::MAX).clamp(MIN_HANDLES, MAX_HANDLES)
+    })
+}
+
 /// The limits that settings can lower.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
 #[serde(default, deny_unknown_fields)]
@@ -67,6 +95,15 @@ pub struct Limits {
     pub wall_time_s: u32,
     /// Bytes of text a call may answer.
     pub output_bytes: usize,
+    /// Bytes and files that guests may write to the session's `/tmp`.
+    pub tmp_bytes: u64,
+    pub tmp_files: u64,
+    /// Bytes and files of a plugin's `/data`.
+    pub data_bytes: u64,
+    pub data_files: u64,
+    /// Seconds that a component may take to compile, and bytes of memory.
+    pub compile_s: u32,
+    pub compile_memory_bytes: u64,
 }
 
 impl Default for Limits {
@@ -76,6 +113,12 @@ impl Default for Limits {
             memory_bytes: 256 << 20,
             wall_time_s: manifest::MAX_WALL_TIME_S,
             output_bytes: 1 << 20,
+            tmp_bytes: 1 << 30,
+            tmp_files: 100_000,
+            data_bytes: 256 << 20,
+            data_files: 10_000,
+            compile_s: 300,
+            compile_memory_bytes: 2 << 30,
         }
     }
 }
@@ -89,6 +132,12 @@ impl Limits {
             memory_bytes: self.memory_bytes.min(other.memory_bytes),
             wall_time_s: self.wall_time_s.min(other.wall_time_s),
             output_bytes: self.output_bytes.min(other.output_bytes),
+            tmp_bytes: self.tmp_bytes.min(other.tmp_bytes),
+            tmp_files: self.tmp_files.min(other.tmp_files),
+            data_bytes: self.data_bytes.min(other.data_bytes),
+            data_files: self.data_files.min(other.data_files),
+            compile_s: self.compile_s.min(other.compile_s),
+            compile_memory_bytes: self.compile_memory_bytes.min(other.compile_memory_bytes),
         }
     }
 }

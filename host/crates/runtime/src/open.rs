@@ -12,7 +12,7 @@ use crate::PluginError;
 use crate::bindings::PluginPre;
 use crate::cache::CodeCache;
 use crate::catalog::{Plugin, Source};
-use crate::compile::{compile, load};
+use crate::compile::{Compiler, compile, load};
 use crate::engine::Shared;
 use crate::inspect::digest;
 use crate::limits::MAX_COMPONENT_BYTES;
@@ -30,11 +30,16 @@ pub(crate) struct CheckedTool {
     pub(crate) validator: Validator,
 }
 
-pub(crate) async fn open(shared: &Shared, plugin: &Plugin, cache: &CodeCache) -> Result<Opened, PluginError> {
+pub(crate) async fn open(
+    shared: &Shared,
+    plugin: &Plugin,
+    cache: &CodeCache,
+    compiler: &Compiler,
+) -> Result<Opened, PluginError> {
     let what = plugin.source.to_string();
     let component = match &plugin.source {
         Source::Bundled(bundled) => load(shared, bundled.code).map_err(PluginError::engine)?,
-        Source::File(path) => open_file(shared, path, &plugin.described.digest, cache).await?,
+        Source::File(path) => open_file(shared, path, &plugin.described.digest, cache, compiler).await?,
     };
     let link = |e: wasmtime::Error| PluginError::Description {
         what: what.clone(),
@@ -56,6 +61,7 @@ async fn open_file(
     path: &Path,
     expected: &str,
     cache: &CodeCache,
+    compiler: &Compiler,
 ) -> Result<Component, PluginError> {
     let bytes = read_component(path)?;
     if digest(&bytes) != expected {
@@ -64,7 +70,7 @@ async fn open_file(
     if let Some(component) = cache.load(shared, expected) {
         return Ok(component);
     }
-    let (compiled, component) = compile(shared, &path.display().to_string(), &bytes).await?;
+    let (compiled, component) = compile(shared, Some(compiler), &path.display().to_string(), &bytes).await?;
     if let Err(reason) = cache.store(shared, expected, &compiled.code) {
         tracing::warn!("compiled code is not kept: {reason}");
     }

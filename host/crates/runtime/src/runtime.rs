@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cache::CodeCache;
 use crate::call::{Clock, Task, run};
 use crate::catalog::{Bundled, Catalog, Plugin, PluginDirs, Source, discover, forget};
+use crate::compile::Compiler;
 use crate::engine::{Shared, Target};
 use crate::limits::{MAX_CALLS, MAX_CALLS_OF_PLUGIN};
 use crate::open::{Opened, open};
@@ -61,6 +62,7 @@ struct Inner {
     shared: OnceLock<Shared>,
     starting: Mutex<()>,
     cache: CodeCache,
+    compiler: Compiler,
     limits: Limits,
     egress: Egress,
     slots: Semaphore,
@@ -99,6 +101,7 @@ impl PluginRuntime {
             shared: OnceLock::new(),
             starting: Mutex::new(()),
             cache: CodeCache::new(config.dirs.cache, config.dirs.key),
+            compiler: config.dirs.compiler,
             limits: config.limits,
             egress: config.egress,
             slots: Semaphore::new(MAX_CALLS),
@@ -268,6 +271,12 @@ impl Inner {
     async fn call(&self, plugin: &Plugin, bare: String, asked: Asked) -> ToolResult {
         let Asked { session, invocation, needs, cancel, clock, unanswered, wall_time } = asked;
         let Invocation { id, tool, mut arguments, order } = invocation;
+        // Never a bundled one: the agent is not to lose its hands by what it asked of them.
+        if let Source::File(_) = plugin.source
+            && let Some(suspended) = session.faults.suspended(&plugin.described.manifest.id)
+        {
+            return ToolResult::failed(suspended);
+        }
         let (shared, opened) = match self.opened(plugin).await {
             Ok(opened) => opened,
             Err(error) => return ToolResult::failed(error.to_string()),
@@ -323,7 +332,7 @@ impl Inner {
         if let Some(opened) = known() {
             return Ok((shared, opened));
         }
-        let opened = Arc::new(open(shared, plugin, &self.cache).await?);
+        let opened = Arc::new(open(shared, plugin, &self.cache, &self.compiler).await?);
         *plugin.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(opened.clone());
         Ok((shared, opened))
     }

@@ -1,13 +1,16 @@
+use std::collections::HashMap;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use protocol::SessionId;
 use wall::{Wall, WallConfig};
 
-use crate::Folders;
 use crate::changes::Undo;
+use crate::faults::Faults;
 use crate::kv::Kv;
+use crate::quota::{Amount, Quota, Share};
+use crate::{Folders, Limits};
 
 /// Where sessions work: what they have in common before any of them is opened.
 #[derive(Clone, Debug)]
@@ -74,6 +77,9 @@ impl Workplace {
             plugin_data: self.plugin_data.clone(),
             changing: Mutex::default(),
             kv: Mutex::new(Kv::new(dir.join("kv.jsonl"))),
+            faults: Faults::default(),
+            tmp_quota: OnceLock::new(),
+            data_quotas: Mutex::default(),
         })
     }
 }
@@ -89,12 +95,29 @@ pub struct SessionContext {
     /// Held while a file is changed: what a call expects of it is true at that moment.
     changing: Mutex<()>,
     kv: Mutex<Kv>,
+    pub(crate) faults: Faults,
+    tmp_quota: OnceLock<Arc<Quota>>,
+    data_quotas: Mutex<HashMap<String, Arc<Quota>>>,
 }
 
 impl SessionContext {
     /// Keeps other changes of files away until it is dropped.
     pub(crate) fn changing(&self) -> MutexGuard<'_, ()> {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A call's share of what guests may write to `/tmp`, all together.
+    pub(crate) fn tmp_share(&self, limits: &Limits) -> Share {
+        let limit = Amount { bytes: limits.tmp_bytes, files: limits.tmp_files };
+        self.tmp_quota.get_or_init(|| Arc::new(Quota::shared(self.folders.tmp.clone(), limit))).share()
+    }
+
+    /// A call's share of what its plugin may have in its `/data`.
+    pub(crate) fn data_share(&self, plugin: &str, data: &Path, limits: &Limits) -> Share {
+        let mut quotas = self.data_quotas.lock().unwrap_or_else(PoisonError::into_inner);
+        let limit = Amount { bytes: limits.data_bytes, files: limits.data_files };
+        let fresh = || Arc::new(Quota::lasting(data.to_owned(), limit));
+        quotas.entry(plugin.to_owned()).or_insert_with(fresh).clone().share()
     }
 
     /// The wall that the session's commands run behind.

@@ -17,7 +17,8 @@ use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use crate::call::Clock;
 use crate::credentials::Bound;
 use crate::folders::open_root;
-use crate::limits::{EPOCH_MS, HOSTCALL_BYTES, Limits, MAX_HANDLES, MAX_STDIO_BYTES, Meter};
+use crate::limits::{EPOCH_MS, HOSTCALL_BYTES, Limits, MAX_STDIO_BYTES, Meter, max_handles};
+use crate::metered::Metered;
 use crate::runtime::Pending;
 use crate::session::SessionContext;
 
@@ -29,6 +30,8 @@ pub(crate) struct CallState {
     pub(crate) limits: Limits,
     pub(crate) cpu: Cpu,
     pub(crate) output: Scrap,
+    /// Below what is open: that is closed before others may count what lies there.
+    pub(crate) metered: Metered,
     /// None while a plugin describes itself: every import refuses.
     pub(crate) call: Option<Call>,
 }
@@ -101,6 +104,7 @@ impl CallState {
         wasi.allow_blocking_current_thread(true).stdout(output.clone()).stderr(output.clone());
         wasi.env("ML_INTERN_PLUGIN", &call.plugin).env("HOME", "/data").env("TMPDIR", "/tmp");
         let folders = &call.session.folders;
+        let mut metered = Metered::default();
         let mut mount = |guest: &str, host: &std::path::Path, perms: FsPerms| {
             let folder = open_root(host).map_err(|e| format!("{} cannot be opened: {e}", host.display()))?;
             let opened = wasi.preopened_dir(format!("/proc/self/fd/{}", folder.as_raw_fd()), guest, perms);
@@ -115,23 +119,30 @@ impl CallState {
                 }
                 Mount::Tmp => {
                     mount("/tmp", &folders.tmp, FsPerms::ReadWrite)?;
-                    mount(&folders.tmp.to_string_lossy(), &folders.tmp, FsPerms::ReadWrite)?;
+                    let own = folders.tmp.to_string_lossy();
+                    mount(&own, &folders.tmp, FsPerms::ReadWrite)?;
+                    for name in ["/tmp", own.as_ref()] {
+                        metered.mounts.push((name.to_owned(), call.session.tmp_share(limits)));
+                    }
                 }
                 Mount::Data => {
                     let data = call.session.plugin_data.join(&*call.plugin);
                     std::fs::create_dir_all(&data).map_err(|e| format!("{}: {e}", data.display()))?;
                     mount("/data", &data, FsPerms::ReadWrite)?;
+                    let share = call.session.data_share(&call.plugin, &data, limits);
+                    metered.mounts.push(("/data".to_owned(), share));
                 }
             }
         }
-        Ok(Self::with(limits, wasi.build(), output, Some(call)))
+        Ok(Self { metered, ..Self::with(limits, wasi.build(), output, Some(call)) })
     }
 
     fn with(limits: &Limits, wasi: WasiCtx, output: Scrap, call: Option<Call>) -> Self {
         let mut table = ResourceTable::new();
-        table.set_max_capacity(MAX_HANDLES);
+        table.set_max_capacity(max_handles());
         let cpu = Cpu { left: 0, limit_ms: limits.cpu_ms, exceeded: false };
-        Self { wasi, table, meter: Meter::new(limits), limits: *limits, cpu, output, call }
+        let (meter, metered) = (Meter::new(limits), Metered::default());
+        Self { wasi, table, meter, limits: *limits, cpu, output, metered, call }
     }
 
     /// A store whose every resource is limited before any code runs in it.
@@ -140,7 +151,7 @@ impl CallState {
         let mut store = Store::new(engine, self);
         store.limiter(|state| &mut state.meter);
         store.set_hostcall_fuel(HOSTCALL_BYTES);
-        store.set_max_component_handles(MAX_HANDLES);
+        store.set_max_component_handles(max_handles());
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(|mut store| {
             let cpu = &mut store.data_mut().cpu;

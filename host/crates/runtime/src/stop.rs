@@ -60,6 +60,11 @@ impl Stop {
         }
         Self::Trapped(message.lines().next().unwrap_or("it stopped").to_owned())
     }
+
+    /// Whether the plugin is to blame.
+    pub(crate) fn is_fault(&self) -> bool {
+        !matches!(self, Self::Guest(_) | Self::Cancelled)
+    }
 }
 
 impl fmt::Display for Stop {

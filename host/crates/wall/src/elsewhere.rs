@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{Command, Exit, Grade, Mode, Report, WallConfig, WallError};
+use crate::{Command, Exit, Grade, JobError, Mode, Report, SupervisorCommand, WallConfig, WallError};
 
 /// A wall that cannot be built here: it runs nothing.
 pub struct Wall {
@@ -49,6 +49,32 @@ pub fn user_umask() -> u32 {
 
 /// Never started here.
 pub fn supervisor_main() -> ExitCode {
+    ExitCode::FAILURE
+}
+
+/// Work in a process of its own, which cannot be confined here yet.
+#[derive(Clone, Debug)]
+pub struct Job {
+    pub command: SupervisorCommand,
+    pub memory_bytes: u64,
+    pub cpu_time: std::time::Duration,
+    pub wall_time: std::time::Duration,
+    pub answer_bytes: u64,
+}
+
+impl Job {
+    /// # Errors
+    /// Always.
+    pub fn run(&self, _input: &[u8]) -> Result<Vec<u8>, JobError> {
+        Err(JobError::Start(io::ErrorKind::Unsupported.into()))
+    }
+}
+
+/// Never started here.
+pub fn job_main<T>(
+    _prepare: impl FnOnce() -> Result<T, String>,
+    _work: impl FnOnce(T, &[u8]) -> Result<Vec<u8>, String>,
+) -> ExitCode {
     ExitCode::FAILURE
 }
 

@@ -10,11 +10,13 @@
 mod command;
 mod config;
 mod error;
+mod job_error;
 mod keys;
 
 pub use command::{Captured, Command, Exit};
 pub use config::{Act, Grade, Mode, Network, Outcome, Report, SupervisorCommand, WallConfig};
 pub use error::WallError;
+pub use job_error::JobError;
 pub use keys::{looks_like_key, names_a_credential};
 
 #[cfg(target_os = "linux")]
@@ -35,6 +37,8 @@ mod grade;
 mod ground;
 #[cfg(target_os = "linux")]
 mod host;
+#[cfg(target_os = "linux")]
+mod job;
 #[cfg(target_os = "linux")]
 mod no_links;
 #[cfg(target_os = "linux")]
@@ -59,6 +63,8 @@ mod wire;
 #[cfg(target_os = "linux")]
 pub use host::{harden_host, scrub_environment, user_umask};
 #[cfg(target_os = "linux")]
+pub use job::{Job, job_main};
+#[cfg(target_os = "linux")]
 pub use no_links::open_without_links;
 #[cfg(target_os = "linux")]
 pub use supervisor::supervisor_main;
@@ -68,4 +74,6 @@ pub use wall::Wall;
 #[cfg(not(target_os = "linux"))]
 mod elsewhere;
 #[cfg(not(target_os = "linux"))]
-pub use elsewhere::{Wall, harden_host, open_without_links, scrub_environment, supervisor_main, user_umask};
+pub use elsewhere::{
+    Job, Wall, harden_host, job_main, open_without_links, scrub_environment, supervisor_main, user_umask,
+};

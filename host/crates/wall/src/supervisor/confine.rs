@@ -20,6 +20,9 @@ use crate::wire::Enforced;
 /// The Landlock version that is asked for: the first that keeps signals and abstract sockets inside.
 const LANDLOCK: ABI = ABI::V6;
 
+/// The same, as the kernel counts.
+pub(crate) const LANDLOCK_ABI: i64 = 6;
+
 /// Highest capability number that is taken from the bounding set; the kernel has 41 and refuses more.
 const CAPABILITIES: u32 = 64;
 
@@ -29,6 +32,11 @@ pub(super) fn enforce(enforced: &Enforced) -> io::Result<()> {
     rustix::thread::set_no_new_privs(true)?;
     restrict(enforced)?;
     filter::install(enforced.network)
+}
+
+/// Confines this process to what it has: no file, no network, no other process.
+pub(crate) fn shut_out() -> io::Result<()> {
+    enforce(&Enforced { network: Network::Off, rules: Vec::new(), mounts: None, outside: Vec::new() })
 }
 
 /// Enters a domain below the guard's, from which the guard cannot be signalled.

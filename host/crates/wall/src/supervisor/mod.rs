@@ -25,6 +25,7 @@ use crate::wire::{Confinement, Reply, Request, Stage};
 use acts::AbstractSocket;
 use channel::Channel;
 
+pub(crate) use confine::{LANDLOCK_ABI, shut_out};
 pub(crate) use starter::{GRACE, KILL_WAIT};
 
 /// The supervisor's `main`: what the host's binary runs, before anything else, when it is started with the

@@ -9,7 +9,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use tempfile::TempDir;
 
 use crate::session::{Session, Variant};
-use crate::{files, life, output, refused, speed, works};
+use crate::{files, job, life, output, refused, speed, works};
 
 /// A test by its name.
 pub(crate) type Test = (&'static str, fn(&Variant));
@@ -24,12 +24,13 @@ pub(crate) fn main() -> ExitCode {
         ["one", name, variant] => one(name, variant),
         ["host", variant] => life::be_a_host(&Variant::from_name(variant)),
         ["nested"] => life::be_nested(),
+        ["worker"] => job::be_a_worker(),
         _ => harness(),
     }
 }
 
 fn tests() -> Vec<Test> {
-    [refused::TESTS, files::TESTS, works::TESTS, life::TESTS, output::TESTS].concat()
+    [refused::TESTS, files::TESTS, works::TESTS, life::TESTS, output::TESTS, job::TESTS].concat()
 }
 
 fn harness() -> ExitCode {
