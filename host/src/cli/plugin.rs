@@ -1,4 +1,4 @@
-//! The command line of `plugin`.
+//! The words behind `ml-intern plugin`.
 
 use std::path::PathBuf;
 
