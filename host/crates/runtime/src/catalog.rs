@@ -350,6 +350,23 @@ pub(crate) fn forget(id: &str, dirs: &PluginDirs) -> Result<(), PluginError> {
     index.save()
 }
 #[cfg(test)]
+impl PluginDirs {
+    /// Without plugins, all in one folder, with a compiler that cannot be started.
+    pub(crate) fn below(folder: &Path) -> Self {
+        let command = wall::SupervisorCommand { program: "/nonexistent".into(), args: Vec::new() };
+        Self {
+            folders: Vec::new(),
+            named: Vec::new(),
+            trusted: Vec::new(),
+            index: folder.join("plugins.lock.json"),
+            cache: folder.join("cache"),
+            key: folder.join("state/compiled.key"),
+            compiler: Compiler { command, limits: crate::Limits::default() },
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -359,18 +376,7 @@ mod tests {
         let path = dir.path().join("p.wasm");
         std::fs::write(&path, b"no component").unwrap();
         let problem = |digest: String| {
-            let dirs = PluginDirs {
-                folders: Vec::new(),
-                named: Vec::new(),
-                trusted: vec![(path.clone(), digest)],
-                index: dir.path().join("lock.json"),
-                cache: dir.path().join("compiled"),
-                key: dir.path().join("key"),
-                compiler: Compiler {
-                    command: wall::SupervisorCommand { program: "/nonexistent".into(), args: Vec::new() },
-                    limits: crate::Limits::default(),
-                },
-            };
+            let dirs = PluginDirs { trusted: vec![(path.clone(), digest)], ..PluginDirs::below(dir.path()) };
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             let (found, mut problems) = runtime.block_on(discover(&dirs, &Policy::default(), &mut |_| {}));
             assert!(found.is_empty());

@@ -242,21 +242,10 @@ mod tests {
         Stamp { size: 1, inode: 2, modified_ns: 3, changed_ns: 4 }
     }
 
-    fn dirs(folder: &Path) -> PluginDirs {
-        PluginDirs {
-            folders: Vec::new(),
-            named: Vec::new(),
-            trusted: Vec::new(),
-            index: folder.join("plugins.lock.json"),
-            cache: folder.join("cache"),
-            key: folder.join("state/compiled.key"),
-        }
-    }
-
     #[test]
     fn an_index_that_was_changed_is_named_and_not_believed() {
         let folder = tempfile::tempdir().unwrap();
-        let dirs = dirs(folder.path());
+        let dirs = PluginDirs::below(folder.path());
         let mut index = Index::read(&dirs).unwrap();
         index.put(Path::new("/p.wasm"), stamp(), described("p", "1.0.0"));
         index.save().unwrap();
@@ -306,7 +295,7 @@ mod tests {
     #[test]
     fn the_highest_version_stays_when_a_plugin_goes() {
         let folder = tempfile::tempdir().unwrap();
-        let dirs = dirs(folder.path());
+        let dirs = PluginDirs::below(folder.path());
         let mut index = Index::read(&dirs).unwrap();
         for version in ["1.2.0", "1.10.0", "1.9.0"] {
             index.put(Path::new("/p.wasm"), stamp(), described("p", version));
