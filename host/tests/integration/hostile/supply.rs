@@ -182,10 +182,10 @@ fn machine_code_is_no_plugin() {
     {
         let file = folder.join(name);
         std::fs::write(&file, bytes).unwrap();
-        for act in ["install", "info"] {
-            let ran = host.run(["plugin", act, file.to_str().unwrap()]);
-            assert_eq!(ran.code, Some(3), "{name} {act}: {}", ran.stdout);
-            assert!(ran.stderr.contains("not a WebAssembly component"), "{name} {act}: {}", ran.stderr);
+        for act in [&["install", "--yes"][..], &["info"]] {
+            let ran = host.run([&["plugin"], act, &[file.to_str().unwrap()]].concat());
+            assert_eq!(ran.code, Some(3), "{name} {act:?}: {}", ran.stdout);
+            assert!(ran.stderr.contains("not a WebAssembly component"), "{name} {act:?}: {}", ran.stderr);
         }
     }
     let list = host.run(["plugin", "list", "--plugin-dir", folder.to_str().unwrap()]);
