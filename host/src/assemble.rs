@@ -88,11 +88,12 @@ impl Setup {
         managed::audit_log(&self.policy, &self.paths.state)
     }
 
-    pub(crate) fn plugin_dirs(&self, named: &[PathBuf]) -> PluginDirs {
+    pub(crate) fn plugin_dirs(&self, place: &PlaceArgs) -> PluginDirs {
         PluginDirs {
             folders: self.paths.plugin_folders(),
-            named: named.to_vec(),
+            named: place.plugin_dir.clone(),
             trusted: self.project.plugins.clone(),
+            writable: self.writable(place),
             index: self.paths.data.join("plugins.lock.json"),
             cache: self.paths.cache.join("compiled"),
             key: self.paths.state.join("compiled.key"),
@@ -129,7 +130,7 @@ impl Setup {
         place.grant.iter().for_each(|id| user_grants.give_all(id));
         let config = RuntimeConfig {
             bundled: bundled::PLUGINS,
-            dirs: self.plugin_dirs(&place.plugin_dir),
+            dirs: self.plugin_dirs(place),
             bundled_grants: bundled_grants()?,
             user_grants,
             secrets: self.held().granted.clone(),
@@ -148,12 +149,22 @@ impl Setup {
         Ok((runtime, problems))
     }
 
-    /// The folders and the wall of a session.
-    pub(crate) fn workplace(&self, args: &PlaceArgs) -> Result<(Workplace, Option<String>), Failure> {
+    fn place(&self, args: &PlaceArgs) -> Result<Place, Failure> {
         let mut dirs = self.settings().dirs.clone();
         dirs.extend(args.add_dir.iter().cloned());
-        let Place { workspace, notice, read, write } =
-            workspace::find(args.directory.as_deref(), &dirs, &self.paths)?;
+        workspace::find(args.directory.as_deref(), &dirs, &self.paths)
+    }
+
+    /// Folders that a run in this place writes to, where plugins are named that could lie in them. That it has
+    /// no place is told by whoever needs one.
+    fn writable(&self, args: &PlaceArgs) -> Vec<PathBuf> {
+        let place = (!args.plugin_dir.is_empty()).then(|| self.place(args).ok()).flatten();
+        place.into_iter().flat_map(|place| place.workspace.into_iter().chain(place.write)).collect()
+    }
+
+    /// The folders and the wall of a session.
+    pub(crate) fn workplace(&self, args: &PlaceArgs) -> Result<(Workplace, Option<String>), Failure> {
+        let Place { workspace, notice, read, write } = self.place(args)?;
         let (mode, network) = enclosure(args)?;
         managed::check_enclosure(&self.policy, args, mode, network)?;
         let own = self.paths.of_workspace(workspace.as_deref().unwrap_or(Path::new("(none)")));
@@ -173,7 +184,7 @@ impl Setup {
             refused_env_names: Vec::new(),
             namespaces: true,
         };
-        let plugin_data = self.paths.data.join("plugin-data");
+        let plugin_data = self.paths.plugin_data();
         Ok((
             Workplace {
                 workspace,

@@ -13,6 +13,7 @@ mod paths;
 mod permissions;
 mod render;
 mod schema;
+mod secret_input;
 mod secrets;
 mod settings;
 mod stdin;

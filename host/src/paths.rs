@@ -108,6 +108,11 @@ impl Paths {
         self.config.join("cli_agent_config.json")
     }
 
+    /// What plugins keep in their `/data`.
+    pub(crate) fn plugin_data(&self) -> PathBuf {
+        self.data.join("plugin-data")
+    }
+
     /// The user's grants.
     pub(crate) fn grants(&self) -> PathBuf {
         self.config.join("grants.toml")

@@ -153,6 +153,7 @@ async fn load(base: &Path, bundled: &'static [runtime::Bundled]) -> PluginRuntim
             trusted: Vec::new(),
             folders: vec![base.join("plugins")],
             named: Vec::new(),
+            writable: Vec::new(),
             index: base.join("lock.json"),
             cache: base.join("compiled"),
             key: base.join("key"),

@@ -271,3 +271,40 @@ fn records_go_where_the_policy_says() {
     let nowhere = format!("version = 1\n[audit]\nfolder = \"{}/uid-0/user.jsonl\"\n", sink.display());
     assert_ne!(stream(&host, &nowhere, &[]).code, Some(0));
 }
+
+#[test]
+fn a_plugin_is_signed_by_the_publisher_that_is_listed() {
+    if !as_root() {
+        return;
+    }
+    let host = TestHost::new([]);
+    let (key, plugins) = (host.home.join("acme.key"), host.home.join(".local/share/ml-intern/plugins"));
+    let made = host.run(["plugin", "keygen", key.to_str().unwrap(), "--no-password"]);
+    let public = std::fs::read_to_string(key.with_extension("pub")).unwrap();
+    let public = public.lines().nth(1).unwrap();
+    assert_eq!(made.code, Some(0), "{}", made.stderr);
+    std::fs::create_dir_all(&plugins).unwrap();
+    let file = plugins.join("probe.wasm");
+    std::fs::write(&file, crate::plugins::probe()).unwrap();
+    let policy = |more: &str| {
+        format!(
+            "version = 1\n[plugins]\nonly_listed = true\nallow = [{{id = \"probe\", publisher = \"{public}\"}}]\n{more}"
+        )
+    };
+    let list = |more: &str| run(&host, &policy(more), &["plugin", "list"]);
+    let unsigned = list("");
+    assert!(!unsigned.stdout.contains("probe__"), "{}", unsigned.stdout);
+    assert!(unsigned.stderr.contains("it is not signed by RW"), "{}", unsigned.stderr);
+    // One that was taken in before there was a policy has to be signed all the same.
+    assert!(host.run(["plugin", "list"]).stdout.contains("probe__probe"));
+    assert!(list("").stderr.contains("it is not signed by RW"));
+    let signed = host.run(["plugin", "sign", file.to_str().unwrap(), "--key", key.to_str().unwrap()]);
+    assert_eq!(signed.code, Some(0), "{}", signed.stderr);
+    let taken = host.run(["plugin", "install", file.to_str().unwrap(), "--yes", "--publisher", public]);
+    assert_eq!(taken.code, Some(0), "{}", taken.stderr);
+    let listed = list("");
+    assert!(listed.stdout.contains("probe__probe"), "{}", listed.stderr);
+    let revoked = list(&format!("revoked_publishers = [\"{public}\"]\n"));
+    assert!(revoked.stderr.contains("its publisher's key is revoked"), "{}", revoked.stderr);
+    assert!(!revoked.stdout.contains("probe__"));
+}

@@ -42,6 +42,9 @@ enum How {
     Arguments,
     /// Runs `true` with each name set in its environment.
     Variables,
+    /// Has the host write so many files of so many bytes, each other than the one before: under names that begin
+    /// with the path, or all to it.
+    Write,
     /// Opens the path again and again and closes nothing.
     Leak,
 }
@@ -71,6 +74,7 @@ impl Tool for Attack {
             How::Variables => each(&|name| {
                 told(name, Command::new("true", [""; 0]).env(name.as_str(), "/tmp/evil").run().map(|_| "set"))
             }),
+            How::Write => vec![write(&with, &self.list)],
             How::Leak => vec![leak(&with)],
         };
         Ok(Output::text(lines.join("\n")))
@@ -121,6 +125,19 @@ fn race(call: &Call, path: &str, times: &[String]) -> String {
         leaked += usize::from(fs::read_to_string(&path).is_ok_and(|text| text.contains("secret")));
     }
     format!("written {written} refused {refused} leaked {leaked}")
+}
+
+fn write(path: &str, list: &[String]) -> String {
+    let number = |at: usize| list.get(at).and_then(|n| n.parse::<usize>().ok()).unwrap_or(0);
+    let one_file = list.get(2).is_some_and(|word| word == "same");
+    for k in 0..number(0) {
+        let path = if one_file { path.to_owned() } else { format!("{path}{k}") };
+        let content = if k % 2 == 0 { b"a" } else { b"b" }.repeat(number(1));
+        if let Err(e) = files::write(&path, &content, &Expectation::Any) {
+            return format!("{k} written, then {e}");
+        }
+    }
+    format!("{} written", number(0))
 }
 
 fn sockets(address: &str) -> Vec<String> {

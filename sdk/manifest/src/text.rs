@@ -206,7 +206,8 @@ impl Filter {
         let Some(before) = self.before else { return false };
         match c {
             '\u{fe0e}' | '\u{fe0f}' => is_pictograph(before) || matches!(before, '0'..='9' | '#' | '*'),
-            '\u{e0100}'..='\u{e01ef}' => is_han(before),
+            // As many as fonts have registered for one letter: all 240 would be a hidden byte behind each.
+            '\u{e0100}'..='\u{e011f}' => is_han(before),
             '\u{180b}'..='\u{180f}' => matches!(before, '\u{1820}'..='\u{18aa}'),
             _ => false,
         }

@@ -44,6 +44,7 @@ impl Session {
             id: plugin.described.manifest.id.clone(),
             version: plugin.described.manifest.version.clone(),
             digest: plugin.described.digest.clone(),
+            publisher: plugin.described.publisher.as_ref().map(|publisher| publisher.key.to_string()),
         });
         let start = Act::Start {
             session: self.id.clone(),

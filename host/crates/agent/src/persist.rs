@@ -324,6 +324,7 @@ fn at(path: &Path, source: io::Error) -> StoreError {
 mod tests {
     use std::borrow::Cow;
 
+    use proptest::prelude::*;
     use protocol::Assistant;
 
     use super::*;
@@ -409,5 +410,30 @@ mod tests {
         assert!(matches!(store.find("ff"), Err(StoreError::Unknown(_))));
         assert!(matches!(store.latest(Path::new("/none")), Err(StoreError::NoneYet(_))));
         assert_eq!(store.list().len(), 2);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn broken_lines_are_dropped_and_the_rest_is_there(
+            at in any::<prop::sample::Index>(), cut in 0..40_usize, put in prop::collection::vec(any::<u8>(), 0..24),
+        ) {
+            let (_dir, store, id) = store();
+            let mut file = store.create(&id, Path::new("/w"), "m").unwrap();
+            file.append(&[item(user("hi")), chunk("Hel"), item(calls(&[("1", "t", "{}")])), item(result("1", "done"))])
+                .unwrap();
+            let path = file.path.clone();
+            drop(file);
+            let mut bytes = std::fs::read(&path).unwrap();
+            let at = at.index(bytes.len());
+            bytes.splice(at..(at + cut).min(bytes.len()), put);
+            std::fs::write(&path, &bytes).unwrap();
+            // Read as far as it can be, or refused with its name; what is read has a result for every call.
+            match store.read(&id) {
+                Ok(saved) => prop_assert!(crate::transcript::tests::is_whole(&saved.items)),
+                Err(error) => prop_assert!(error.to_string().contains(&path.display().to_string())),
+            }
+        }
     }
 }

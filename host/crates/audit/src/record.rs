@@ -127,6 +127,9 @@ pub struct Plugin {
     pub id: String,
     pub version: String,
     pub digest: String,
+    /// The key of the publisher whose signature was verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publisher: Option<String>,
 }
 
 /// Where an order stands.

@@ -7,16 +7,17 @@ use manifest::ToolPolicy;
 use policy::Policy;
 use protocol::{HostReply, HostRequest, Invocation, ToolCallId, ToolResult, ToolSpec};
 use serde_json::Value;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::CodeCache;
 use crate::call::{Clock, Task, run};
-use crate::catalog::{Bundled, Catalog, Plugin, PluginDirs, Source, discover, forget};
+use crate::catalog::{Bundled, Catalog, Plugin, PluginDirs, Source};
 use crate::compile::Compiler;
+use crate::discover::{discover, forget};
 use crate::engine::{Shared, Target};
-use crate::limits::{MAX_CALLS, MAX_CALLS_OF_PLUGIN};
+use crate::limits::{MAX_CALLS, MAX_CALLS_OF_PLUGIN, MAX_LOST_CALLS};
 use crate::open::{Opened, open};
 use crate::state::Call;
 use crate::stop::Stop;
@@ -65,7 +66,7 @@ struct Inner {
     compiler: Compiler,
     limits: Limits,
     egress: Egress,
-    slots: Semaphore,
+    slots: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -92,8 +93,8 @@ impl PluginRuntime {
             });
             problems.extend(added.err());
         }
-        for (path, described) in found {
-            let added = catalog.add(Source::File(path), described, &config.user_grants, secrets, policy);
+        for (source, described) in found {
+            let added = catalog.add(source, described, &config.user_grants, secrets, policy);
             problems.extend(added.err());
         }
         let inner = Inner {
@@ -104,7 +105,7 @@ impl PluginRuntime {
             compiler: config.dirs.compiler,
             limits: config.limits,
             egress: config.egress,
-            slots: Semaphore::new(MAX_CALLS),
+            slots: Arc::new(Semaphore::new(MAX_CALLS)),
         };
         (Self { inner: Arc::new(inner) }, problems)
     }
@@ -167,12 +168,23 @@ impl PluginRuntime {
         let Some((plugin, tool)) = self.inner.catalog.tools.get(&invocation.tool).cloned() else {
             let result = ToolResult::failed(self.unknown_tool(&invocation.tool));
             let task = tokio::spawn(std::future::ready(result));
-            let (clock, unanswered) = Default::default();
-            return RunningCall { task, cancel, clock, unanswered, wall_time: Duration::MAX };
+            let (clock, unanswered, places) = Default::default();
+            return RunningCall {
+                task,
+                cancel,
+                clock,
+                unanswered,
+                wall_time: Duration::MAX,
+                places,
+                of: None,
+            };
         };
         let wall_time = wall_time(plugin.policy(&tool), &invocation.arguments, self.inner.limits.wall_time_s);
         let (clock, session) = (Arc::new(Clock::default()), session.clone());
         let unanswered = Arc::new(AtomicUsize::new(0));
+        let places = Arc::new(Places::default());
+        let of = (!matches!(plugin.source, Source::Bundled(_)))
+            .then(|| (session.clone(), plugin.described.manifest.id.clone()));
         let asked = Asked {
             session,
             invocation,
@@ -180,11 +192,12 @@ impl PluginRuntime {
             cancel: cancel.clone(),
             clock: clock.clone(),
             unanswered: unanswered.clone(),
+            places: places.clone(),
             wall_time,
         };
         let runtime = self.clone();
         let task = tokio::spawn(async move { runtime.inner.take_turn(&plugin, tool, asked).await });
-        RunningCall { task, cancel, clock, unanswered, wall_time }
+        RunningCall { task, cancel, clock, unanswered, wall_time, places, of }
     }
 
     fn unknown_tool(&self, tool: &str) -> String {
@@ -201,9 +214,35 @@ pub struct RunningCall {
     clock: Arc<Clock>,
     unanswered: Arc<AtomicUsize>,
     wall_time: Duration,
+    places: Arc<Places>,
+    /// The session and the plugin whose faults count.
+    of: Option<(Arc<SessionContext>, String)>,
 }
 
+/// The places of a call among those that run: of its plugin, and in all.
+#[derive(Debug, Default)]
+struct Places(Mutex<Option<[OwnedSemaphorePermit; 2]>>);
+
+impl Places {
+    fn hold(&self, held: Option<[OwnedSemaphorePermit; 2]>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = held;
+    }
+}
+
+/// Calls whose threads hang.
+static LOST: AtomicUsize = AtomicUsize::new(0);
+
 impl RunningCall {
+    /// A call that is given up runs no more as far as others wait for it, and is a fault of its plugin's.
+    fn lose(&self) {
+        if LOST.fetch_add(1, Ordering::SeqCst) < MAX_LOST_CALLS {
+            self.places.hold(None);
+        }
+        if let Some((session, plugin)) = &self.of {
+            session.faults.count(plugin, Instant::now());
+        }
+    }
+
     /// What came of it. A call whose thread hangs in the kernel, as one that opened a pipe does, is given up
     /// a moment after its time; the thread stays until the program ends.
     pub async fn result(mut self) -> ToolResult {
@@ -216,8 +255,12 @@ impl RunningCall {
             done = &mut self.task => done.unwrap_or_else(|error| {
                 ToolResult::failed(format!("the host failed while it ran the call: {error}"))
             }),
-            () = cancelled => given_up(),
+            () = cancelled => {
+                self.lose();
+                given_up()
+            }
             () = self.clock.run_out(self.wall_time.saturating_add(GRACE)) => {
+                self.lose();
                 ToolResult::failed(Stop::wall(self.wall_time).to_string())
             }
         };
@@ -239,6 +282,7 @@ struct Asked {
     cancel: CancellationToken,
     clock: Arc<Clock>,
     unanswered: Arc<AtomicUsize>,
+    places: Arc<Places>,
     wall_time: Duration,
 }
 
@@ -246,8 +290,11 @@ impl Inner {
     /// Waits until the plugin and the process have room for a call, and runs it.
     async fn take_turn(&self, plugin: &Plugin, tool: String, asked: Asked) -> ToolResult {
         // The plugin's first: calls that wait for a busy plugin take nothing from the others.
-        let slots = async { (plugin.slots.acquire().await, self.slots.acquire().await) };
-        let _slots = tokio::select! {
+        let slots = async {
+            let of_plugin = plugin.slots.clone().acquire_owned().await.ok()?;
+            Some([of_plugin, self.slots.clone().acquire_owned().await.ok()?])
+        };
+        let slots = tokio::select! {
             biased;
             () = asked.cancel.cancelled() => return given_up(),
             slots = slots => slots,
@@ -259,20 +306,23 @@ impl Inner {
                 ));
             }
         };
+        let places = asked.places.clone();
+        places.hold(slots);
         // From here on the thread may block: file operations of the guest are done on it.
         tokio::task::block_in_place(|| {
             asked.clock.start();
             let started = Instant::now();
             let result = tokio::runtime::Handle::current().block_on(self.call(plugin, tool, asked));
+            places.hold(None);
             ToolResult { took: started.elapsed(), ..result }
         })
     }
 
     async fn call(&self, plugin: &Plugin, bare: String, asked: Asked) -> ToolResult {
-        let Asked { session, invocation, needs, cancel, clock, unanswered, wall_time } = asked;
+        let Asked { session, invocation, needs, cancel, clock, unanswered, wall_time, .. } = asked;
         let Invocation { id, tool, mut arguments, order } = invocation;
         // Never a bundled one: the agent is not to lose its hands by what it asked of them.
-        if let Source::File(_) = plugin.source
+        if !matches!(plugin.source, Source::Bundled(_))
             && let Some(suspended) = session.faults.suspended(&plugin.described.manifest.id)
         {
             return ToolResult::failed(suspended);
@@ -292,6 +342,7 @@ impl Inner {
             id,
             tool,
             plugin: plugin.described.manifest.id.as_str().into(),
+            owner: plugin.owner().into(),
             capabilities: plugin.capabilities_of(&bare),
             network: plugin.granted.network.clone(),
             declared: plugin.granted.declared.clone(),

@@ -41,6 +41,8 @@ pub(crate) struct Call {
     pub(crate) id: ToolCallId,
     pub(crate) tool: String,
     pub(crate) plugin: Arc<str>,
+    /// Whom its data and values belong to.
+    pub(crate) owner: Arc<str>,
     /// Declared and granted.
     pub(crate) capabilities: Capabilities,
     pub(crate) network: Vec<NetworkGrant>,
@@ -101,6 +103,7 @@ impl CallState {
     pub(crate) fn for_call(limits: &Limits, call: Call) -> Result<Self, String> {
         let output = Scrap::default();
         let mut wasi = WasiCtxBuilder::new();
+        wasi.max_random_size(HOSTCALL_BYTES as u64);
         wasi.allow_blocking_current_thread(true).stdout(output.clone()).stderr(output.clone());
         wasi.env("ML_INTERN_PLUGIN", &call.plugin).env("HOME", "/data").env("TMPDIR", "/tmp");
         let folders = &call.session.folders;
@@ -126,10 +129,10 @@ impl CallState {
                     }
                 }
                 Mount::Data => {
-                    let data = call.session.plugin_data.join(&*call.plugin);
+                    let data = call.session.plugin_data.join(&*call.owner);
                     std::fs::create_dir_all(&data).map_err(|e| format!("{}: {e}", data.display()))?;
                     mount("/data", &data, FsPerms::ReadWrite)?;
-                    let share = call.session.data_share(&call.plugin, &data, limits);
+                    let share = call.session.data_share(&call.owner, &data, limits);
                     metered.mounts.push(("/data".to_owned(), share));
                 }
             }
