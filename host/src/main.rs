@@ -8,6 +8,7 @@ mod enclosure;
 mod environment;
 mod exit;
 mod managed;
+mod named_folders;
 mod outcome;
 mod paths;
 mod permissions;

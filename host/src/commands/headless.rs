@@ -16,6 +16,7 @@ use crate::diagnostics;
 use crate::enclosure::Enclosure;
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
+use crate::named_folders;
 use crate::outcome::{Outcome, RunResult};
 use crate::render::json;
 use crate::render::style::Style;
@@ -169,6 +170,9 @@ pub(crate) async fn work(
     let mut outcome = Outcome::new(handle.session.to_string(), unknown);
     if let Err(error) = announced {
         unread(&error, &handle, &mut printer, &mut outcome);
+    }
+    for line in named_folders::offers(&prompt, handle.context.folders(), &setup.paths) {
+        note(line);
     }
     submit(&handle, "sub_1", Operation::UserInput { text: prompt }).await;
     follow(&mut handle, &mut printer, &mut outcome, style, &mut signals).await?;

@@ -133,7 +133,7 @@ fn write(path: &str, list: &[String]) -> String {
     for k in 0..number(0) {
         let path = if one_file { path.to_owned() } else { format!("{path}{k}") };
         let content = if k % 2 == 0 { b"a" } else { b"b" }.repeat(number(1));
-        if let Err(e) = files::write(&path, &content, &Expectation::Any) {
+        if let Err(e) = files::write(path.as_ref(), &content, &Expectation::Any) {
             return format!("{k} written, then {e}");
         }
     }

@@ -259,3 +259,18 @@ impl wasmtime_wasi::p2::OutputStream for Scrap {
 impl wasmtime_wasi::p2::Pollable for Scrap {
     async fn ready(&mut self) {}
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_output_is_kept_to_its_first_bytes_and_counted() {
+        let scrap = Scrap::default();
+        (0..1_000).for_each(|_| scrap.keep(&[b'x'; 1_000]));
+        let kept = scrap.0.lock().unwrap().bytes.capacity();
+        assert!(kept <= 2 * MAX_STDIO_BYTES, "{kept}");
+        let (text, dropped) = scrap.take().unwrap();
+        assert_eq!((text.len(), dropped), (MAX_STDIO_BYTES, 1_000_000 - MAX_STDIO_BYTES as u64));
+    }
+}

@@ -14,7 +14,7 @@ mod job_error;
 mod keys;
 
 pub use command::{Captured, Command, Exit};
-pub use config::{Act, Grade, Mode, Network, Outcome, Report, SupervisorCommand, WallConfig};
+pub use config::{Act, Grade, INSIDE, Mode, Network, Outcome, Report, SupervisorCommand, WallConfig};
 pub use error::WallError;
 pub use job_error::JobError;
 pub use keys::{looks_like_key, names_a_credential};

@@ -85,6 +85,7 @@ const ATTACKS: &[(u8, &str, &str)] = &[
     (29, "a page that says it is an image", "bytes_of_an_answer_are_named_and_not_shown"),
     (30, "megabytes on stdout and stderr of a guest", "floods_are_bounded"),
     (30, "control characters in a stream of JSON", "no_control_character_is_in_a_line"),
+    (30, "a gigabyte on stdout", "a_flood_of_output_is_kept_to_its_first_bytes_and_counted"),
     (31, "a description that changes", "a_plugin_that_describes_itself_differently_waits_for_a_person"),
     (31, "a changed plugin under another file name", "a_changed_plugin_is_not_let_in_under_another_file_name"),
     (31, "a schema that hides instructions", "a_schema_hides_nothing"),

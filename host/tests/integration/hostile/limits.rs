@@ -61,14 +61,19 @@ fn changes_by_the_host_are_counted_as_those_of_the_guest() {
     let outputs = ran.outputs();
     let written: u32 = outputs[0].split(' ').next().unwrap().parse().unwrap();
     assert!((6..=8).contains(&written) && outputs[0].contains("is used up"), "{outputs:?}");
-    assert!(outputs[1].starts_with("2000 written, then") && outputs[1].contains("at most 2000 files"), "{outputs:?}");
+    assert!(
+        outputs[1].starts_with("2000 written, then") && outputs[1].contains("at most 2000 files"),
+        "{outputs:?}"
+    );
     assert!(outputs[2].trim().parse::<u32>().unwrap() <= 9, "{outputs:?}");
     // What one call's changes show has an end too.
     let shown: usize = ran
         .all("tool_output")
         .iter()
         .filter_map(|event| event["changes"].as_array())
-        .map(|changes| changes.iter().filter_map(|change| change["diff"].as_str()).map(str::len).sum::<usize>())
+        .map(|changes| {
+            changes.iter().filter_map(|change| change["diff"].as_str()).map(str::len).sum::<usize>()
+        })
         .max()
         .unwrap();
     assert!(0 < shown && shown <= 1 << 20, "{shown}");
