@@ -1,13 +1,11 @@
 //! Plugins: installed, removed, granted and revoked. Each change stands in the audit log.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
 
 use audit::Act;
 use manifest::{Capabilities, CredentialUse, Manifest};
 use runtime::{
-    CredentialSource, Described, Grants, Plugin, PluginRuntime, Source, SourceError, signature_file,
+    CredentialSource, Described, Plugin, PluginRuntime, Source, SourceError, signature_file,
 };
 
 use super::load;
@@ -15,7 +13,7 @@ use crate::assemble::Setup;
 use crate::cli::PlaceArgs;
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
-use crate::paths::make_private;
+use crate::grants_file::{change, read, table_for};
 use crate::render::say;
 
 pub(super) async fn remove(environment: Environment, place: &PlaceArgs, id: &str) -> Result<Exit, Failure> {
@@ -66,7 +64,7 @@ pub(super) async fn grant(environment: Environment, place: &PlaceArgs, id: &str)
     let lacks = missing(manifest, &given);
     let name = plugin.grants_name();
     record(&setup, Act::Grant { plugin: name.clone(), granted: granted.clone(), revoked: Vec::new() })?;
-    change(&setup, |grants| {
+    change(&setup.paths.grants(), |grants| {
         grants.insert(name, given);
     })?;
     granted.iter().for_each(|line| say(&format!("granted {id}: {line}")));
@@ -110,15 +108,12 @@ pub(super) async fn grant_credentials(
     let (name, approval) = (plugin.grants_name(), plugin.described.approval());
     let granted = told(&Capabilities { credentials: sources.clone(), ..Capabilities::default() });
     record(&setup, Act::Grant { plugin: name.clone(), granted: granted.clone(), revoked: Vec::new() })?;
-    change(&setup, |grants| {
-        let table = grants.entry(name).or_default();
-        // What was given to one that is not here any more is not part of what is given now.
-        if table.approval.as_ref().is_some_and(|given_for| *given_for != approval) {
-            *table = Capabilities::default();
-        }
-        if !matches!(plugin.source, Source::Bundled(_)) && *table == Capabilities::default() {
-            table.approval = Some(approval);
-        }
+    change(&setup.paths.grants(), |grants| {
+        // What a bundled plugin may do is fixed: its table has where its credentials come from, and no more.
+        let table = match plugin.source {
+            Source::Bundled(_) => grants.entry(name).or_default(),
+            _ => table_for(grants, name, approval),
+        };
         table.credentials.extend(sources);
     })?;
     granted.iter().for_each(|line| say(&format!("granted {id}: {line}")));
@@ -160,13 +155,13 @@ pub(super) async fn revoke(environment: Environment, place: &PlaceArgs, id: &str
 
 /// Takes a plugin's grants back and says which. Returns whether there were any.
 fn take_back(setup: &Setup, id: &str) -> Result<bool, Failure> {
-    let taken = written(setup)?.1.remove(id);
+    let taken = read(&setup.paths.grants())?.remove(id);
     let revoked = taken.as_ref().map(told).unwrap_or_default();
     if taken.is_none() {
         return Ok(false);
     }
     record(setup, Act::Grant { plugin: id.to_owned(), granted: Vec::new(), revoked: revoked.clone() })?;
-    change(setup, |grants| {
+    change(&setup.paths.grants(), |grants| {
         grants.remove(id);
     })?;
     revoked.iter().for_each(|line| say(&format!("revoked {id}: {line}")));
@@ -192,55 +187,16 @@ fn stranger<'a>(plugins: &'a PluginRuntime, id: &str) -> Result<&'a Plugin, Fail
 /// What was given to a plugin stays with it when a person lets in another version of it: as far as that still
 /// asks for it.
 pub(super) fn follow(setup: &Setup, before: &Described, now: &Described) -> Result<(), Failure> {
-    let id = &now.manifest.id;
+    let (id, path) = (&now.manifest.id, setup.paths.grants());
     let is_for = |given: &Capabilities| given.approval.as_ref() == Some(&before.approval());
-    if !written(setup)?.1.get(id).is_some_and(is_for) {
+    if !read(&path)?.get(id).is_some_and(is_for) {
         return Ok(());
     }
-    change(setup, |grants| {
+    change(&path, |grants| {
         if let Some(given) = grants.get_mut(id).filter(|given| is_for(given)) {
             given.approval = Some(now.approval());
         }
     })
-}
-
-/// The user's grants as they stand in the file, behind its first comments.
-fn written(setup: &Setup) -> Result<(String, BTreeMap<String, Capabilities>), Failure> {
-    let path = setup.paths.grants();
-    let failed = |reason: String| Failure::settings(anyhow::anyhow!("{}: {reason}", path.display()));
-    let text = match std::fs::read_to_string(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-        text => text.map_err(|e| failed(e.to_string()))?,
-    };
-    let grants = Grants::parse(&path, &text).map_err(Failure::settings)?.into_tables();
-    let comments: String = text.lines().take_while(|l| l.starts_with('#')).flat_map(|l| [l, "\n"]).collect();
-    Ok((comments, grants))
-}
-
-/// Changes the user's grants, in one step on the disk, while no other process does.
-fn change(setup: &Setup, edit: impl FnOnce(&mut BTreeMap<String, Capabilities>)) -> Result<(), Failure> {
-    let path = setup.paths.grants();
-    let failed = |reason: String| Failure::settings(anyhow::anyhow!("{}: {reason}", path.display()));
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let lock = make_private(folder).and_then(|()| {
-        let mut options = std::fs::OpenOptions::new();
-        let lock = path.with_extension("lock");
-        let lock = options.write(true).create(true).truncate(false).mode(0o600).open(lock)?;
-        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)?;
-        Ok(lock)
-    });
-    let _alone = lock.map_err(|e| failed(e.to_string()))?;
-    let (comments, mut grants) = written(setup)?;
-    edit(&mut grants);
-    let tables = toml::to_string(&grants).map_err(|e| failed(e.to_string()))?;
-    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-    let replaced = || {
-        let mut options = std::fs::OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        std::io::Write::write_all(&mut file, format!("{comments}{tables}").as_bytes())?;
-        std::fs::rename(&temporary, &path)
-    };
-    replaced().map_err(|e| failed(e.to_string()))
 }
 
 /// Capabilities, one line each, as they stand in a grants file.
