@@ -139,7 +139,7 @@ impl Session {
         }
         self.allowed.insert(scope.clone());
         let Some((plugin, grant)) = kept.filter(|_| until == Until::Good) else { return Ok(()) };
-        let of_id = |known: &&Arc<runtime::Plugin>| known.described.manifest.id == *plugin;
+        let of_id = |known: &&std::sync::Arc<runtime::Plugin>| known.described.manifest.id == *plugin;
         let gone = || "the plugin is gone".to_owned();
         let kept = self.runtime.plugins().iter().find(of_id).ok_or_else(gone);
         let said = match kept.and_then(|plugin| (self.keep_grant)(plugin, grant)) {

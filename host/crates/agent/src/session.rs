@@ -61,7 +61,7 @@ pub enum Start {
 /// Makes the system prompt; called once per conversation.
 pub type SystemPrompt = Arc<dyn Fn() -> String + Send + Sync>;
 
-/// Keeps a network grant for good: the plugin's id, and the grant as it stands in a grants file. An error is
+/// Keeps a network grant for good: the plugin, and the grant as it stands in a grants file. An error is
 /// told to the person.
 pub type KeepGrant = Arc<dyn Fn(&runtime::Plugin, &str) -> Result<(), String> + Send + Sync>;
 
