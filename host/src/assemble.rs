@@ -25,6 +25,7 @@ use crate::secrets::Held;
 use crate::settings::{self, Loaded, ProviderEntry, Settings, TokenPrice, ToolRuntime, Wire};
 use crate::system_prompt::{self, Facts};
 use crate::trust::Project;
+use crate::way_out::proxy_urls;
 use crate::workspace::{self, Place};
 
 /// The hidden argument that makes this binary the supervisor of a session's commands.
@@ -116,7 +117,8 @@ impl Setup {
         self.held.get_or_init(|| {
             // Grants that cannot be read give nothing; whoever loads the plugins says why.
             let grants = [bundled_grants().unwrap_or_default(), self.user_grants().unwrap_or_default()];
-            Held::find(&self.environment, &self.paths, self.settings(), &grants.each_ref())
+            let proxy = proxy_urls(&self.environment, self.settings());
+            Held::find(&self.environment, &self.paths, &self.loaded, proxy.as_ref(), &grants.each_ref())
         })
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
 
@@ -14,8 +14,9 @@ use crate::exit::Failure;
 pub(crate) struct Environment {
     process: BTreeMap<String, String>,
     dotenv: BTreeMap<String, String>,
-    /// Credentials of a project that a person trusts.
+    /// Credentials of a project that a person trusts, and where they stand.
     project: BTreeMap<String, String>,
+    project_file: PathBuf,
     /// The whole environment as it was, for the wall to choose from.
     pub(crate) user: Vec<(OsString, OsString)>,
     /// The flags of the command line, in their long form.
@@ -55,14 +56,14 @@ impl Environment {
     }
 
     /// Adds credentials of the working folder's `.env`, below all others. No command gets them.
-    pub(crate) fn add_project(&mut self, variables: Vec<(String, String)>) {
+    pub(crate) fn add_project(&mut self, variables: Vec<(String, String)>, file: PathBuf) {
         self.project.extend(variables);
+        self.project_file = file;
     }
 
     /// A variable, also if it is empty.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        let layers = [&self.process, &self.dotenv, &self.project];
-        layers.into_iter().find_map(|layer| layer.get(name)).map(String::as_str)
+        self.own(name).or_else(|| self.project.get(name).map(String::as_str))
     }
 
     /// A variable that is set to something, white space trimmed.
@@ -73,6 +74,21 @@ impl Environment {
     /// A credential: line ends and white space around it are mistakes of copying.
     pub(crate) fn secret(&self, name: &str) -> Option<SecretString> {
         clean(self.get(name)?)
+    }
+
+    /// A credential of the person, whatever a project says.
+    pub(crate) fn own_secret(&self, name: &str) -> Option<SecretString> {
+        clean(self.own(name)?)
+    }
+
+    /// A credential that a project gives and the person does not, and the project's file.
+    pub(crate) fn project_secret(&self, name: &str) -> Option<(SecretString, &Path)> {
+        let value = self.project.get(name).filter(|_| self.own(name).is_none())?;
+        Some((clean(value)?, &self.project_file))
+    }
+
+    fn own(&self, name: &str) -> Option<&str> {
+        self.process.get(name).or_else(|| self.dotenv.get(name)).map(String::as_str)
     }
 }
 

@@ -87,7 +87,8 @@ impl Setup {
             },
             None => Project::default(),
         };
-        environment.add_project(std::mem::take(&mut project.env));
+        let file = folder.as_deref().unwrap_or(Path::new("")).join(".env");
+        environment.add_project(std::mem::take(&mut project.env), file);
         let own = project.settings.take().zip(folder);
         let refused =
             own.and_then(|(layer, folder)| settings::add_project(&mut layers, layer, &folder).err());

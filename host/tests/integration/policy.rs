@@ -238,6 +238,45 @@ fn hosts_have_a_ceiling_whatever_was_granted() {
 }
 
 #[test]
+fn no_mirror_of_the_user_lifts_what_is_fixed() {
+    if !as_root() {
+        return;
+    }
+    const ROUTER: &str = "https://router.test";
+    let read = call("probe__probe", json!({"trick": "http", "with": "https://huggingface.co/v1/models"}));
+    let mut host = TestHost::new([Step::text("by mirror"), read, Step::text("done")]);
+    let to = host.server.url();
+    let chat = json!({"wire": "chat", "base_url": format!("{ROUTER}/v1"), "key_env": "TEST_KEY"});
+    let mirror =
+        json!({ROUTER: {"to": to, "credentials": true, "private": true, "methods": ["GET", "POST"]}});
+    host.settings(&json!({"providers": {"chat": chat}, "origins": mirror}));
+    let models = format!("[models]\norigins = [\"{ROUTER}\"]\n");
+    for policy in ["[network]\ndeny = [\"127.0.0.1\"]\n".to_owned(), models.clone()] {
+        let ran = stream(&host, &format!("version = 1\n{policy}"), &[]);
+        assert_ne!(ran.code, Some(0), "{policy}");
+        let told = format!("{to} (in place of {ROUTER}) is forbidden by /etc/ml-intern/policy.toml");
+        let said: String = ran.lines.iter().map(Value::to_string).collect();
+        assert!(said.contains(&told), "{policy}: {said}");
+    }
+    assert!(host.server.requests().is_empty());
+    let named = format!("version = 1\n[network]\nmirrors = [\"{to}\"]\n{models}");
+    let ran = stream(&host, &named, &[]);
+    assert_eq!((ran.code, &ran.result()["result"]), (Some(0), &json!("by mirror")), "{}", ran.stderr);
+    // Nor does a variable of the environment, for what plugins read.
+    let plugins = host.home.join("plugins");
+    std::fs::create_dir(&plugins).unwrap();
+    std::fs::copy(guests::component("probe"), plugins.join("probe.wasm")).unwrap();
+    host.home_file(".config/ml-intern/grants.toml", "[probe]\nnetwork = [\"https://huggingface.co GET\"]\n");
+    host.settings(&json!({}));
+    host.set("HF_ENDPOINT", &to);
+    let allowed = "version = 1\n[network]\nallow = [\"https://huggingface.co GET\"]\n";
+    let ran = stream(&host, allowed, &["--plugin-dir", plugins.to_str().unwrap()]);
+    let told = format!("{to} (in place of https://huggingface.co) is forbidden by");
+    assert!(ran.outputs()[0].contains(&told), "{:?} {}", ran.outputs(), ran.stderr);
+    assert!(host.server.other_requests().is_empty());
+}
+
+#[test]
 fn where_projects_count_for_nothing_nobody_can_trust_one() {
     if !as_root() {
         return;

@@ -40,6 +40,8 @@ enum How {
     Fetch,
     /// Gets the URL a hundred times.
     Flood,
+    /// Sends a method, a host and headers that are far too long or too many, and a header after them.
+    Extremes,
     /// Runs `printf` with the list as its arguments.
     Arguments,
     /// Runs `true` with each name set in its environment.
@@ -70,6 +72,7 @@ impl Tool for Attack {
             }),
             How::Fetch => vec![format!("{:?}", Request::get(&with).send()?)],
             How::Flood => vec![flood(&with)],
+            How::Extremes => extremes(&with),
             How::Arguments => {
                 let exit = Command::new("printf", self.list).run()?;
                 vec![String::from_utf8_lossy(&exit.stdout.head).into_owned()]
@@ -180,6 +183,17 @@ fn flood(url: &str) -> String {
         }
     }
     format!("{answered} answered")
+}
+
+fn extremes(url: &str) -> Vec<String> {
+    let host = format!("http://{}names.example:8099/", "a.".repeat(100_000));
+    // As many as make a map of headers overflow.
+    let headers = (0..24_577).fold(Request::get(url), |request, k| request.header(format!("x-{k}"), ""));
+    vec![
+        told("method", Request::new("M".repeat(1 << 20), url).send()),
+        told("host", Request::get(host).send()),
+        told("headers", headers.send()),
+    ]
 }
 
 fn leak(path: &str) -> String {

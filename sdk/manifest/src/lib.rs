@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use credential::{CredentialUse, is_credential_name};
+pub use credential::{CredentialUse, is_credential_name, is_hosts_header};
 pub use error::ManifestError;
 pub use policy::{Cost, Price, TierRule, ToolPolicy, Weight};
 pub use tier::Tier;

@@ -64,7 +64,7 @@ impl Default for Limits {
     }
 }
 
-/// Bytes of a body that arrive in each such time.
+/// Bytes of a body that arrive in such a time. Twice in a row less is too slow, unless the body is complete.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     pub bytes: u64,

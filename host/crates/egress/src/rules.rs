@@ -14,8 +14,7 @@ pub struct HostRule {
 
 /// The rule that is about a host: one that denies comes before one that asks.
 pub(crate) fn about<'a>(rules: &'a [HostRule], origin: &Origin) -> Option<&'a HostRule> {
-    let host = origin.host.to_string();
-    rules.iter().filter(|rule| rule.hosts.covers(&host)).min_by_key(|rule| rule.asks)
+    rules.iter().filter(|rule| rule.hosts.covers(&origin.host)).min_by_key(|rule| rule.asks)
 }
 
 /// Refuses what a rule denies, and what it asks about where nobody said yes.

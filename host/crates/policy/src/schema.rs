@@ -75,7 +75,10 @@ pub struct Tiers {
 pub struct Network {
     /// What plugins may be granted at most; none: whatever users grant.
     pub allow: Option<Vec<NetworkRule>>,
-    /// Hosts that nothing reaches, models and plugins alike.
+    /// Where users may say that an allowed origin really is; none: at origins that are allowed themselves.
+    #[serde(default)]
+    pub mirrors: Vec<NetworkRule>,
+    /// Hosts and addresses that nothing reaches, models and plugins alike.
     #[serde(default)]
     pub deny: Vec<HostRule>,
     /// Nothing but the model is contacted.
@@ -195,7 +198,7 @@ pub struct Rules {
 #[derive(Clone, Debug)]
 pub struct NetworkRule(pub NetworkGrant);
 
-/// A host, or `*.` and the end of hosts.
+/// A host, `*.` and the end of hosts, an address or a range of addresses.
 #[derive(Clone, Debug)]
 pub struct HostRule(pub Hosts);
 

@@ -110,6 +110,11 @@ fn network(rules: &Schema, out: &mut Vec<String>) {
         let hosts = if hosts.is_empty() { "nothing".to_owned() } else { hosts };
         out.push(format!("Network: plugins reach at most {hosts}."));
     }
+    if !network.mirrors.is_empty() {
+        let mirrors = network.mirrors.iter().map(|rule| rule.0.to_string());
+        let mirrors = mirrors.map(|rule| rule.split(' ').next().unwrap_or_default().to_owned());
+        out.push(format!("Network: users may have an allowed origin mirrored at {}.", list(mirrors)));
+    }
     if !network.deny.is_empty() {
         out.push(format!("Network: nothing reaches {}.", list(network.deny.iter().map(|rule| &rule.0))));
     }

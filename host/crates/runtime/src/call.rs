@@ -149,7 +149,7 @@ fn session_facts(call: &Call) -> String {
 
 fn result(answer: Result<Result<ToolOutput, Error>, Stop>, state: CallState) -> ToolResult {
     if let Some((text, dropped)) = state.output.take() {
-        tracing::debug!(dropped, "guest output: {text}");
+        tracing::debug!(dropped, "guest output: {}", text::line(&text));
     }
     let limit = state.limits.output_bytes;
     // A guest cannot say that the person stopped it.

@@ -18,6 +18,7 @@ use crate::catalog::{Bundled, Catalog, Plugin, PluginDirs, Source};
 use crate::compile::Compiler;
 use crate::discover::{discover, forget};
 use crate::engine::{Shared, Target};
+use crate::faults::Faults;
 use crate::limits::{MAX_CALLS, MAX_CALLS_OF_PLUGIN, MAX_LOST_CALLS};
 use crate::open::{Opened, open};
 use crate::state::Call;
@@ -177,15 +178,14 @@ impl PluginRuntime {
                 unanswered,
                 wall_time: Duration::MAX,
                 places,
-                of: None,
+                blame: None,
             };
         };
         let wall_time = wall_time(plugin.policy(&tool), &invocation.arguments, self.inner.limits.wall_time_s);
         let (clock, session) = (Arc::new(Clock::default()), session.clone());
         let unanswered = Arc::new(AtomicUsize::new(0));
         let places = Arc::new(Places::default());
-        let of = (!matches!(plugin.source, Source::Bundled(_)))
-            .then(|| (session.clone(), plugin.described.manifest.id.clone()));
+        let blame = Some((session.faults.clone(), plugin.described.manifest.id.clone()));
         let asked = Asked {
             session,
             invocation,
@@ -198,7 +198,7 @@ impl PluginRuntime {
         };
         let runtime = self.clone();
         let task = tokio::spawn(async move { runtime.inner.take_turn(&plugin, tool, asked).await });
-        RunningCall { task, cancel, clock, unanswered, wall_time, places, of }
+        RunningCall { task, cancel, clock, unanswered, wall_time, places, blame }
     }
 
     fn unknown_tool(&self, tool: &str) -> String {
@@ -211,13 +211,13 @@ impl PluginRuntime {
 #[derive(Debug)]
 pub struct RunningCall {
     task: JoinHandle<ToolResult>,
+    /// Whose fault it is if the host itself fails in this call, and where that is counted.
+    blame: Option<(Arc<Faults>, String)>,
     cancel: CancellationToken,
     clock: Arc<Clock>,
     unanswered: Arc<AtomicUsize>,
     wall_time: Duration,
     places: Arc<Places>,
-    /// The session and the plugin whose faults count.
-    of: Option<(Arc<SessionContext>, String)>,
 }
 
 /// The places of a call among those that run: of its plugin, and in all.
@@ -239,8 +239,8 @@ impl RunningCall {
         if LOST.fetch_add(1, Ordering::SeqCst) < MAX_LOST_CALLS {
             self.places.hold(None);
         }
-        if let Some((session, plugin)) = &self.of {
-            session.faults.count(plugin, Instant::now());
+        if let Some((faults, plugin)) = &self.blame {
+            faults.count(plugin, Instant::now());
         }
     }
 
@@ -254,6 +254,9 @@ impl RunningCall {
         let mut result = tokio::select! {
             biased;
             done = &mut self.task => done.unwrap_or_else(|error| {
+                if let Some((faults, plugin)) = self.blame.as_ref().filter(|_| error.is_panic()) {
+                    faults.count(plugin, Instant::now());
+                }
                 ToolResult::failed(format!("the host failed while it ran the call: {error}"))
             }),
             () = cancelled => {
@@ -416,4 +419,28 @@ fn wall_time(policy: Option<&ToolPolicy>, arguments: &Value, limit_s: u32) -> Du
         (None, false) => declared,
     };
     Duration::from_secs(seconds.min(limit_s).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_in_which_the_host_itself_fails_is_a_fault_of_its_plugin() {
+        let faults = Arc::<Faults>::default();
+        for k in 0..crate::limits::MAX_FAULTS {
+            assert!(faults.suspended("wild").is_none(), "{k}");
+            let call = RunningCall {
+                task: tokio::spawn(async { panic!("as a defect of the host would") }),
+                blame: Some((Arc::clone(&faults), "wild".to_owned())),
+                cancel: CancellationToken::new(),
+                clock: Arc::default(),
+                unanswered: Arc::default(),
+                wall_time: Duration::from_secs(60),
+            };
+            let result = call.result().await;
+            assert!(!result.success && result.text.contains("the host failed"), "{result:?}");
+        }
+        assert!(faults.suspended("wild").is_some());
+    }
 }

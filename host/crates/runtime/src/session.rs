@@ -78,7 +78,7 @@ impl Workplace {
             plugin_data: self.plugin_data.clone(),
             changing: Mutex::default(),
             kv: Mutex::new(Kv::new(dir.join("kv.jsonl"))),
-            faults: Faults::default(),
+            faults: Arc::default(),
             tmp_quota: OnceLock::new(),
             data_quotas: Mutex::default(),
         })
@@ -96,7 +96,7 @@ pub struct SessionContext {
     /// Held while a file is changed: what a call expects of it is true at that moment.
     changing: Mutex<()>,
     kv: Mutex<Kv>,
-    pub(crate) faults: Faults,
+    pub(crate) faults: Arc<Faults>,
     tmp_quota: OnceLock<Arc<Quota>>,
     data_quotas: Mutex<HashMap<String, Arc<Quota>>>,
 }

@@ -34,7 +34,7 @@ const ATTACKS: &[(u8, &str, &str)] = &[
     (8, "endless output of a command", "endless_output_does_not_fill_the_disk"),
     (9, "a name that is public first and private then", "a_name_is_resolved_once_and_leads_nowhere_private"),
     (9, "a name with one private address among public ones", "a_name_leads_to_public_addresses_and_to_those_that_are_granted_themselves"),
-    (9, "`localhost` of a name server", "localhost_is_this_machine_whatever_name_servers_say_and_needs_a_grant_that_says_so"),
+    (9, "`localhost` of a name server", "localhost_is_this_machine_and_needs_a_grant_that_says_so"),
     (10, "redirects to private addresses in all disguises, to files, in chains and circles", "a_server_leads_a_component_nowhere_else"),
     (10, "a redirect to a host that a rule denies, and its other spellings", "a_denied_host_is_reached_by_no_spelling_redirect_or_grant"),
     (10, "headers, body and method taken along to another origin", "another_origin_gets_neither_the_callers_headers_nor_its_body"),
