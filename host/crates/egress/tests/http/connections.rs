@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::Method;
-use ml_intern_egress::{Caller, Ceiling, DeniedHost, EgressConfig, EgressError, LedgerAct, Limits, Pace};
+use ml_intern_egress::{Caller, Ceiling, Hosts, EgressConfig, EgressError, LedgerAct, Limits, Pace};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::server::{Out, Server, answer, by_host, own_name, request, run};
@@ -69,7 +69,7 @@ fn localhost_is_this_machine_and_needs_a_grant_that_says_so() {
 fn a_denied_address_is_connected_to_by_no_name_and_nobody() {
     run(async {
         let server = Server::start(|_| answer(200, "", "inside")).await;
-        let deny = ["127.0.0.0/8", "::1"].map(|text| DeniedHost::parse(text).unwrap()).to_vec();
+        let deny = ["127.0.0.0/8", "::1"].map(|text| Hosts::parse(text).unwrap()).to_vec();
         let ceiling = Ceiling { deny, by: "/etc/policy".to_owned(), ..Ceiling::default() };
         let out = Out::new(EgressConfig { ceiling, ..EgressConfig::default() });
         let url = |host: &str| format!("http://{host}:{}/", server.port);

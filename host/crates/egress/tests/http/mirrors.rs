@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderValue, Method};
 use ml_intern_egress::{
-    Body, Caller, Ceiling, Credential, DeniedHost, EgressConfig, EgressError, LedgerAct, MirrorTrust,
+    Body, Caller, Ceiling, Credential, Hosts, EgressConfig, EgressError, LedgerAct, MirrorTrust,
     NetworkGrant, Outgoing, Placement, Policy, Rewrite, Secret,
 };
 use redact::Redactor;
@@ -129,7 +129,7 @@ fn what_the_machine_forbids_no_mirror_gets() {
             let rewrites = vec![Rewrite::new(HUB, &real, trust).unwrap()];
             Out::new(EgressConfig { rewrites, ceiling, ..EgressConfig::default() })
         };
-        let deny = vec![DeniedHost::parse("127.0.0.1").unwrap()];
+        let deny = vec![Hosts::parse("127.0.0.1").unwrap()];
         let denied = Ceiling { deny, mirrors: grants(&[&real]), ..Ceiling::default() };
         let allowed = Ceiling { allow: Some(grants(&[HUB])), ..Ceiling::default() };
         let models = Ceiling { models: Some(grants(&[HUB])), ..Ceiling::default() };

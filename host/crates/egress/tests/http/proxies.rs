@@ -1,6 +1,6 @@
 //! A proxy is used by those for whom it is set, and learns nothing about others.
 
-use ml_intern_egress::{Caller, Ceiling, DeniedHost, EgressConfig, EgressError, Outgoing, Proxy, ProxyUrls};
+use ml_intern_egress::{Caller, Ceiling, Hosts, EgressConfig, EgressError, Outgoing, Proxy, ProxyUrls};
 
 use crate::server::{Out, Server, answer, by_host, request, run};
 
@@ -9,7 +9,7 @@ fn through(server: &Server, plugins: bool) -> Out {
 }
 
 fn bounded(server: &Server, plugins: bool, deny: &[&str]) -> Out {
-    let deny = deny.iter().map(|text| DeniedHost::parse(text).unwrap()).collect();
+    let deny = deny.iter().map(|text| Hosts::parse(text).unwrap()).collect();
     let ceiling = Ceiling { deny, ..Ceiling::default() };
     let url = Some(format!("http://user:hunter2@127.0.0.1:{}", server.port));
     let urls = ProxyUrls { http: url.clone(), https: url, no_proxy: vec!["10.0.0.0/8".to_owned()], plugins };
