@@ -15,6 +15,7 @@ mod render;
 mod schema;
 mod secrets;
 mod settings;
+mod signals;
 mod stdin;
 mod system_prompt;
 mod trust;
