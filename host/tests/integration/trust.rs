@@ -316,7 +316,9 @@ fn settings_that_others_could_have_written_are_refused() {
     };
     let folder = host.home.join(".config/ml-intern");
     let file = folder.join("cli_agent_config.json");
-    for path in [&folder, &file] {
+    host.home_file(".config/ml-intern/.env", "A=1\n");
+    host.home_file(".config/ml-intern/grants.toml", "[nobody]\nkv = true\n");
+    for path in [&folder, &file, &folder.join(".env"), &folder.join("grants.toml")] {
         let before = path.metadata().unwrap().permissions().mode();
         mode(path, before | 0o002);
         refused(&host, &format!("{}: others can write to it", path.display()));
@@ -333,6 +335,10 @@ fn settings_that_others_could_have_written_are_refused() {
     let own = host.file("mine.json", &std::fs::read_to_string(&file).unwrap());
     let own = own.to_str().unwrap().to_owned();
     assert_eq!(host.run(["go", "-m", "chat/m", "--config", &own]).code, Some(0));
+    mode(Path::new(&own), 0o666);
+    let ran = host.run(["go", "-m", "chat/m", "--config", &own]);
+    assert!(ran.code == Some(3) && ran.stderr.contains("mine.json: others can write"), "{}", ran.stderr);
+    mode(Path::new(&own), 0o644);
     host.set("ML_INTERN_CLI_CONFIG", &own);
     refused(&host, &format!("say --config {own}"));
     host.set("ML_INTERN_CLI_CONFIG", "");
@@ -341,15 +347,15 @@ fn settings_that_others_could_have_written_are_refused() {
 }
 
 /// A chat on a terminal of its own.
-struct Screen {
+pub(crate) struct Screen {
     child: std::process::Child,
     terminal: File,
     shown: Receiver<Vec<u8>>,
-    text: String,
+    pub(crate) text: String,
 }
 
 impl Screen {
-    fn chat(host: &TestHost) -> Self {
+    pub(crate) fn chat(host: &TestHost) -> Self {
         use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&master).unwrap();
@@ -375,7 +381,7 @@ impl Screen {
 
     /// Waits for a text, and presses a key again and again until it is there: keys that come before a question
     /// was seen do not count.
-    fn until(&mut self, part: &str, key: Option<&str>) {
+    pub(crate) fn until(&mut self, part: &str, key: Option<&str>) {
         let end = Instant::now() + Duration::from_secs(60);
         while !self.text.contains(part) {
             assert!(Instant::now() < end, "no `{part}`: {}", self.text);
