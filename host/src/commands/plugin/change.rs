@@ -13,7 +13,8 @@ use crate::assemble::Setup;
 use crate::cli::PlaceArgs;
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
-use crate::paths::make_private;
+use crate::managed;
+use crate::paths::{make_private, read_own};
 use crate::render::say;
 
 pub(super) async fn remove(environment: Environment, place: &PlaceArgs, id: &str) -> Result<Exit, Failure> {
@@ -61,6 +62,7 @@ pub(super) async fn grant_credentials(
     given: &[String],
 ) -> Result<Exit, Failure> {
     let (setup, plugins, _) = load(environment, place).await?;
+    managed::may_grant(&setup.policy)?;
     let declared = &find(&plugins, id)?.described.manifest.credentials;
     let names = || declared.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
     let mut sources = BTreeMap::new();
@@ -156,10 +158,7 @@ fn stranger<'a>(plugins: &'a PluginRuntime, id: &str) -> Result<&'a Manifest, Fa
 fn change(setup: &Setup, edit: impl FnOnce(&mut BTreeMap<String, Capabilities>)) -> Result<(), Failure> {
     let path = setup.paths.grants();
     let failed = |reason: String| Failure::settings(anyhow::anyhow!("{}: {reason}", path.display()));
-    let text = match std::fs::read_to_string(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-        text => text.map_err(|e| failed(e.to_string()))?,
-    };
+    let text = read_own(&path).map_err(Failure::settings)?.unwrap_or_default();
     let mut grants = Grants::parse(&path, &text).map_err(Failure::settings)?.into_tables();
     let comments: String = text.lines().take_while(|l| l.starts_with('#')).flat_map(|l| [l, "\n"]).collect();
     edit(&mut grants);
@@ -188,5 +187,6 @@ pub(super) fn told(capabilities: &Capabilities) -> Vec<String> {
 }
 
 pub(super) fn record(setup: &Setup, act: Act) -> Result<(), Failure> {
-    setup.audit().user(act).map_err(|error| Failure::new(Exit::Failed, error))
+    setup.audit().user(act).map_err(|error| Failure::new(Exit::Failed, error))?;
+    Ok(())
 }
