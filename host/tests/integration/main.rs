@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod audit;
+mod card;
 mod cli;
 mod compaction;
 mod credentials;
@@ -19,7 +20,9 @@ mod policy;
 mod provenance;
 mod resume;
 mod sdk;
+mod signals;
 mod support;
+mod taint;
 mod tools;
 mod tools_edges;
 mod trust;

@@ -7,7 +7,7 @@ use runtime::Pending;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::approval::{Decision, Denied, decide_need};
+use crate::approval::{Decision, Denied, decide_need, need_holds_for_session};
 use crate::notes;
 use crate::session::Session;
 use crate::turn::Fault;
@@ -41,7 +41,7 @@ impl Session {
         cancel: &CancellationToken,
     ) -> Result<HostReply, Fault> {
         let (tier, target) = match &need {
-            Need::SealedPath { path } => (Tier::Write, path.clone()),
+            Need::SealedPath { path, .. } => (Tier::Write, path.clone()),
             Need::Network { grant, .. } => (Tier::Read, grant.clone()),
             Need::Budget { spent_usd } => (Tier::Spend, format!("{spent_usd:.2} USD")),
         };
@@ -56,6 +56,8 @@ impl Session {
             }
             Decision::Ask { reason, .. } => reason,
         };
+        let holds = need_holds_for_session(&need);
+        let payer = matches!(need, Need::Budget { .. }).then(|| self.model.payer().to_owned());
         let request = ApprovalRequest {
             tool,
             arguments: Value::Object(serde_json::Map::new()),
@@ -64,8 +66,10 @@ impl Session {
             reason: reason.clone(),
             need: Some(need),
             target: target.clone(),
+            for_session: holds,
             price_usd: None,
             remaining_usd: None,
+            payer,
             taint: None,
         };
         let answers = match self.ask(vec![request], cancel).await {
@@ -76,7 +80,7 @@ impl Session {
         self.audit_answer(&call, &target, &answer)?;
         Ok(match answer {
             Answer::Approved { for_session } => {
-                if for_session {
+                if for_session && holds {
                     self.allowed.insert(scope);
                 }
                 HostReply::Allowed
