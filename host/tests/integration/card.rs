@@ -27,7 +27,9 @@ fn a_card_shows_what_hides_in_a_command_and_says_at_its_end_what_is_asked() {
 #[test]
 fn the_card_of_a_sealed_path_shows_the_change_and_holds_once() {
     let write = |content: &str| call("write", json!({"path": ".env", "content": content}));
-    let host = TestHost::new([write("A=1\nB=evil\n"), write("A=1\nB=worse\n"), Step::text("done")]);
+    let read = || call("read", json!({"path": ".env"}));
+    let steps = [read(), write("A=1\nB=evil\n"), read(), write("A=1\nB=worse\n"), Step::text("done")];
+    let host = TestHost::new(steps);
     host.file(".env", "A=1\n");
     let mut screen = Screen::chat(&host);
     screen.until("show it whole:", None);

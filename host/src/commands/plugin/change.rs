@@ -34,6 +34,7 @@ pub(super) async fn remove(environment: Environment, place: &PlaceArgs, id: &str
 
 pub(super) async fn grant(environment: Environment, place: &PlaceArgs, id: &str) -> Result<Exit, Failure> {
     let (setup, plugins, _) = load(environment.clone(), place).await?;
+    managed::may_grant(&setup.policy)?;
     let manifest = stranger(&plugins, id)?;
     let given = manifest.capabilities.clone();
     let granted = told(&given);

@@ -78,7 +78,8 @@ fn target(target: &str, most: usize) -> String {
         return target.into_owned();
     }
     let told = |left: usize| format!("… {left} more characters, see above");
-    let kept = most.saturating_sub(told(length).chars().count());
+    // Its signs may be wider on some terminals than their number.
+    let kept = most.saturating_sub(told(length).chars().count() + 4);
     format!("{}{}", target.chars().take(kept).collect::<String>(), told(length - kept))
 }
 
