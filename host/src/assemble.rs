@@ -19,7 +19,7 @@ use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
 use crate::grants_file;
 use crate::managed;
-use crate::paths::Paths;
+use crate::paths::{Paths, read_own};
 use crate::permissions::{budget, rules};
 use crate::secrets::Held;
 use crate::settings::{self, Loaded, ProviderEntry, Settings, TokenPrice, ToolRuntime, Wire};
@@ -60,7 +60,7 @@ impl Setup {
         let paths = Paths::find(&environment)?;
         let policy = Arc::new(managed::read()?);
         let loaded = settings::load(&paths, &mut environment, config)?;
-        managed::check_said(&policy, &environment, &loaded.settings)?;
+        managed::check_said(&policy, &environment, &loaded)?;
         Ok(Self::of(environment, paths, loaded, policy, Project::default()))
     }
 
@@ -103,12 +103,14 @@ impl Setup {
         }
     }
 
+    /// What the user granted. Nothing where the machine's policy forbids to grant.
     fn user_grants(&self) -> Result<Grants, Failure> {
         let path = self.paths.grants();
-        match std::fs::read_to_string(&path) {
-            Ok(text) => Grants::parse(&path, &text).map_err(Failure::settings),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Grants::default()),
-            Err(error) => Err(Failure::settings(anyhow::anyhow!("{}: {error}", path.display()))),
+        match read_own(&path).map_err(Failure::settings)? {
+            Some(text) if managed::may_grant(&self.policy).is_ok() => {
+                Grants::parse(&path, &text).map_err(Failure::settings)
+            }
+            _ => Ok(Grants::default()),
         }
     }
 
@@ -196,6 +198,7 @@ impl Setup {
                 umask: wall::user_umask(),
                 denied: Vec::new(),
                 plugin_data,
+                untrusted: self.project.untrusted,
                 wall,
             },
             notice,
@@ -328,7 +331,7 @@ pub(crate) async fn session(
     let start = start(&store, args, &workplace)?;
     let id = match &start {
         Start::Continue(id) => id.clone(),
-        Start::New | Start::Fork(_) => SessionId::from(uuid::Uuid::new_v4().to_string()),
+        Start::New | Start::Call | Start::Fork(_) => SessionId::from(uuid::Uuid::new_v4().to_string()),
     };
     let egress = setup.egress(place.offline, id.as_str(), rules.hosts())?;
     let enclosure = Enclosure::of(&workplace);

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use secrecy::SecretString;
 
 use crate::exit::Failure;
+use crate::paths::read_own;
 
 /// Variables of the process, with those of `.env` below them.
 #[derive(Clone, Debug, Default)]
@@ -43,11 +44,7 @@ impl Environment {
 
     /// Adds the `.env` of the settings folder. The process environment wins.
     pub(crate) fn add_dotenv(&mut self, path: &Path) -> Result<(), Failure> {
-        if !path.is_file() {
-            return Ok(());
-        }
-        let unreadable = |e: std::io::Error| Failure::settings(anyhow::anyhow!("{}: {e}", path.display()));
-        let text = std::fs::read_to_string(path).map_err(unreadable)?;
+        let Some(text) = read_own(path).map_err(Failure::settings)? else { return Ok(()) };
         for entry in dotenvy::from_read_iter(text.as_bytes()) {
             let (name, value) = entry.map_err(|error| broken_line(path, &text, &error))?;
             self.dotenv.insert(name, value);

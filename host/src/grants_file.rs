@@ -14,7 +14,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::assemble::Setup;
 use crate::exit::Failure;
-use crate::paths::make_private;
+use crate::paths::{make_private, read_own};
 
 /// The tables of the file.
 pub(crate) fn read(path: &Path) -> Result<BTreeMap<String, Capabilities>, Failure> {
@@ -22,10 +22,7 @@ pub(crate) fn read(path: &Path) -> Result<BTreeMap<String, Capabilities>, Failur
 }
 
 fn text_of(path: &Path) -> Result<String, Failure> {
-    match std::fs::read_to_string(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
-        text => text.map_err(|e| Failure::settings(anyhow::anyhow!("{}: {e}", path.display()))),
-    }
+    Ok(read_own(path).map_err(Failure::settings)?.unwrap_or_default())
 }
 
 /// Changes the tables of the file.

@@ -18,6 +18,7 @@ mod schema;
 mod secret_input;
 mod secrets;
 mod settings;
+mod signals;
 mod stdin;
 mod system_prompt;
 mod trust;

@@ -142,6 +142,7 @@ fn workplace(base: &Path) -> Workplace {
         umask: 0o022,
         denied: Vec::new(),
         plugin_data,
+        untrusted: false,
         wall,
     }
 }

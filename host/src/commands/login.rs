@@ -96,7 +96,8 @@ fn remove(setup: &Setup, stored: &Stored, name: &str) -> Result<Exit, Failure> {
 
 fn record(setup: &Setup, name: &str, stored: bool) -> Result<(), Failure> {
     let act = Act::Login { credential: name.to_owned(), stored };
-    setup.audit().user(act).map_err(|error| Failure::new(Exit::Failed, error))
+    setup.audit().user(act).map_err(|error| Failure::new(Exit::Failed, error))?;
+    Ok(())
 }
 
 /// The value as it can be used: one line of a sensible length and, for Hugging Face, of its shape.

@@ -1,14 +1,15 @@
 //! The approval card: what is asked, and the one key that answers.
 
+mod layout;
+mod sheet;
+
 use std::io::Write;
 use std::time::Duration;
 
 use crossterm::event::{Event as Key, KeyCode, KeyEvent, KeyEventKind, KeyModifiers, poll, read};
 use crossterm::terminal::{disable_raw_mode, enable_raw_mode};
-use protocol::text::{line, plain};
-use protocol::{ApprovalAnswer, ApprovalRequest, Need, Tier};
+use protocol::{ApprovalAnswer, ApprovalRequest};
 
-use crate::render::exact;
 use crate::render::style::Style;
 
 /// Keys typed before the card was seen do not count: the buffer is emptied for this long.
@@ -33,21 +34,7 @@ pub(crate) fn ask(
     let count = requests.len();
     let mut answers = Vec::with_capacity(count);
     for (k, request) in requests.iter().enumerate() {
-        for line in lines(request, k + 1, count, style) {
-            writeln!(out, "{line}")?;
-        }
-        // Only what is running can be answered for good, and only where that is a grant.
-        let (ways, keys): (&str, &[char]) = if request.lasting {
-            (
-                "y once · s for the session · g for good · n refuse · f refuse with words:",
-                &['y', 's', 'g', 'n', 'f'],
-            )
-        } else {
-            ("y once · s for the session · n refuse · f refuse with words:", &['y', 's', 'n', 'f'])
-        };
-        write!(out, "  {} ", style.bold(ways))?;
-        out.flush()?;
-        let Some(key) = key(out, keys, None)? else {
+        let Some(key) = choose(out, request, (k + 1, count), style)? else {
             return Ok(Decided::Interrupt);
         };
         let feedback = match key {
@@ -67,46 +54,75 @@ pub(crate) fn ask(
             feedback,
             for_session: key == 's',
             for_good: key == 'g',
+            for_good: key == 'g',
         });
     }
     Ok(Decided::Answers(answers))
 }
 
-fn lines(request: &ApprovalRequest, number: usize, count: usize, style: Style) -> Vec<String> {
-    let tiers: Vec<&str> = request.tiers.iter().map(|tier| tier.as_str()).collect();
-    let head = format!("[{number}/{count}] {} · {}", line(&request.tool), tiers.join(" + "));
-    let mut out =
-        vec![style.yellow(&format!("Approval required {head}")), format!("  {}", line(&request.reason))];
-    match &request.need {
-        Some(Need::Network { plugin, grant, .. }) => {
-            let (origin, method) = grant.rsplit_once(' ').unwrap_or((grant, ""));
-            out.push(format!("  plugin  {}", line(plugin)));
-            out.push(format!("  origin  {}", line(origin)));
-            out.push(format!("  method  {}", line(method)));
+/// Shows one card until a key answers it. None: Ctrl-C or Ctrl-D.
+fn choose(
+    out: &mut impl Write,
+    request: &ApprovalRequest,
+    place: (usize, usize),
+    style: Style,
+) -> std::io::Result<Option<char>> {
+    let mut whole = false;
+    loop {
+        // A terminal that does not know its size says 0.
+        let size = crossterm::terminal::size().ok().filter(|(columns, _)| *columns > 0);
+        let columns = size.map_or(80, |(columns, _)| columns.into());
+        let card = sheet::card(request, place, columns, style, whole);
+        for row in &card.rows {
+            writeln!(out, "{row}")?;
         }
-        Some(Need::Budget { .. }) => out.push("  go on".to_owned()),
-        Some(Need::SealedPath { path }) => out.push(format!("  change {}", line(path))),
-        None => {
-            let arguments = serde_json::to_string_pretty(&request.arguments).unwrap_or_default();
-            out.extend(plain(&arguments).lines().map(|line| format!("  {line}")));
+        let keys = keys(request, card.left_out);
+        write!(out, "{} ", style.bold(&menu(&keys, columns)))?;
+        out.flush()?;
+        let letters: Vec<char> = keys.iter().map(|(letter, _)| *letter).collect();
+        match key(out, &letters, None)? {
+            Some('w') => whole = true,
+            other => return Ok(other),
         }
     }
-    if let Some(price) = request.price_usd {
-        let left =
-            request.remaining_usd.map(|left| format!(", of {left:.2} USD that are left")).unwrap_or_default();
-        out.push(style.yellow(&format!("  costs at most {price:.2} USD{left}")));
-    } else if request.tiers.contains(&Tier::Spend) && request.need.is_none() {
-        out.push(style.yellow("  nobody knows what it costs"));
+}
+
+/// The keys that hold for a request, and what each means.
+fn keys(request: &ApprovalRequest, left_out: usize) -> Vec<(char, &'static str)> {
+    let mut keys = vec![('y', "once")];
+    if request.for_session {
+        keys.push(('s', "for the session"));
     }
-    if let Some(taint) = &request.taint {
-        out.push(style.yellow(&format!(
-            "  the session has read {}, which may have talked the model into it",
-            line(taint)
-        )));
+    // Only what is running can be answered for good, and only where that is a grant.
+    if request.lasting {
+        keys.push(('g', "for good"));
     }
-    // Again, where it cannot have scrolled away.
-    out.push(format!("  → {} {}", exact(&request.tool, 64), exact(&request.target, 160)));
-    out
+    keys.extend([('n', "refuse"), ('f', "refuse with words")]);
+    if left_out > 0 {
+        keys.push(('w', "show all"));
+    }
+    keys
+}
+
+/// The keys in as few rows as fit.
+fn menu(keys: &[(char, &str)], columns: usize) -> String {
+    let mut menu = String::new();
+    let mut used = 0;
+    for (letter, meaning) in keys {
+        let item = format!("{letter} {meaning}");
+        let length = item.chars().count() + 3;
+        match used {
+            0 => menu.push_str("  "),
+            _ if used + length + 3 > columns => {
+                menu.push_str("\n  ");
+                used = 0;
+            }
+            _ => menu.push_str(" · "),
+        }
+        menu.push_str(&item);
+        used += length;
+    }
+    menu + ":"
 }
 
 /// Waits for one of the keys and shows it. Enter counts as one of them or as nothing. None: Ctrl-C or Ctrl-D.
@@ -212,6 +228,38 @@ fn raw<T>(work: impl FnOnce() -> std::io::Result<T>) -> std::io::Result<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_are_offered_where_they_hold_and_fit_the_terminal() {
+        let request = |for_session| ApprovalRequest {
+            tool: "bash".to_owned(),
+            arguments: serde_json::json!({}),
+            tool_call_id: "1".into(),
+            tiers: [protocol::Tier::Remote].into(),
+            reason: String::new(),
+            need: None,
+            target: String::new(),
+            for_session,
+            price_usd: None,
+            remaining_usd: None,
+            payer: None,
+            taint: None,
+        };
+        let letters = |for_session, left_out| -> String {
+            keys(&request(for_session), left_out).into_iter().map(|(letter, _)| letter).collect()
+        };
+        assert_eq!(
+            (letters(true, 0), letters(false, 0), letters(false, 3)),
+            ("ysnf".into(), "ynf".into(), "ynfw".into())
+        );
+        let menu = |columns| menu(&keys(&request(true), 1), columns);
+        assert_eq!(menu(100), "  y once · s for the session · n refuse · f refuse with words · w show all:");
+        assert!(
+            menu(60).lines().count() == 2 && menu(60).lines().all(|row| row.chars().count() < 60),
+            "{}",
+            menu(60)
+        );
+    }
 
     fn key(code: KeyCode, modifiers: KeyModifiers) -> Key {
         Key::Key(KeyEvent::new(code, modifiers))

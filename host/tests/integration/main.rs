@@ -3,6 +3,7 @@
 
 mod asking;
 mod audit;
+mod card;
 mod cli;
 mod compaction;
 mod credentials;
@@ -22,7 +23,9 @@ mod resume;
 mod rules;
 mod screen;
 mod sdk;
+mod signals;
 mod support;
+mod taint;
 mod tools;
 mod tools_edges;
 mod trust;

@@ -192,6 +192,27 @@ fn an_order_needs_a_rule_that_names_it_and_a_price_that_fits() {
 }
 
 #[test]
+fn an_order_without_a_model_is_capped_and_on_record_too() {
+    let jobs = Jobs::start(Answer::Takes);
+    let host = host(&jobs, Vec::new());
+    let plugins = host.home.join("plugins").display().to_string();
+    let nightly = |flavor: &str| {
+        let arguments = json!({"operation": "run", "name": "nightly", "flavor": flavor, "timeout": "3h"});
+        host.tool("orders__order", &arguments, &["--plugin-dir", &plugins])
+    };
+    assert_eq!(nightly("large")["denial"]["rule"], "budget");
+    assert_eq!((nightly("small")["success"].clone(), jobs.taken().len()), (json!(true), 1));
+    let user = host.run(["audit", "export"]).stdout;
+    let start = user.lines().rfind(|line| line.contains("\"start\"")).unwrap();
+    let start: Value = serde_json::from_str(start).unwrap();
+    let records = host.run(["audit", "export", start["session"].as_str().unwrap()]).stdout;
+    let states = records
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).unwrap()["state"].as_str().map(str::to_owned));
+    assert_eq!(states.collect::<Vec<_>>(), ["sent", "done"]);
+}
+
+#[test]
 fn what_goes_on_without_end_is_asked_for_in_every_mode() {
     let jobs = Jobs::start(Answer::Takes);
     let steps = vec![

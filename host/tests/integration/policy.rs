@@ -209,6 +209,51 @@ fn calls_of_a_denied_tier_end_with_a_denial_that_names_the_policy() {
 }
 
 #[test]
+fn a_call_without_a_model_is_under_the_whole_policy() {
+    if !as_root() {
+        return;
+    }
+    let host = TestHost::new([]);
+    let denied = |policy: &str, command: &str, rule: &str| {
+        let arguments = json!({ "command": command }).to_string();
+        let ran = run(&host, &format!("version = 1\n{policy}"), &["tool", "bash", &arguments]);
+        assert_eq!(ran.code, Some(6), "{}{}", ran.stdout, ran.stderr);
+        assert!(ran.stderr.contains(&format!("denied ({rule}")), "{}", ran.stderr);
+    };
+    denied("[rules]\ndeny = [\"bash(git push *)\"]\n", "git push origin", "rule:bash(git push *)");
+    denied("mode = \"plan\"\n", "true", "mode:plan");
+    denied("mode = \"ask\"\n", "true", "unanswered");
+    let allowed =
+        run(&host, "version = 1\nforbid_modes = [\"yolo\"]\n", &["tool", "bash", r#"{"command": "true"}"#]);
+    assert_eq!(allowed.code, Some(0), "{}{}", allowed.stdout, allowed.stderr);
+}
+
+#[test]
+fn what_forbids_to_grant_forbids_it_in_every_form() {
+    if !as_root() {
+        return;
+    }
+    let host = TestHost::new([]);
+    let folder = host.home.join(".local/share/ml-intern/plugins");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::copy(guests::component("probe"), folder.join("probe.wasm")).unwrap();
+    let policy = "version = 1\n[flags]\nforbid = [\"--grant\"]\n";
+    assert_eq!(host.run(["plugin", "grant", "probe"]).code, Some(0));
+    assert!(host.run(["plugin", "info", "probe", "--json"]).stdout.contains("\"exec\":true,\"files\":true"));
+    let grant = run(&host, policy, &["plugin", "grant", "probe"]);
+    assert_eq!(grant.code, Some(3), "{}", grant.stderr);
+    assert!(
+        grant.stderr.contains("`plugin grant` is forbidden by /etc/ml-intern/policy.toml:3"),
+        "{}",
+        grant.stderr
+    );
+    // What was granted before counts for nothing, and can be taken back.
+    let info = run(&host, policy, &["plugin", "info", "probe", "--json"]).stdout;
+    assert!(info.contains("\"granted\":{\"exec\":false,\"files\":false,\"kv\":false"), "{info}");
+    assert_eq!(run(&host, policy, &["plugin", "revoke", "probe"]).code, Some(0));
+}
+
+#[test]
 fn hosts_have_a_ceiling_whatever_was_granted() {
     if !as_root() {
         return;

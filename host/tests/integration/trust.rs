@@ -314,7 +314,9 @@ fn settings_that_others_could_have_written_are_refused() {
     };
     let folder = host.home.join(".config/ml-intern");
     let file = folder.join("cli_agent_config.json");
-    for path in [&folder, &file] {
+    host.home_file(".config/ml-intern/.env", "A=1\n");
+    host.home_file(".config/ml-intern/grants.toml", "[nobody]\nkv = true\n");
+    for path in [&folder, &file, &folder.join(".env"), &folder.join("grants.toml")] {
         let before = path.metadata().unwrap().permissions().mode();
         mode(path, before | 0o002);
         refused(&host, &format!("{}: others can write to it", path.display()));
@@ -331,6 +333,10 @@ fn settings_that_others_could_have_written_are_refused() {
     let own = host.file("mine.json", &std::fs::read_to_string(&file).unwrap());
     let own = own.to_str().unwrap().to_owned();
     assert_eq!(host.run(["go", "-m", "chat/m", "--config", &own]).code, Some(0));
+    mode(Path::new(&own), 0o666);
+    let ran = host.run(["go", "-m", "chat/m", "--config", &own]);
+    assert!(ran.code == Some(3) && ran.stderr.contains("mine.json: others can write"), "{}", ran.stderr);
+    mode(Path::new(&own), 0o644);
     host.set("ML_INTERN_CLI_CONFIG", &own);
     refused(&host, &format!("say --config {own}"));
     host.set("ML_INTERN_CLI_CONFIG", "");

@@ -93,7 +93,7 @@ pub(crate) enum Decision {
     Allow {
         rule: String,
     },
-    /// A person decides; the reason is shown.
+    /// A person decides; the reasons are shown, a line for each.
     Ask {
         rule: String,
         reason: String,
@@ -120,7 +120,9 @@ pub(crate) fn decide(facts: &Facts<'_>) -> Decision {
         });
     }
     let by_tier = facts.tiers.iter().map(|tier| column(facts, *tier));
-    let worst = by_tier.chain(whole(facts)).max_by_key(|column| column.answer);
+    let columns: Vec<Column> = by_tier.chain(whole(facts)).collect();
+    let reasons = asking(&columns);
+    let worst = columns.into_iter().max_by_key(|column| column.answer);
     let Some(Column { answer, rule, reason, remedy }) = worst else {
         return Decision::Deny(Denied {
             rule: format!("mode:{}", facts.mode),
@@ -133,7 +135,7 @@ pub(crate) fn decide(facts: &Facts<'_>) -> Decision {
         Answer::Ask if facts.allowed_before && holds_for_session(facts) => {
             Decision::Allow { rule: "allowed-for-session".to_owned() }
         }
-        Answer::Ask if facts.interactive => Decision::Ask { rule, reason },
+        Answer::Ask if facts.interactive => Decision::Ask { rule, reason: reasons },
         Answer::Ask => Decision::Deny(Denied {
             rule: if rule.starts_with("mode:") { "unanswered".to_owned() } else { rule },
             message: format!("refused: {reason}, which needs a person's approval, and nobody can answer"),
@@ -159,9 +161,17 @@ struct Column {
     remedy: String,
 }
 
+/// All reasons why a person is asked, a line for each: whoever answers answers all of them.
+fn asking(columns: &[Column]) -> String {
+    let asking = columns.iter().filter(|column| column.answer == Answer::Ask);
+    let mut reasons: Vec<&str> = asking.map(|column| column.reason.as_str()).collect();
+    reasons.dedup();
+    reasons.join("\n")
+}
+
 /// Whether an approval for the session stands in for an answer now. Money, taint and what nobody knows are
 /// asked about each time.
-fn holds_for_session(facts: &Facts<'_>) -> bool {
+pub(crate) fn holds_for_session(facts: &Facts<'_>) -> bool {
     let careful = facts.taint.is_some() && leaves(facts.tiers);
     let dear = matches!(facts.money, Money::TooDear(_));
     facts.walled && !careful && !dear && !facts.never_automatic && facts.unknown_order.is_none()
@@ -260,6 +270,12 @@ fn remedy(facts: &Facts<'_>, tier: Tier) -> String {
     }
 }
 
+/// Whether an answer about a need can hold for the session. A sealed path is asked about for each change of
+/// it, money for each amount.
+pub(crate) fn need_holds_for_session(need: &Need) -> bool {
+    matches!(need, Need::Network { .. })
+}
+
 /// All that a decision about a need of a running call depends on.
 pub(crate) struct NeedFacts<'a> {
     pub(crate) mode: Mode,
@@ -276,7 +292,7 @@ pub(crate) struct NeedFacts<'a> {
 pub(crate) fn decide_need(facts: &NeedFacts<'_>) -> Decision {
     let &NeedFacts { mode, interactive, allowed_before, allowed, tainted, need } = facts;
     let (rule, reason, remedy) = match need {
-        Need::SealedPath { path } => (
+        Need::SealedPath { path, .. } => (
             "sealed-path".to_owned(),
             format!("{path} is sealed: other programs take instructions or settings from it"),
             "a run at a terminal, or --yolo".to_owned(),

@@ -1,5 +1,6 @@
 //! The loop of ml-intern: operations in, events out. No terminal, no HTTP, no WebAssembly here.
 
+mod alone;
 mod approval;
 mod audited;
 mod budget;
@@ -23,6 +24,7 @@ mod tools;
 mod transcript;
 mod turn;
 
+pub use alone::call;
 pub use approval::Mode;
 pub use budget::BudgetLimits;
 pub use interrupt::Interrupt;

@@ -134,6 +134,7 @@ impl Session {
             self.model = model;
             self.window_checked = false;
         }
-        self.audit_start()
+        let model = self.model.id().to_owned();
+        self.audit_start(&model)
     }
 }

@@ -73,6 +73,21 @@ pub(crate) enum Line<'a> {
     Transcript {
         items: std::borrow::Cow<'a, [Item]>,
     },
+    Standing(Standing),
+}
+
+/// What counts for a session besides its own lines: what a fork takes over from the session that it goes on
+/// from, and what a call read that has no result.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub(crate) struct Standing {
+    /// Where text came from that nobody vouches for.
+    pub(crate) taint: Option<String>,
+    /// USD of completions.
+    #[serde(default)]
+    pub(crate) completions_usd: f64,
+    /// USD of orders.
+    #[serde(default)]
+    pub(crate) orders_usd: f64,
 }
 
 /// A session as it was left.
@@ -90,8 +105,10 @@ pub struct Saved {
     pub unknown_outcomes: Vec<ToolCallId>,
     /// Lines that could not be read.
     pub dropped: usize,
-    /// USD that its completions cost.
+    /// USD that its completions cost, and those of the session that it goes on from.
     pub completions_usd: f64,
+    /// USD that the orders cost of the session that it goes on from. Its own stand in its records.
+    pub orders_usd: f64,
     /// What it has read that nobody vouches for.
     pub taint: Option<String>,
 }
@@ -396,6 +413,50 @@ mod tests {
             })
             .collect();
         assert_eq!(contents, ["done", notes::OUTCOME_UNKNOWN, notes::NOT_RUN]);
+    }
+
+    fn tool_output(id: &str, source: &str) -> Line<'static> {
+        event(Event::ToolOutput {
+            tool: "t".to_owned(),
+            tool_call_id: id.into(),
+            output: "text".to_owned(),
+            success: true,
+            duration_ms: 0,
+            changes: Vec::new(),
+            denial: None,
+            source: Some(source.to_owned()),
+        })
+    }
+
+    #[tokio::test]
+    async fn no_file_has_a_text_and_not_where_it_came_from() {
+        let (_dir, store, id) = store();
+        let file = store.create(&id, Path::new("/w"), "m").unwrap();
+        let path = file.path.clone();
+        let (events, _shown) = tokio::sync::mpsc::channel(8);
+        let mut journal = crate::journal::Journal::new(file, events, redact::Redactor::default());
+        let Line::Event { event, .. } = tool_output("1", "https://evil") else { unreachable!() };
+        journal.item_and_event(&result("1", "text"), event.into_owned()).await.unwrap();
+        drop(journal);
+        let whole = std::fs::read(&path).unwrap();
+        for length in 0..whole.len() {
+            std::fs::write(&path, &whole[..length]).unwrap();
+            let Ok(saved) = store.read(&id) else { continue };
+            assert!(saved.items.is_empty() || saved.taint.is_some(), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_fork_knows_what_its_session_stood_at() {
+        let (_dir, store, id) = store();
+        let mut file = store.create(&id, Path::new("/w"), "m").unwrap();
+        let standing =
+            Standing { taint: Some("https://evil".to_owned()), completions_usd: 1.5, orders_usd: 4.0 };
+        file.append(&[Line::Standing(standing), tool_output("1", "https://other")]).unwrap();
+        drop(file);
+        let saved = store.read(&id).unwrap();
+        assert_eq!(saved.taint.as_deref(), Some("https://evil"));
+        assert_eq!((saved.completions_usd, saved.orders_usd), (1.5, 4.0));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::StoreError;
-use crate::approval::{Decision, Denied, NeedFacts, decide_need};
+use crate::approval::{Decision, Denied, NeedFacts, decide_need, need_holds_for_session};
 use crate::decision::forbidden;
 use crate::notes;
 use crate::session::Session;
@@ -43,7 +43,7 @@ impl Session {
         cancel: &CancellationToken,
     ) -> Result<HostReply, Fault> {
         let (tier, target) = match &need {
-            Need::SealedPath { path } => (Tier::Write, path.clone()),
+            Need::SealedPath { path, .. } => (Tier::Write, path.clone()),
             Need::Network { grant, sends: false, .. } => (Tier::Read, grant.clone()),
             Need::Network { grant, sends: true, .. } => (Tier::Remote, grant.clone()),
             Need::Budget { spent_usd } => (Tier::Spend, format!("{spent_usd:.2} USD")),
@@ -80,6 +80,8 @@ impl Session {
             }
             Decision::Ask { reason, .. } => reason,
         };
+        let holds = need_holds_for_session(&need);
+        let payer = matches!(need, Need::Budget { .. }).then(|| self.model.payer().to_owned());
         let request = ApprovalRequest {
             tool,
             arguments: Value::Object(serde_json::Map::new()),
@@ -89,8 +91,10 @@ impl Session {
             need: Some(need),
             lasting: kept.is_some(),
             target: target.clone(),
+            for_session: holds,
             price_usd: None,
             remaining_usd: None,
+            payer,
             taint: self.taint.clone().filter(|_| tier == Tier::Remote),
         };
         let answers = match self.ask(vec![request], cancel).await {
@@ -101,6 +105,7 @@ impl Session {
         self.audit_answer(&call, &target, &answer)?;
         Ok(match answer {
             Answer::Approved(until) => {
+                let until = if holds { until } else { Until::Once };
                 self.hold(until, scope, kept.as_ref()).await?;
                 HostReply::Allowed
             }

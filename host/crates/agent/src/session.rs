@@ -17,7 +17,7 @@ use crate::guard::Guard;
 use crate::journal::Journal;
 use crate::ordering::earlier;
 use crate::orders::Unknown;
-use crate::persist::Saved;
+use crate::persist::{Saved, Standing};
 use crate::turn::Fault;
 use crate::{BudgetLimits, Interrupt, Mode, Rules, SessionStore, StoreError};
 
@@ -56,6 +56,8 @@ pub enum Start {
     Continue(SessionId),
     /// A new session that knows what that one knew.
     Fork(SessionId),
+    /// One call that a person typed: no conversation, and nobody goes on with it.
+    Call,
 }
 
 /// Makes the system prompt; called once per conversation.
@@ -228,7 +230,7 @@ pub(crate) fn build(config: SessionConfig) -> Result<Built, StartError> {
         settings,
     } = config;
     let opened = match &start {
-        Start::New => None,
+        Start::New | Start::Call => None,
         Start::Continue(from) => {
             let (file, saved) = store.open(from)?;
             Some((Some(file), saved))
@@ -247,7 +249,7 @@ pub(crate) fn build(config: SessionConfig) -> Result<Built, StartError> {
     audit.check_writable().map_err(StoreError::from)?;
     // What was ordered, and not forgotten: also by the session that this one goes on from.
     let records = match &start {
-        Start::New => Vec::new(),
+        Start::New | Start::Call => Vec::new(),
         Start::Continue(from) | Start::Fork(from) => {
             audit.records(from.as_str()).map_err(StartError::Records)?
         }
@@ -257,7 +259,9 @@ pub(crate) fn build(config: SessionConfig) -> Result<Built, StartError> {
         other => (store.create(&id, workplace.workspace(), model.id())?, other.map(|(_, saved)| saved)),
     };
     let context = Arc::new(workplace.open(id.clone(), &store.dir(&id))?);
-    store.point(workplace.workspace(), &id)?;
+    if start != Start::Call {
+        store.point(workplace.workspace(), &id)?;
+    }
     let (operations, receiver) = mpsc::channel(CHANNEL);
     let (sender, events) = mpsc::channel(CHANNEL);
     let system = system_prompt();
@@ -297,9 +301,11 @@ pub(crate) fn build(config: SessionConfig) -> Result<Built, StartError> {
         interrupt: interrupt.clone(),
         ended: false,
     };
-    let opening = Opening::of(&start, saved.as_ref(), &session);
-    let resumed = saved.map(|saved| session.restore(saved, &records)).transpose()?;
-    session.audit_start()?;
+    let mut opening = Opening::of(&start, saved.as_ref(), &session);
+    let restored = saved.map(|saved| session.restore(saved, &records)).transpose()?;
+    let (resumed, standing) = restored.unzip();
+    opening.standing = standing.filter(|_| opening.fork.is_some());
+    session.audit_start(if start == Start::Call { "none: `ml-intern tool`" } else { model.id() })?;
     let suggestions = providers.suggestions().iter().map(|s| (s.id.clone(), s.label.clone())).collect();
     let handle = Box::new(move |task| Handle {
         session: id,
@@ -320,6 +326,8 @@ pub(crate) fn build(config: SessionConfig) -> Result<Built, StartError> {
 pub(crate) struct Opening {
     /// Where it comes from, with how many events.
     fork: Option<(SessionId, usize)>,
+    /// What a fork takes over besides the transcript.
+    standing: Option<Standing>,
     /// The folder that it was at work in before, if it is another one now.
     elsewhere: Option<PathBuf>,
     /// It goes on with another model than before.
@@ -340,6 +348,7 @@ impl Opening {
         let before = saved.map(|saved| saved.header.workspace.clone());
         Self {
             fork,
+            standing: None,
             elsewhere: before.filter(|folder| folder != session.workplace.workspace()),
             model_changed: continues && saved.is_some_and(|saved| saved.model != session.model.id()),
             knows_system: continues && saved.is_some_and(|saved| session.earlier_system(saved).is_some()),
@@ -349,9 +358,14 @@ impl Opening {
 }
 
 impl Session {
-    fn restore(&mut self, saved: Saved, records: &[audit::Entry]) -> Result<Resumed, StoreError> {
-        self.restore_orders(earlier(records, &saved.unknown_outcomes), saved.completions_usd)?;
-        self.taint.clone_from(&saved.taint);
+    /// Takes in what is saved of a session. Returns also what it stands at, for a fork's own file.
+    fn restore(&mut self, saved: Saved, records: &[audit::Entry]) -> Result<(Resumed, Standing), StoreError> {
+        let mut orders = earlier(records, &saved.unknown_outcomes);
+        orders.usd += saved.orders_usd;
+        let (taint, completions_usd) = (saved.taint.clone(), saved.completions_usd);
+        let standing = Standing { taint, completions_usd, orders_usd: orders.usd };
+        self.restore_orders(orders, completions_usd)?;
+        self.taint.clone_from(&standing.taint);
         let resumed = Resumed {
             items: saved.items.len(),
             dropped: saved.dropped,
@@ -364,7 +378,7 @@ impl Session {
         self.plan = saved.plan;
         self.items = saved.items;
         self.encode();
-        Ok(resumed)
+        Ok((resumed, standing))
     }
 
     /// The system prompt that the conversation began with, if it still holds. A provider's cache knows it
@@ -407,7 +421,10 @@ impl Session {
 
     /// Says where the session comes from, and what is not as it was.
     async fn open(&mut self, opening: Opening) -> Result<(), StoreError> {
-        let Opening { fork, elsewhere, model_changed, knows_system, repaired } = opening;
+        let Opening { fork, standing, elsewhere, model_changed, knows_system, repaired } = opening;
+        if let Some(standing) = standing {
+            self.journal.standing(standing).await?;
+        }
         if let Some((from, original_event_count)) = fork {
             let event = Event::ResumedFrom {
                 path: self.store.dir(&from).display().to_string(),

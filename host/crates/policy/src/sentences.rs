@@ -49,7 +49,7 @@ fn modes(rules: &Schema, out: &mut Vec<String>) {
     }
     if !rules.flags.forbid.is_empty() {
         let flags = list(rules.flags.forbid.iter().map(Spanned::get_ref));
-        out.push(format!("Flags: refused are {flags}, and settings that say the same."));
+        out.push(format!("Flags: refused are {flags}, and what says the same: other flags, settings, variables, `plugin grant`."));
     }
 }
 

@@ -170,12 +170,13 @@ impl PluginRuntime {
         let Some((plugin, tool)) = self.inner.catalog.tools.get(&invocation.tool).cloned() else {
             let result = ToolResult::failed(self.unknown_tool(&invocation.tool));
             let task = tokio::spawn(std::future::ready(result));
-            let (clock, unanswered, places) = Default::default();
+            let (clock, unanswered, read, places) = Default::default();
             return RunningCall {
                 task,
                 cancel,
                 clock,
                 unanswered,
+                read,
                 wall_time: Duration::MAX,
                 places,
                 blame: None,
@@ -183,7 +184,7 @@ impl PluginRuntime {
         };
         let wall_time = wall_time(plugin.policy(&tool), &invocation.arguments, self.inner.limits.wall_time_s);
         let (clock, session) = (Arc::new(Clock::default()), session.clone());
-        let unanswered = Arc::new(AtomicUsize::new(0));
+        let (unanswered, read) = (Arc::new(AtomicUsize::new(0)), Arc::new(OnceLock::new()));
         let places = Arc::new(Places::default());
         let blame = Some((session.faults.clone(), plugin.described.manifest.id.clone()));
         let asked = Asked {
@@ -194,11 +195,12 @@ impl PluginRuntime {
             clock: clock.clone(),
             unanswered: unanswered.clone(),
             places: places.clone(),
+            read: read.clone(),
             wall_time,
         };
         let runtime = self.clone();
         let task = tokio::spawn(async move { runtime.inner.take_turn(&plugin, tool, asked).await });
-        RunningCall { task, cancel, clock, unanswered, wall_time, places, blame }
+        RunningCall { task, cancel, clock, unanswered, read, wall_time, places, blame }
     }
 
     fn unknown_tool(&self, tool: &str) -> String {
@@ -216,6 +218,7 @@ pub struct RunningCall {
     cancel: CancellationToken,
     clock: Arc<Clock>,
     unanswered: Arc<AtomicUsize>,
+    read: Arc<OnceLock<String>>,
     wall_time: Duration,
     places: Arc<Places>,
 }
@@ -269,6 +272,8 @@ impl RunningCall {
             }
         };
         result.unsettled = self.unanswered.load(Ordering::SeqCst) > 0;
+        // Also of a call that was given up: what it read may be in what it left.
+        result.source = self.read.get().cloned();
         result
     }
 }
@@ -287,6 +292,7 @@ struct Asked {
     clock: Arc<Clock>,
     unanswered: Arc<AtomicUsize>,
     places: Arc<Places>,
+    read: Arc<OnceLock<String>>,
     wall_time: Duration,
 }
 
@@ -323,7 +329,7 @@ impl Inner {
     }
 
     async fn call(&self, plugin: &Plugin, bare: String, asked: Asked) -> ToolResult {
-        let Asked { session, invocation, needs, cancel, clock, unanswered, wall_time, .. } = asked;
+        let Asked { session, invocation, needs, cancel, clock, unanswered, read, wall_time, .. } = asked;
         let Invocation { id, tool, mut arguments, order } = invocation;
         // Never a bundled one: the agent is not to lose its hands by what it asked of them.
         if !matches!(plugin.source, Source::Bundled(_))
@@ -361,12 +367,15 @@ impl Inner {
             clock,
             changes: Vec::new(),
             denial: None,
-            source: None,
+            read,
             order,
             unanswered,
             log_messages: 0,
             http_requests: 0,
         };
+        if let Some(source) = call.session.unvouched(&call.plugin, &call.capabilities) {
+            call.reads(source);
+        }
         let task =
             Task { call, tool: bare, arguments: arguments.to_string(), limits: self.limits, wall_time };
         run(shared, &opened.pre, task).await

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use egress::{Egress, NetworkGrant};
@@ -63,8 +63,8 @@ pub(crate) struct Call {
     pub(crate) clock: Arc<Clock>,
     pub(crate) changes: Vec<FileChange>,
     pub(crate) denial: Option<PermissionDenial>,
-    /// Where text came from that was read over the network.
-    pub(crate) source: Option<String>,
+    /// Where text came from that it read and that nobody vouches for: the first there was. It outlives the call.
+    pub(crate) read: Arc<OnceLock<String>>,
     pub(crate) order: Option<String>,
     /// Requests that change something elsewhere and were not answered.
     pub(crate) unanswered: Arc<AtomicUsize>,
@@ -188,6 +188,15 @@ impl Call {
             () = self.cancel.cancelled() => None,
             answered = async { self.needs.send(pending).await.ok()?; answer.await.ok() } => answered,
         }
+    }
+
+    /// Notes where text comes from that nobody vouches for, before the guest gets it. What the guest keeps of it
+    /// for other sessions is marked.
+    pub(crate) fn reads(&self, source: String) {
+        if self.capabilities.paths.contains(&Mount::Data) {
+            self.session.mark_data(&self.owner, &source);
+        }
+        let _ = self.read.set(source);
     }
 
     /// Keeps what was refused, for the result: also if the guest keeps quiet about it.

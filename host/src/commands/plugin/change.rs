@@ -14,6 +14,7 @@ use crate::cli::PlaceArgs;
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
 use crate::grants_file::{change, read, table_for};
+use crate::managed;
 use crate::render::say;
 
 pub(super) async fn remove(environment: Environment, place: &PlaceArgs, id: &str) -> Result<Exit, Failure> {
@@ -50,6 +51,7 @@ pub(super) async fn remove(environment: Environment, place: &PlaceArgs, id: &str
 
 pub(super) async fn grant(environment: Environment, place: &PlaceArgs, id: &str) -> Result<Exit, Failure> {
     let (setup, plugins, _) = load(environment.clone(), place).await?;
+    managed::may_grant(&setup.policy)?;
     let plugin = stranger(&plugins, id)?;
     let manifest = &plugin.described.manifest;
     let given = manifest.capabilities.clone();
@@ -80,6 +82,7 @@ pub(super) async fn grant_credentials(
     given: &[String],
 ) -> Result<Exit, Failure> {
     let (setup, plugins, _) = load(environment, place).await?;
+    managed::may_grant(&setup.policy)?;
     let plugin = find(&plugins, id)?;
     let declared = &plugin.described.manifest.credentials;
     let names = || declared.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
@@ -212,5 +215,6 @@ pub(super) fn told(capabilities: &Capabilities) -> Vec<String> {
 }
 
 pub(super) fn record(setup: &Setup, act: Act) -> Result<(), Failure> {
-    setup.audit().user(act).map_err(|error| Failure::new(Exit::Failed, error))
+    setup.audit().user(act).map_err(|error| Failure::new(Exit::Failed, error))?;
+    Ok(())
 }

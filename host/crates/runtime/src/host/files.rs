@@ -4,7 +4,7 @@ use protocol::{FileChange, HostReply, HostRequest, Need, Tier};
 
 use crate::bindings::ml_intern::plugin::files::{Expectation, Host, Written};
 use crate::bindings::ml_intern::plugin::types::{Error, ErrorKind};
-use crate::changes::{self, ChangeError};
+use crate::changes::{self, Becomes, ChangeError, Preview};
 use crate::folders::{LastLink, PathError, Place, is_sealed};
 use crate::host::error;
 use crate::limits::{Limits, MAX_CHANGES, MAX_DIFF_BYTES, MAX_FILE_BYTES};
@@ -17,8 +17,8 @@ impl CallState {
 }
 
 impl Call {
-    /// Finds the place for a change, and asks the person first if it is sealed.
-    async fn changeable(&mut self, path: &str, last: LastLink) -> Result<Place, Error> {
+    /// Finds the place for a change.
+    fn changeable(&mut self, path: &str, last: LastLink) -> Result<Place, Error> {
         let place =
             self.session.folders.place(Path::new(path), last).map_err(|e| self.refused_path(path, e))?;
         if let Some(rule) = self.session.folders.denies(&place.path).map(str::to_owned) {
@@ -26,9 +26,6 @@ impl Call {
             self.deny_path(&rule, &shown, Tier::Write);
             let message = format!("{shown}: the rule `{rule}` keeps it from being changed");
             return Err(error(ErrorKind::Denied, "path-denied", message));
-        }
-        if is_sealed(&place.relative) {
-            self.allow_sealed(&place).await?;
         }
         Ok(place)
     }
@@ -77,9 +74,14 @@ impl Call {
         }
     }
 
-    async fn allow_sealed(&mut self, place: &Place) -> Result<(), Error> {
+    /// Asks the person for a change if its place is sealed, and shows what it would be.
+    async fn allow_sealed(&mut self, place: &Place, becomes: Becomes<'_>) -> Result<(), Error> {
+        if !is_sealed(&place.relative) {
+            return Ok(());
+        }
         let path = place.path.display().to_string();
-        let need = Need::SealedPath { path: path.clone() };
+        let Preview { sha256, change } = changes::preview(place, becomes).map_err(|e| refused(&path, e))?;
+        let need = Need::SealedPath { path: path.clone(), sha256, change: Some(change) };
         match self.ask(HostRequest::Decide(need)).await {
             Some(HostReply::Allowed) => Ok(()),
             Some(HostReply::Refused { message, rule, remedy }) => {
@@ -134,7 +136,8 @@ impl Host for CallState {
     ) -> Result<Written, Error> {
         let limits = self.limits;
         let call = self.files_call()?;
-        let mut place = call.changeable(&path, LastLink::Followed).await?;
+        let mut place = call.changeable(&path, LastLink::Followed)?;
+        call.allow_sealed(&place, Becomes::Content(&content)).await?;
         let expects = match expects {
             Expectation::Any => changes::Expectation::Any,
             Expectation::Absent => changes::Expectation::Absent,
@@ -165,14 +168,23 @@ impl Host for CallState {
     async fn rename(&mut self, source: String, target: String) -> Result<(), Error> {
         let limits = self.limits;
         let call = self.files_call()?;
-        let from = call.changeable(&source, LastLink::Kept).await?;
-        let mut to = call.changeable(&target, LastLink::Kept).await?;
+        let from = call.changeable(&source, LastLink::Kept)?;
+        let mut to = call.changeable(&target, LastLink::Kept)?;
+        call.allow_sealed(&from, Becomes::Nothing).await?;
+        let sealed = if is_sealed(&to.relative) {
+            Some(changes::moved(&from).map_err(|e| refused(&source, e))?)
+        } else {
+            None
+        };
+        if let Some(moved) = &sealed {
+            call.allow_sealed(&to, Becomes::Content(moved)).await?;
+        }
         let session = &call.session;
         let _alone = session.changing();
         let umask = session.folders.umask;
         call.room_for(&to, 0, &limits)?;
         let changed: Vec<FileChange> =
-            changes::rename(&from, &mut to, umask, &session.undo, call.id.as_str())
+            changes::rename(&from, &mut to, sealed.as_deref(), umask, &session.undo, call.id.as_str())
                 .map_err(|e| refused(&source, e))?;
         changed.into_iter().for_each(|change| keep(&mut call.changes, change));
         Ok(())
@@ -181,7 +193,8 @@ impl Host for CallState {
     async fn remove(&mut self, path: String) -> Result<(), Error> {
         let limits = self.limits;
         let call = self.files_call()?;
-        let place = call.changeable(&path, LastLink::Kept).await?;
+        let place = call.changeable(&path, LastLink::Kept)?;
+        call.allow_sealed(&place, Becomes::Nothing).await?;
         call.room_for(&place, 0, &limits)?;
         let _alone = call.session.changing();
         let changed =

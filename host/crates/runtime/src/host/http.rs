@@ -227,7 +227,7 @@ impl Host for CallState {
         let unanswered = changes(&outgoing.method).then(|| call.unanswered.clone());
         match answer(&call.egress, outgoing, unanswered.as_deref()).await {
             Ok((response, from)) => {
-                call.source = Some(from);
+                call.reads(from);
                 Ok(response)
             }
             Err(reason) => {
