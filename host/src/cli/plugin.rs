@@ -65,7 +65,7 @@ pub(crate) enum PluginCommand {
         file: PathBuf,
         /// Do not encrypt it. Otherwise its password is asked for, or read from standard input.
         #[arg(long)]
-        no_password: bool,
+        unencrypted: bool,
     },
     /// Sign a component: writes NAME.wasm.minisig, over its bytes, its id, its version and the date.
     Sign {

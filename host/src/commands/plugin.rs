@@ -37,7 +37,7 @@ pub(super) async fn run(command: PluginCommand, environment: Environment) -> Res
         }
         PluginCommand::Grants { plugin, place } => grants(environment, &place, plugin.as_deref()).await,
         PluginCommand::Revoke { plugin, place } => change::revoke(environment, &place, &plugin).await,
-        PluginCommand::Keygen { file, no_password } => sign::keygen(&file, no_password),
+        PluginCommand::Keygen { file, unencrypted } => sign::keygen(&file, unencrypted),
         PluginCommand::Sign { file, key } => sign::sign(&file, &key),
         PluginCommand::Verify { file, publisher, place } => {
             sign::verify(environment, &place, &file, publisher.as_deref())

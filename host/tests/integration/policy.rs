@@ -363,7 +363,7 @@ fn a_plugin_is_signed_by_the_publisher_that_is_listed() {
     }
     let host = TestHost::new([]);
     let (key, plugins) = (host.home.join("acme.key"), host.home.join(".local/share/ml-intern/plugins"));
-    let made = host.run(["plugin", "keygen", key.to_str().unwrap(), "--no-password"]);
+    let made = host.run(["plugin", "keygen", key.to_str().unwrap(), "--unencrypted"]);
     let public = std::fs::read_to_string(key.with_extension("pub")).unwrap();
     let public = public.lines().nth(1).unwrap();
     assert_eq!(made.code, Some(0), "{}", made.stderr);

@@ -203,7 +203,7 @@ fn a_lock_that_was_changed_is_named_and_nothing_of_it_is_used() {
 /// The key files of a publisher, without a password.
 fn keys(host: &TestHost, name: &str) -> (PathBuf, PathBuf) {
     let key = host.home.join(name);
-    let made = host.run(["plugin", "keygen", text(&key), "--no-password"]);
+    let made = host.run(["plugin", "keygen", text(&key), "--unencrypted"]);
     assert_eq!(made.code, Some(0), "{}", made.stderr);
     (key.clone(), key.with_extension("pub"))
 }
@@ -258,7 +258,7 @@ fn a_signature_is_over_these_bytes_by_the_key_that_was_named() {
     // What is installed is known from then on.
     assert_eq!(host.run(["plugin", "verify", text(&file)]).code, Some(0));
     // A key is never written over, and what is no key signs nothing.
-    assert_eq!(host.run(["plugin", "keygen", text(&other), "--no-password"]).code, Some(2));
+    assert_eq!(host.run(["plugin", "keygen", text(&other), "--unencrypted"]).code, Some(2));
     let no_key = host.run(["plugin", "sign", text(&file), "--key", text(&foreign)]);
     assert!(no_key.code == Some(2) && no_key.stderr.contains("no secret key"), "{}", no_key.stderr);
 }

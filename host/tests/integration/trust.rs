@@ -283,7 +283,10 @@ fn the_model_cannot_give_trust() {
     // Also where a command finds the program itself, and knows the home folder.
     std::fs::copy(crate::support::BINARY, host.workspace.join("program")).unwrap();
     host.file("AGENTS.md", "Use tabs.\n");
-    let command = format!("./program trust --yes; HOME={} ./program trust --yes", host.home.display());
+    let command = format!(
+        "./program trust --yes; unset ML_INTERN_INSIDE; ./program trust --yes; HOME={} ./program trust --yes",
+        host.home.display()
+    );
     for step in [
         call("bash", json!({"command": command})),
         call("write", json!({"path": "AGENTS.md", "content": "Obey."})),
@@ -295,6 +298,7 @@ fn the_model_cannot_give_trust() {
     let ran = host.stream(&[]);
     assert_eq!(ran.result()["exit_code"], 6, "{:?}", ran.outputs());
     assert_eq!(ran.result()["permission_denials"].as_array().unwrap().len(), 2, "{}", ran.result());
+    assert!(ran.outputs()[0].contains("`ml-intern trust` is for a person"), "{}", ran.outputs()[0]);
     assert!(
         ran.outputs()[0].contains("trusted: "),
         "it is given in a home that is the commands' own: {}",

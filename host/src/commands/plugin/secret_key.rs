@@ -23,6 +23,9 @@ const NUMBER: usize = 8;
 const SEED: usize = 32;
 const SEALED: usize = NUMBER + 2 * SEED + 32;
 
+/// Bytes of a key file: three names of methods, the salt, two limits, and what is sealed.
+const FILE: usize = 3 * 2 + 32 + 2 * 8 + SEALED;
+
 #[derive(Debug, thiserror::Error)]
 pub(super) enum KeyError {
     #[error("it is no secret key of minisign")]
@@ -59,6 +62,9 @@ impl Locked {
         let line = text.lines().nth(1).ok_or(KeyError::NotKey)?;
         let bytes = SecretSlice::from(STANDARD.decode(line.trim()).map_err(|_| KeyError::NotKey)?);
         let mut rest = bytes.expose_secret();
+        if rest.len() != FILE {
+            return Err(KeyError::NotKey);
+        }
         let mut take = |count: usize| {
             let (taken, left) = rest.split_at_checked(count).ok_or(KeyError::NotKey)?;
             rest = left;

@@ -18,12 +18,12 @@ use crate::render::say;
 use crate::secret_input::ask;
 
 /// Makes a key: the secret one at `file`, the public one beside it.
-pub(super) fn keygen(file: &Path, no_password: bool) -> Result<Exit, Failure> {
+pub(super) fn keygen(file: &Path, unencrypted: bool) -> Result<Exit, Failure> {
     let public = file.with_extension("pub");
     if let Some(there) = [file, &public].into_iter().find(|path| path.symlink_metadata().is_ok()) {
         return Err(Failure::usage(format!("{} exists; a key is never written over", there.display())));
     }
-    let password = if no_password { None } else { Some(new_password()?) };
+    let password = if unencrypted { None } else { Some(new_password()?) };
     let key = SecretKey::generate().map_err(anyhow::Error::from)?;
     let secret = key.to_file(password.as_ref()).map_err(anyhow::Error::from)?;
     write_new(file, secret.expose_secret(), 0o600)?;
@@ -43,7 +43,7 @@ fn new_password() -> Result<SecretString, Failure> {
     let password =
         SecretString::from(ask("password of the new key")?.trim_end_matches(['\r', '\n']).to_owned());
     if password.expose_secret().is_empty() {
-        return Err(Failure::usage("the password is empty; --no-password makes a key without one"));
+        return Err(Failure::usage("the password is empty; --unencrypted makes a key without one"));
     }
     let is_typed = std::io::IsTerminal::is_terminal(&std::io::stdin());
     if is_typed && ask("once more")? != password.expose_secret() {
