@@ -283,8 +283,6 @@ fn a_tool_can_be_called_without_a_model() {
     // It is no session, and leaves nothing.
     assert_eq!(host.run(["sessions"]).stdout, "There are no saved sessions.\n");
     assert_eq!(host.run(["go", "-m", "chat/m", "--continue"]).code, Some(2));
-    let left = std::fs::read_dir(host.home.join(".local/state/ml-intern/sessions")).unwrap();
-    assert_eq!(left.count(), 0);
 }
 
 #[test]
