@@ -3,8 +3,8 @@
 use serde_json::json;
 use testkit::Step;
 
-use crate::support::{TestHost, call};
 use crate::screen::Screen;
+use crate::support::{TestHost, call};
 
 #[test]
 fn a_card_shows_what_hides_in_a_command_and_says_at_its_end_what_is_asked() {

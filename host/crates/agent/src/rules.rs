@@ -237,7 +237,7 @@ impl Rules {
     /// The rule that allows plugins what they declare at a host.
     pub(crate) fn allows_host(&self, host: &str) -> Option<&Rule> {
         self.0.iter().find(|rule| match &rule.subject {
-            Subject::Host(hosts) => rule.effect == Effect::Allow && hosts.covers(host),
+            Subject::Host(hosts) => rule.effect == Effect::Allow && hosts.names(host),
             _ => false,
         })
     }

@@ -135,6 +135,12 @@ impl Hosts {
         }
     }
 
+    /// Whether it covers a host, given as an origin shows it.
+    #[must_use]
+    pub fn names(&self, host: &str) -> bool {
+        Host::parse(host).is_ok_and(|host| self.covers(&host))
+    }
+
     /// Whether it covers the host of an origin.
     pub(crate) fn covers(&self, host: &Host<String>) -> bool {
         match (&self.0, host) {

@@ -13,8 +13,8 @@ use crate::origin::place_of;
 use crate::pool::{Pools, Trust};
 use crate::reach::Reach;
 use crate::{
-    Body, Caller, Ceiling, CertificateFiles, Certificates, Credential, EgressError, HostRule, Incoming, Ledger,
-    LedgerAct, Origin, Outgoing, Policy, Proxy, Rewrite, redirect, rules,
+    Body, Caller, Ceiling, CertificateFiles, Certificates, Credential, EgressError, HostRule, Incoming,
+    Ledger, LedgerAct, Origin, Outgoing, Policy, Proxy, Rewrite, redirect, rules,
 };
 
 /// What the whole process may reach.

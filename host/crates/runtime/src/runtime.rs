@@ -445,7 +445,9 @@ mod tests {
                 cancel: CancellationToken::new(),
                 clock: Arc::default(),
                 unanswered: Arc::default(),
+                read: Arc::default(),
                 wall_time: Duration::from_secs(60),
+                places: Arc::default(),
             };
             let result = call.result().await;
             assert!(!result.success && result.text.contains("the host failed"), "{result:?}");

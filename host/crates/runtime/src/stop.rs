@@ -4,9 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use wasmtime::Trap;
-use wasmtime::component::ResourceTableError;
 
-use crate::limits::{HOSTCALL_BYTES, MAX_STACK_BYTES, max_handles};
+use crate::limits::{HOSTCALL_BYTES, MAX_STACK_BYTES};
 use crate::state::CallState;
 
 /// Why a guest gave no answer. Each is one failed tool result.
@@ -27,9 +26,6 @@ pub(crate) enum Stop {
     Table,
     StackOverflow,
     HostAllocation,
-    Handles {
-        most: usize,
-    },
     Cancelled,
 }
 
@@ -43,9 +39,6 @@ impl Stop {
     pub(crate) fn of(error: &wasmtime::Error, state: &CallState) -> Self {
         if state.cpu.exceeded {
             return Self::Cpu { milliseconds: state.cpu.limit_ms };
-        }
-        if let Some(ResourceTableError::Full) = error.downcast_ref() {
-            return Self::Handles { most: max_handles() };
         }
         let trap = error.downcast_ref::<Trap>();
         match (trap, state.meter.refused) {
@@ -106,9 +99,6 @@ impl fmt::Display for Stop {
                     "the plugin was stopped: it handed more than {} MiB to the host at once",
                     HOSTCALL_BYTES >> 20
                 )
-            }
-            Self::Handles { most } => {
-                write!(f, "the plugin was stopped: it held more than {most} open files and streams")
             }
             Self::Cancelled => f.write_str("cancelled by the user"),
         }

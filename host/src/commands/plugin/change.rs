@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 
 use audit::Act;
 use manifest::{Capabilities, CredentialUse, Manifest};
-use runtime::{
-    CredentialSource, Described, Plugin, PluginRuntime, Source, SourceError, signature_file,
-};
+use runtime::{CredentialSource, Described, Plugin, PluginRuntime, Source, SourceError, signature_file};
 
 use super::load;
 use crate::assemble::Setup;

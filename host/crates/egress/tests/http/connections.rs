@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::Method;
-use ml_intern_egress::{Caller, Ceiling, Hosts, EgressConfig, EgressError, LedgerAct, Limits, Pace};
+use ml_intern_egress::{Caller, Ceiling, EgressConfig, EgressError, Hosts, LedgerAct, Limits, Pace};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::server::{Out, Server, answer, by_host, own_name, request, run};

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderValue, Method};
 use ml_intern_egress::{
-    Body, Caller, Ceiling, Credential, Hosts, EgressConfig, EgressError, LedgerAct, MirrorTrust,
+    Body, Caller, Ceiling, Credential, EgressConfig, EgressError, Hosts, LedgerAct, MirrorTrust,
     NetworkGrant, Outgoing, Placement, Policy, Rewrite, Secret,
 };
 use redact::Redactor;

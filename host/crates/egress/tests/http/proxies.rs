@@ -1,6 +1,6 @@
 //! A proxy is used by those for whom it is set, and learns nothing about others.
 
-use ml_intern_egress::{Caller, Ceiling, Hosts, EgressConfig, EgressError, Outgoing, Proxy, ProxyUrls};
+use ml_intern_egress::{Caller, Ceiling, EgressConfig, EgressError, Hosts, Outgoing, Proxy, ProxyUrls};
 
 use crate::server::{Out, Server, answer, by_host, request, run};
 
