@@ -17,6 +17,7 @@ use crate::cli::{PlaceArgs, SessionArgs};
 use crate::enclosure::{Enclosure, enclosure};
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
+use crate::grants_file;
 use crate::managed;
 use crate::paths::Paths;
 use crate::permissions::{budget, rules};
@@ -316,7 +317,7 @@ pub(crate) async fn session(
         Start::Continue(id) => id.clone(),
         Start::New | Start::Fork(_) => SessionId::from(uuid::Uuid::new_v4().to_string()),
     };
-    let egress = setup.egress(place.offline, id.as_str())?;
+    let egress = setup.egress(place.offline, id.as_str(), rules.hosts())?;
     let enclosure = Enclosure::of(&workplace);
     managed::check_grade(&setup.policy, enclosure.grade)?;
     let providers = setup.providers(&id, egress.clone())?;
@@ -365,6 +366,7 @@ pub(crate) async fn session(
         model,
         default_model,
         system_prompt,
+        keep_grant: grants_file::keeper(setup),
         tools,
         secrets: setup.held().redactor.clone(),
         settings,

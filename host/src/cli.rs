@@ -137,15 +137,17 @@ pub(crate) struct SessionArgs {
     #[arg(long, conflicts_with = "permission_mode", help_heading = "Permissions")]
     pub(crate) yolo: bool,
 
-    /// Allow calls without asking, by a rule such as `hf_jobs(operation=run)` or `bash(git push *)`.
+    /// Allow calls without asking, by a rule such as `hf_jobs(operation=run)` or `bash(git push *)`; with
+    /// `host(api.example.com)`, what plugins declare there.
     #[arg(long, value_name = "RULE", help_heading = "Permissions")]
     pub(crate) allow: Vec<String>,
 
-    /// Ask for calls that would be allowed, by a rule.
+    /// Ask for calls that would be allowed, by a rule; with `host(*.example.com)`, before a plugin sends there.
     #[arg(long, value_name = "RULE", help_heading = "Permissions")]
     pub(crate) ask: Vec<String>,
 
-    /// Deny calls, by a rule such as `tier(spend)` or `path(data/raw/**)`. What denies beats what allows.
+    /// Deny calls, by a rule such as `tier(spend)`, `path(data/raw/**)` or `host(*.example.com)`. What denies
+    /// beats what allows. Rules on paths and hosts bind plugins; what binds commands is the wall.
     #[arg(long, value_name = "RULE", help_heading = "Permissions")]
     pub(crate) deny: Vec<String>,
 

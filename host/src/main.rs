@@ -7,6 +7,7 @@ mod diagnostics;
 mod enclosure;
 mod environment;
 mod exit;
+mod grants_file;
 mod managed;
 mod outcome;
 mod paths;

@@ -1,6 +1,8 @@
 //! The way out of a run: where requests of the host and of plugins go, as settings and environment say.
 
-use egress::{CertificateFiles, Egress, EgressConfig, Ledger, MirrorTrust, Proxy, ProxyUrls, Rewrite};
+use egress::{
+    CertificateFiles, Egress, EgressConfig, HostRule, Ledger, MirrorTrust, Proxy, ProxyUrls, Rewrite,
+};
 
 use crate::assemble::Setup;
 use crate::exit::Failure;
@@ -10,11 +12,12 @@ use crate::settings::network::{ProxyEntry, ProxyFields};
 const HUB: &str = "https://huggingface.co";
 
 impl Setup {
-    /// The way out of a run.
-    pub(crate) fn egress(&self, offline: bool, run: &str) -> Result<Egress, Failure> {
+    /// The way out of a run. `rules` are on the hosts that plugins reach.
+    pub(crate) fn egress(&self, offline: bool, run: &str, rules: Vec<HostRule>) -> Result<Egress, Failure> {
         Ok(Egress::new(EgressConfig {
             offline: offline || self.policy.is_offline(),
             ceiling: self.policy.ceiling(),
+            rules,
             ledger: Some(Ledger::new(&self.paths.state, run)),
             rewrites: self.rewrites()?,
             proxy: self.proxy()?,

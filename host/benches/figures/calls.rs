@@ -91,6 +91,7 @@ fn decisions(base: &Path, plugins: &PluginRuntime) -> Vec<f64> {
         providers: Providers::new(ProviderSettings::default(), "", egress).unwrap(),
         model: Some("ollama/none".to_owned()),
         default_model: String::new(),
+        keep_grant: Arc::new(|_, _| Err("nothing is kept".to_owned())),
         system_prompt: Arc::new(String::new),
         tools: plugins.specs().to_vec(),
         secrets: redact::Redactor::default(),

@@ -207,6 +207,7 @@ async fn whose(setup: &Setup, value: SecretString) -> anyhow::Result<String> {
     let request = Outgoing {
         caller: Caller::Host("login"),
         policy: Policy::Granted(vec![NetworkGrant::parse(&format!("{HUB_ORIGIN} GET"))?]),
+        approved: Vec::new(),
         method: http::Method::GET,
         url: WHOAMI.parse()?,
         headers: http::HeaderMap::new(),
@@ -215,7 +216,8 @@ async fn whose(setup: &Setup, value: SecretString) -> anyhow::Result<String> {
         credential: Some(Credential::new(HUB, &[HUB_ORIGIN.to_owned()], placement, secret)?),
         decompress: false,
     };
-    let answer = setup.egress(false, "login").map_err(|failure| failure.error)?.send(request).await?;
+    let answer =
+        setup.egress(false, "login", Vec::new()).map_err(|failure| failure.error)?.send(request).await?;
     let status = answer.status;
     anyhow::ensure!(status != http::StatusCode::UNAUTHORIZED, "Hugging Face does not accept it");
     anyhow::ensure!(status.is_success(), "Hugging Face answered {status}");

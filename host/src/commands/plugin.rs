@@ -41,7 +41,7 @@ async fn load(
     place: &PlaceArgs,
 ) -> Result<(Setup, PluginRuntime, Vec<PluginError>), Failure> {
     let setup = Setup::in_place(environment, place, Word::of(place))?;
-    let egress = setup.egress(true, "plugin")?;
+    let egress = setup.egress(true, "plugin", Vec::new())?;
     let (plugins, problems) = setup.plugins(place, egress, &mut note).await?;
     Ok((setup, plugins, problems))
 }

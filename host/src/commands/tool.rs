@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::assemble::Setup;
-use crate::cli::ToolArgs;
+use crate::cli::{SessionArgs, ToolArgs};
 use crate::commands::needed_prompt;
 use crate::commands::plugin::known;
 use crate::diagnostics;
@@ -19,6 +19,7 @@ use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
 use crate::managed;
 use crate::paths::make_private;
+use crate::permissions::rules;
 use crate::render;
 use crate::trust::Word;
 
@@ -39,8 +40,11 @@ pub(super) async fn run(args: ToolArgs, environment: Environment) -> Result<Exit
     let setup = Setup::in_place(environment, &args.place, Word::of(&args.place))?;
     diagnostics::start(&setup, args.place.verbose);
     let id = SessionId::from(uuid::Uuid::new_v4().to_string());
-    let egress = setup.egress(args.place.offline, id.as_str())?;
-    let (workplace, notice) = setup.workplace(&args.place)?;
+    let (mut workplace, notice) = setup.workplace(&args.place)?;
+    // What rules say of paths and hosts binds the plugin, whoever calls it.
+    let rules = rules(&setup, &SessionArgs::default(), workplace.workspace())?;
+    workplace.denied = rules.denied_paths();
+    let egress = setup.egress(args.place.offline, id.as_str(), rules.hosts())?;
     let (plugins, problems) = setup.plugins(&args.place, egress, &mut note).await?;
     notice
         .into_iter()
@@ -180,7 +184,9 @@ fn answer(need: Pending, audited: &mut Audited, setup: &Setup) -> Result<(), Fai
             message: "this needs a person's approval and `ml-intern tool` does not ask".to_owned(),
             rule: "unanswered".to_owned(),
             remedy: match need {
-                Need::Network { plugin, .. } => format!("--grant {plugin}"),
+                Need::Network { plugin, rule: None, .. } => {
+                    format!("--grant {plugin}, or for good: ml-intern plugin grant {plugin}")
+                }
                 _ => "a chat with `ml-intern`".to_owned(),
             },
         },

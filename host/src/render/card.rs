@@ -36,9 +36,18 @@ pub(crate) fn ask(
         for line in lines(request, k + 1, count, style) {
             writeln!(out, "{line}")?;
         }
-        write!(out, "  {} ", style.bold("y once · s for the session · n refuse · f refuse with words:"))?;
+        // Only what is running can be answered for good, and only where that is a grant.
+        let (ways, keys): (&str, &[char]) = if request.lasting {
+            (
+                "y once · s for the session · g for good · n refuse · f refuse with words:",
+                &['y', 's', 'g', 'n', 'f'],
+            )
+        } else {
+            ("y once · s for the session · n refuse · f refuse with words:", &['y', 's', 'n', 'f'])
+        };
+        write!(out, "  {} ", style.bold(ways))?;
         out.flush()?;
-        let Some(key) = key(out, &['y', 's', 'n', 'f'], None)? else {
+        let Some(key) = key(out, keys, None)? else {
             return Ok(Decided::Interrupt);
         };
         let feedback = match key {
@@ -54,9 +63,10 @@ pub(crate) fn ask(
         };
         answers.push(ApprovalAnswer {
             tool_call_id: request.tool_call_id.clone(),
-            approved: matches!(key, 'y' | 's'),
+            approved: matches!(key, 'y' | 's' | 'g'),
             feedback,
             for_session: key == 's',
+            for_good: key == 'g',
         });
     }
     Ok(Decided::Answers(answers))
@@ -68,8 +78,11 @@ fn lines(request: &ApprovalRequest, number: usize, count: usize, style: Style) -
     let mut out =
         vec![style.yellow(&format!("Approval required {head}")), format!("  {}", line(&request.reason))];
     match &request.need {
-        Some(Need::Network { plugin, grant }) => {
-            out.push(format!("  let {} send {}", line(plugin), line(grant)));
+        Some(Need::Network { plugin, grant, .. }) => {
+            let (origin, method) = grant.rsplit_once(' ').unwrap_or((grant, ""));
+            out.push(format!("  plugin  {}", line(plugin)));
+            out.push(format!("  origin  {}", line(origin)));
+            out.push(format!("  method  {}", line(method)));
         }
         Some(Need::Budget { .. }) => out.push("  go on".to_owned()),
         Some(Need::SealedPath { path }) => out.push(format!("  change {}", line(path))),

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use protocol::{Need, Tier};
 
-use crate::rules::Matched;
+use crate::rules::{Matched, Rule};
 
 /// How much is allowed without asking.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -260,38 +260,71 @@ fn remedy(facts: &Facts<'_>, tier: Tier) -> String {
     }
 }
 
+/// All that a decision about a need of a running call depends on.
+pub(crate) struct NeedFacts<'a> {
+    pub(crate) mode: Mode,
+    pub(crate) interactive: bool,
+    pub(crate) allowed_before: bool,
+    /// A rule that allows the host.
+    pub(crate) allowed: Option<&'a Rule>,
+    /// The session has read what nobody vouches for.
+    pub(crate) tainted: bool,
+    pub(crate) need: &'a Need,
+}
+
 /// May a running call have what its tiers do not cover?
-pub(crate) fn decide_need(mode: Mode, interactive: bool, allowed_before: bool, need: &Need) -> Decision {
+pub(crate) fn decide_need(facts: &NeedFacts<'_>) -> Decision {
+    let &NeedFacts { mode, interactive, allowed_before, allowed, tainted, need } = facts;
     let (rule, reason, remedy) = match need {
         Need::SealedPath { path } => (
-            "sealed-path",
+            "sealed-path".to_owned(),
             format!("{path} is sealed: other programs take instructions or settings from it"),
             "a run at a terminal, or --yolo".to_owned(),
         ),
-        Need::Network { plugin, grant } => (
-            "grant",
+        Need::Network { grant, rule: Some(rule), .. } => (
+            format!("rule:{rule}"),
+            format!("the rule `{rule}` asks about `{grant}`"),
+            "a run at a terminal".to_owned(),
+        ),
+        Need::Network { plugin, grant, .. } => (
+            "grant".to_owned(),
             format!("the plugin `{plugin}` was not granted `{grant}`"),
             format!("--grant {plugin}, or for good: ml-intern plugin grant {plugin}"),
         ),
-        Need::Budget { spent_usd } => {
-            ("budget", format!("this session has cost {spent_usd:.2} USD"), "--max-budget-usd".to_owned())
-        }
+        Need::Budget { spent_usd } => (
+            "budget".to_owned(),
+            format!("this session has cost {spent_usd:.2} USD"),
+            "--max-budget-usd".to_owned(),
+        ),
     };
+    let sends = matches!(need, Need::Network { sends: true, .. });
+    if mode == Mode::Plan && sends {
+        return Decision::Deny(Denied {
+            rule: format!("mode:{mode}"),
+            message: format!("{reason}, and permission mode `{mode}` lets nothing be changed"),
+            remedy: "another --permission-mode".to_owned(),
+        });
+    }
     // What a plugin may reach is granted, not waved through.
-    let waved = mode == Mode::Yolo && matches!(need, Need::SealedPath { .. });
-    if waved || allowed_before {
-        let rule = if waved { "mode:yolo" } else { "allowed-for-session" };
-        return Decision::Allow { rule: rule.to_owned() };
+    if mode == Mode::Yolo && matches!(need, Need::SealedPath { .. }) {
+        return Decision::Allow { rule: "mode:yolo".to_owned() };
+    }
+    // Where the session has read what nobody vouches for, what sends is asked about each time.
+    if allowed_before && !(tainted && sends) {
+        return Decision::Allow { rule: "allowed-for-session".to_owned() };
+    }
+    if let (Some(allowed), Need::Network { rule: None, .. }) = (allowed, need) {
+        return Decision::Allow { rule: format!("rule:{allowed}") };
     }
     let asks = match need {
         Need::SealedPath { .. } => matches!(mode, Mode::Default | Mode::Ask),
         Need::Network { .. } | Need::Budget { .. } => true,
     };
     if interactive && asks {
-        return Decision::Ask { rule: rule.to_owned(), reason };
+        return Decision::Ask { rule, reason };
     }
     let message = format!("{reason}; this needs a person's approval and nobody can answer");
-    Decision::Deny(Denied { rule: rule.to_owned(), message, remedy })
+    Decision::Deny(Denied { rule, message, remedy })
 }
 
 #[cfg(test)]

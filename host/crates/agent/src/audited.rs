@@ -7,7 +7,7 @@ use protocol::{PermissionDenial, Tier, ToolCall, ToolCallId};
 
 use crate::StoreError;
 use crate::approval::Decision;
-use crate::questions::Answer;
+use crate::questions::{Answer, Until};
 use crate::session::Session;
 
 /// Characters of a target that are kept; the whole is in the session's file, under the digest.
@@ -118,8 +118,9 @@ impl Session {
         answer: &Answer,
     ) -> Result<(), StoreError> {
         let answer = match answer {
-            Answer::Approved { for_session: false } => "once",
-            Answer::Approved { for_session: true } => "session",
+            Answer::Approved(Until::Once) => "once",
+            Answer::Approved(Until::Session) => "session",
+            Answer::Approved(Until::Good) => "for good",
             Answer::Rejected { .. } => "rejected",
             Answer::Abandoned => "abandoned",
         };

@@ -93,6 +93,7 @@ impl Session {
                     tiers,
                     reason,
                     need: None,
+                    lasting: false,
                     target: about.target,
                     price_usd,
                     remaining_usd,
@@ -155,7 +156,7 @@ impl Session {
 }
 
 /// What the machine's policy forbids: no mode, rule or person allows it.
-fn forbidden(by: policy::Forbidden) -> Decision {
+pub(crate) fn forbidden(by: policy::Forbidden) -> Decision {
     Decision::Deny(Denied {
         rule: "policy".to_owned(),
         message: format!("refused: {by}"),

@@ -29,4 +29,6 @@ pub use interrupt::Interrupt;
 pub use measure::decisions;
 pub use persist::{Saved, SavedHeader, SessionStore, StoreError};
 pub use rules::{Effect, Rule, RuleError, Rules};
-pub use session::{AgentSettings, Handle, Resumed, SessionConfig, Start, StartError, SystemPrompt, start};
+pub use session::{
+    AgentSettings, Handle, KeepGrant, Resumed, SessionConfig, Start, StartError, SystemPrompt, start,
+};

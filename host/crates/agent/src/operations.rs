@@ -95,7 +95,7 @@ impl Session {
         self.plan.clear();
         self.guard = Guard::default();
         self.turns = 0;
-        self.allowed.clear();
+        self.allowed.clone_from(&self.granted);
         self.taint = None;
         self.unknown_orders.clear();
         self.budget = Budget::new(&self.state, self.id.as_str(), self.settings.budget);

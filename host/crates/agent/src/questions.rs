@@ -7,7 +7,9 @@ use runtime::Pending;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::approval::{Decision, Denied, decide_need};
+use crate::StoreError;
+use crate::approval::{Decision, Denied, NeedFacts, decide_need};
+use crate::decision::forbidden;
 use crate::notes;
 use crate::session::Session;
 use crate::turn::Fault;
@@ -42,12 +44,34 @@ impl Session {
     ) -> Result<HostReply, Fault> {
         let (tier, target) = match &need {
             Need::SealedPath { path } => (Tier::Write, path.clone()),
-            Need::Network { grant, .. } => (Tier::Read, grant.clone()),
+            Need::Network { grant, sends: false, .. } => (Tier::Read, grant.clone()),
+            Need::Network { grant, sends: true, .. } => (Tier::Remote, grant.clone()),
             Need::Budget { spent_usd } => (Tier::Spend, format!("{spent_usd:.2} USD")),
         };
-        let scope = (tool.clone(), format!("{need:?}"));
-        let before = self.allowed.contains(&scope);
-        let decision = decide_need(self.settings.mode, self.settings.interactive, before, &need);
+        // A grant is the plugin's, whichever of its tools asks.
+        let scope = match &need {
+            Need::Network { plugin, grant, .. } => (plugin.clone(), format!("network {grant}")),
+            need => (tool.clone(), format!("{need:?}")),
+        };
+        let allowed = match &need {
+            Need::Network { host, .. } => self.settings.rules.allows_host(host),
+            _ => None,
+        };
+        let kept = self.can_be_kept(&tool, &need);
+        let by_policy = match &need {
+            Need::Budget { .. } => None,
+            Need::SealedPath { .. } | Need::Network { .. } => self.settings.policy.tier(tier).err(),
+        };
+        let decision = by_policy.map(forbidden).unwrap_or_else(|| {
+            decide_need(&NeedFacts {
+                mode: self.settings.mode,
+                interactive: self.settings.interactive,
+                allowed_before: self.allowed.contains(&scope),
+                allowed,
+                tainted: self.taint.is_some(),
+                need: &need,
+            })
+        });
         self.audit_need(&call, &tool, tier, &target, &decision)?;
         let reason = match decision {
             Decision::Allow { .. } => return Ok(HostReply::Allowed),
@@ -63,10 +87,11 @@ impl Session {
             tiers: [tier].into(),
             reason: reason.clone(),
             need: Some(need),
+            lasting: kept.is_some(),
             target: target.clone(),
             price_usd: None,
             remaining_usd: None,
-            taint: None,
+            taint: self.taint.clone().filter(|_| tier == Tier::Remote),
         };
         let answers = match self.ask(vec![request], cancel).await {
             Err(Fault::Interrupted) => Vec::new(),
@@ -75,10 +100,8 @@ impl Session {
         let answer = answers.into_iter().next().unwrap_or(Answer::Abandoned);
         self.audit_answer(&call, &target, &answer)?;
         Ok(match answer {
-            Answer::Approved { for_session } => {
-                if for_session {
-                    self.allowed.insert(scope);
-                }
+            Answer::Approved(until) => {
+                self.hold(until, scope, kept.as_ref()).await?;
                 HostReply::Allowed
             }
             Answer::Rejected { feedback } => HostReply::Refused {
@@ -92,6 +115,38 @@ impl Session {
                 remedy: "approve it".to_owned(),
             },
         })
+    }
+
+    /// What would be granted for good: to a plugin whose grants are the user's, and where no rule asks each time.
+    fn can_be_kept(&self, tool: &str, need: &Need) -> Option<(String, String)> {
+        match need {
+            Need::Network { plugin, grant, rule: None, .. } if !self.runtime.is_bundled(tool) => {
+                Some((plugin.clone(), grant.clone()))
+            }
+            _ => None,
+        }
+    }
+
+    /// Lets what was approved hold for as long as the person said.
+    async fn hold(
+        &mut self,
+        until: Until,
+        scope: (String, String),
+        kept: Option<&(String, String)>,
+    ) -> Result<(), StoreError> {
+        if until == Until::Once {
+            return Ok(());
+        }
+        self.allowed.insert(scope.clone());
+        let Some((plugin, grant)) = kept.filter(|_| until == Until::Good) else { return Ok(()) };
+        let said = match (self.keep_grant)(plugin, grant) {
+            Ok(()) => {
+                self.granted.insert(scope);
+                format!("granted {plugin}: network {grant}; `ml-intern plugin revoke {plugin}` takes it back")
+            }
+            Err(reason) => format!("{plugin} has {grant} for this session; it could not be kept: {reason}"),
+        };
+        self.notice(said).await
     }
 
     /// Asks the person and waits. Other operations wait meanwhile; a new message answers with "go on
@@ -128,9 +183,17 @@ impl Session {
     }
 }
 
+/// How long an approval holds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Until {
+    Once,
+    Session,
+    Good,
+}
+
 /// What a person said about one call.
 pub(crate) enum Answer {
-    Approved { for_session: bool },
+    Approved(Until),
     Rejected { feedback: Option<String> },
     Abandoned,
 }
@@ -138,8 +201,12 @@ pub(crate) enum Answer {
 /// A call without an answer is refused.
 fn answers(ids: &[ToolCallId], given: &[ApprovalAnswer]) -> Vec<Answer> {
     let one = |id: &ToolCallId| match given.iter().find(|a| a.tool_call_id == *id) {
-        Some(ApprovalAnswer { approved: true, for_session, .. }) => {
-            Answer::Approved { for_session: *for_session }
+        Some(ApprovalAnswer { approved: true, for_session, for_good, .. }) => {
+            Answer::Approved(match (for_good, for_session) {
+                (true, _) => Until::Good,
+                (false, true) => Until::Session,
+                (false, false) => Until::Once,
+            })
         }
         Some(ApprovalAnswer { feedback, .. }) => Answer::Rejected { feedback: feedback.clone() },
         None => Answer::Rejected { feedback: None },

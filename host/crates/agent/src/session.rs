@@ -61,6 +61,10 @@ pub enum Start {
 /// Makes the system prompt; called once per conversation.
 pub type SystemPrompt = Arc<dyn Fn() -> String + Send + Sync>;
 
+/// Keeps a network grant for good: the plugin's id, and the grant as it stands in a grants file. An error is
+/// told to the person.
+pub type KeepGrant = Arc<dyn Fn(&str, &str) -> Result<(), String> + Send + Sync>;
+
 /// All that a session is made of.
 pub struct SessionConfig {
     pub id: SessionId,
@@ -76,6 +80,7 @@ pub struct SessionConfig {
     pub model: Option<String>,
     pub default_model: String,
     pub system_prompt: SystemPrompt,
+    pub keep_grant: KeepGrant,
     /// What is offered to the model.
     pub tools: Vec<ToolSpec>,
     /// What is neither shown nor kept.
@@ -155,7 +160,11 @@ pub(crate) struct Session {
     pub(crate) counted: Option<(u64, u64)>,
     /// The served window was asked for.
     pub(crate) window_checked: bool,
+    /// What a person allowed for the session.
     pub(crate) allowed: HashSet<(String, String)>,
+    /// The part of it that is kept for good: it holds in a new conversation too.
+    pub(crate) granted: HashSet<(String, String)>,
+    pub(crate) keep_grant: KeepGrant,
     /// Where text came from that it has read and nobody vouches for.
     pub(crate) taint: Option<String>,
     pub(crate) budget: Budget,
@@ -213,6 +222,7 @@ pub(crate) fn build(config: SessionConfig) -> Result<Built, StartError> {
         model,
         default_model,
         system_prompt,
+        keep_grant,
         tools,
         secrets,
         settings,
@@ -276,6 +286,8 @@ pub(crate) fn build(config: SessionConfig) -> Result<Built, StartError> {
         counted: None,
         window_checked: false,
         allowed: HashSet::new(),
+        granted: HashSet::new(),
+        keep_grant,
         taint: None,
         budget: Budget::new(&state, id.as_str(), limits),
         state,

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::approval::Denied;
 use crate::decision::refused;
 use crate::orders::Order;
-use crate::questions::{Answer, with_feedback};
+use crate::questions::{Answer, Until, with_feedback};
 use crate::session::Session;
 use crate::turn::Fault;
 use crate::{StoreError, notes};
@@ -315,8 +315,8 @@ impl Session {
         answer: Answer,
     ) -> Result<(Fate, &'static [&'static str]), StoreError> {
         Ok(match answer {
-            Answer::Approved { for_session } => {
-                if for_session {
+            Answer::Approved(until) => {
+                if until != Until::Once {
                     let scope = self.scope(&request.tool, &request.arguments);
                     self.allowed.insert((request.tool.clone(), scope));
                 }

@@ -10,7 +10,7 @@ pub struct Ceiling {
     /// What plugins reach at most; none: whatever they were granted.
     pub allow: Option<Vec<NetworkGrant>>,
     /// Hosts that nothing reaches.
-    pub deny: Vec<DeniedHost>,
+    pub deny: Vec<Hosts>,
     /// The file that says so.
     pub by: String,
 }
@@ -34,7 +34,7 @@ impl Ceiling {
 
 /// A host, or `*.` and the end of hosts: then that host and all below it.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct DeniedHost {
+pub struct Hosts {
     host: String,
     below: bool,
 }
@@ -42,15 +42,15 @@ pub struct DeniedHost {
 /// Why a text names no hosts.
 #[derive(Debug, thiserror::Error)]
 #[error("`{0}` names no host; write it like `example.com`, or `*.example.com` for it and all below it")]
-pub struct DeniedHostError(String);
+pub struct HostsError(String);
 
-impl DeniedHost {
+impl Hosts {
     /// Parses a host or the end of hosts.
     ///
     /// # Errors
     /// When it is not a host as URLs have it.
-    pub fn parse(text: &str) -> Result<Self, DeniedHostError> {
-        let refuse = || DeniedHostError(text.to_owned());
+    pub fn parse(text: &str) -> Result<Self, HostsError> {
+        let refuse = || HostsError(text.to_owned());
         let (name, below) = text.strip_prefix("*.").map_or((text, false), |rest| (rest, true));
         let host = url::Host::parse(name).map_err(|_| refuse())?;
         if name.is_empty() || name.contains('*') || (below && !matches!(host, url::Host::Domain(_))) {
@@ -60,13 +60,14 @@ impl DeniedHost {
     }
 
     /// Whether it names a host, given as an origin shows it.
-    fn covers(&self, host: &str) -> bool {
+    #[must_use]
+    pub fn covers(&self, host: &str) -> bool {
         host == self.host
             || (self.below && host.strip_suffix(&self.host).is_some_and(|rest| rest.ends_with('.')))
     }
 }
 
-impl fmt::Display for DeniedHost {
+impl fmt::Display for Hosts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{}", if self.below { "*." } else { "" }, self.host)
     }
@@ -85,7 +86,7 @@ mod tests {
 
     #[test]
     fn denied_hosts_are_reached_by_nothing_in_any_spelling() {
-        let deny = ["*.evil.example", "10.0.0.1"].map(|text| DeniedHost::parse(text).unwrap()).to_vec();
+        let deny = ["*.evil.example", "10.0.0.1"].map(|text| Hosts::parse(text).unwrap()).to_vec();
         let ceiling = Ceiling { deny, ..Ceiling::default() };
         for url in [
             "https://evil.example/",
@@ -114,7 +115,7 @@ mod tests {
     #[test]
     fn what_is_no_host_is_refused() {
         for text in ["", "*", "*.", "a.*.b", "https://a.b", "a b", "*.10.0.0.1", "a.b/c"] {
-            assert!(DeniedHost::parse(text).is_err(), "{text}");
+            assert!(Hosts::parse(text).is_err(), "{text}");
         }
     }
 }

@@ -13,8 +13,8 @@ use crate::origin::place_of;
 use crate::pool::{Pools, Trust};
 use crate::reach::Reach;
 use crate::{
-    Body, Caller, Ceiling, CertificateFiles, Certificates, EgressError, Incoming, Ledger, LedgerAct, Origin,
-    Outgoing, Policy, Proxy, Rewrite, redirect,
+    Body, Caller, Ceiling, CertificateFiles, Certificates, EgressError, HostRule, Incoming, Ledger,
+    LedgerAct, Origin, Outgoing, Policy, Proxy, Rewrite, redirect, rules,
 };
 
 /// What the whole process may reach.
@@ -24,6 +24,8 @@ pub struct EgressConfig {
     pub offline: bool,
     /// What the machine's policy says, for models and plugins alike.
     pub ceiling: Ceiling,
+    /// What the person says about the hosts that plugins reach.
+    pub rules: Vec<HostRule>,
     /// Where every request stands before it leaves.
     pub ledger: Option<Ledger>,
     /// What no plugin sends or gets back.
@@ -116,6 +118,23 @@ impl Egress {
     #[must_use]
     pub fn without_secrets(&self, text: &str) -> String {
         self.shared.config.secrets.text(text).into_owned()
+    }
+
+    /// Whether a person could let a plugin reach an origin, and the rule that wants one to be asked although
+    /// it was granted.
+    ///
+    /// # Errors
+    /// When it is refused whatever anyone says: by the machine's policy, a rule, or `--offline`.
+    pub fn can_be_asked(&self, origin: &Origin, method: &str) -> Result<Option<&str>, EgressError> {
+        let config = &self.shared.config;
+        config.ceiling.check(origin, method, false)?;
+        if config.offline {
+            return Err(EgressError::Offline { origin: origin.to_string() });
+        }
+        match rules::about(&config.rules, origin) {
+            Some(rule) if rule.asks => Ok(Some(&rule.text)),
+            _ => rules::check(&config.rules, origin, method, &[]).map(|()| None),
+        }
     }
 
     /// What stands for an origin.
@@ -216,6 +235,14 @@ impl Egress {
         let Some(mirror) = mirror else {
             return Ok(Hop { origin, mirror: None, url, headers, body, reach, why });
         };
+        if let Policy::Granted(_) = request.policy {
+            rules::check(
+                &self.shared.config.rules,
+                mirror.real(),
+                request.method.as_str(),
+                &request.approved,
+            )?;
+        }
         let methods = mirror.methods();
         if !methods.contains(&request.method.as_str()) {
             return Err(EgressError::Mirror {
@@ -241,6 +268,7 @@ impl Egress {
             Policy::Model => return Ok((Reach::Any, "model".to_owned())),
             Policy::Granted(grants) => grants,
         };
+        rules::check(&self.shared.config.rules, origin, method, &request.approved)?;
         let Some(grant) = grants.iter().find(|grant| grant.allows(origin, method)) else {
             return Err(EgressError::NotGranted { origin: origin.to_string(), method: method.to_owned() });
         };

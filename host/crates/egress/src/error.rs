@@ -16,6 +16,12 @@ pub enum EgressError {
     NotGranted { origin: String, method: String },
     #[error("{method} {origin} is forbidden by {by}")]
     Forbidden { origin: String, method: String, by: String },
+    #[error(
+        "{method} {origin} is {}: the rule `{rule}` {}",
+        if *asks { "not sent unasked" } else { "refused" },
+        if *asks { "asks about it first" } else { "denies it" },
+    )]
+    Rule { origin: String, method: String, rule: String, asks: bool },
     #[error("{origin} leads to {address}, which is not a public address and not granted as such")]
     NotPublic { origin: String, address: String },
     #[error(
@@ -73,6 +79,7 @@ impl EgressError {
                 | Self::Header(_)
                 | Self::NotGranted { .. }
                 | Self::Forbidden { .. }
+                | Self::Rule { .. }
                 | Self::Mirror { .. }
                 | Self::NotPublic { .. }
                 | Self::Offline { .. }

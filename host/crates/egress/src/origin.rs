@@ -67,6 +67,12 @@ impl Origin {
             .map_err(refuse)
     }
 
+    /// Its host, as messages and rules have it.
+    #[must_use]
+    pub fn host(&self) -> String {
+        self.host.to_string()
+    }
+
     /// The addresses that it names itself. A name other than `localhost` names none.
     pub(crate) fn addresses(&self) -> Vec<IpNet> {
         match &self.host {

@@ -57,6 +57,7 @@ mod tests {
         let mut request = Outgoing {
             caller: Caller::Plugin("p".to_owned()),
             policy: Policy::Granted(Vec::new()),
+            approved: Vec::new(),
             method,
             url: from.parse().unwrap(),
             headers: HeaderMap::new(),

@@ -76,6 +76,8 @@ pub struct Pace {
 pub struct Outgoing {
     pub caller: Caller,
     pub policy: Policy,
+    /// What a person said yes to while it was made, where a rule asks.
+    pub approved: Vec<NetworkGrant>,
     pub method: Method,
     pub url: Url,
     pub headers: HeaderMap,

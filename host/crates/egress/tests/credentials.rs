@@ -109,6 +109,7 @@ fn request(url: &str, granted: &[&str], credential: Option<Credential>) -> Outgo
         policy: Policy::Granted(
             granted.iter().map(|o| NetworkGrant::parse(&format!("{o} GET POST")).unwrap()).collect(),
         ),
+        approved: Vec::new(),
         method: Method::GET,
         url: url.parse().unwrap(),
         headers: HeaderMap::new(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
 
-use egress::{DeniedHost, NetworkGrant};
+use egress::{Hosts, NetworkGrant};
 use manifest::Tier;
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
@@ -197,7 +197,7 @@ pub struct NetworkRule(pub NetworkGrant);
 
 /// A host, or `*.` and the end of hosts.
 #[derive(Clone, Debug)]
-pub struct HostRule(pub DeniedHost);
+pub struct HostRule(pub Hosts);
 
 impl<'de> Deserialize<'de> for NetworkRule {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
@@ -209,7 +209,7 @@ impl<'de> Deserialize<'de> for NetworkRule {
 impl<'de> Deserialize<'de> for HostRule {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = String::deserialize(from)?;
-        DeniedHost::parse(&text).map(Self).map_err(serde::de::Error::custom)
+        Hosts::parse(&text).map(Self).map_err(serde::de::Error::custom)
     }
 }
 

@@ -158,6 +158,9 @@ pub struct ApprovalRequest {
     /// Set when the call is already running and asks for something its tiers do not cover.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub need: Option<Need>,
+    /// The answer can be kept for good, as a grant.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lasting: bool,
     /// What the approval would be about: a path, a command, an origin.
     pub target: String,
     /// What it costs at most, in USD; none if nobody knows or it costs nothing.

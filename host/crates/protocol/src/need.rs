@@ -32,8 +32,19 @@ pub enum HostReply {
 pub enum Need {
     /// Change a file that other programs take instructions or settings from.
     SealedPath { path: String },
-    /// Reach an origin that the plugin declares and was not granted. `grant` is `ORIGIN METHOD`.
-    Network { plugin: String, grant: String },
+    /// Reach an origin that the plugin declares and was not granted, or that a rule asks about.
+    Network {
+        plugin: String,
+        /// `ORIGIN METHOD`.
+        grant: String,
+        /// The host of that origin, as rules name it.
+        host: String,
+        /// More than an answer is asked for: something may change there.
+        sends: bool,
+        /// The rule that asks, granted or not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rule: Option<String>,
+    },
     /// Go on although the session has cost so much.
     Budget { spent_usd: f64 },
 }

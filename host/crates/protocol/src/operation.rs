@@ -41,4 +41,7 @@ pub struct ApprovalAnswer {
     /// Approve the same kind of need for the rest of the session.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub for_session: bool,
+    /// Keep it for good, where the request says that this can be: `lasting`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub for_good: bool,
 }

@@ -1,3 +1,4 @@
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -294,6 +295,9 @@ impl Inner {
             plugin: plugin.described.manifest.id.as_str().into(),
             capabilities: plugin.capabilities_of(&bare),
             network: plugin.granted.network.clone(),
+            approved: Vec::new(),
+            refused: BTreeMap::new(),
+            listed: HashMap::new(),
             declared: plugin.granted.declared.clone(),
             credentials: plugin.granted.credentials.clone(),
             session,

@@ -8,6 +8,7 @@ use wall::{Wall, WallConfig};
 
 use crate::changes::Undo;
 use crate::faults::Faults;
+use crate::folders::DeniedPath;
 use crate::kv::Kv;
 use crate::quota::{Amount, Quota, Share};
 use crate::{Folders, Limits};
@@ -23,8 +24,8 @@ pub struct Workplace {
     pub write: Vec<PathBuf>,
     /// Mode bits that new files do not get.
     pub umask: u32,
-    /// Absolute paths that no tool changes.
-    pub denied: Vec<glob::Pattern>,
+    /// What no guest sees or changes.
+    pub denied: Vec<DeniedPath>,
     /// Plugins' own folders, one below another by id.
     pub plugin_data: PathBuf,
     /// The wall of each session; its folders are filled in for each.

@@ -1,5 +1,6 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::AsRawFd as _;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -44,6 +45,11 @@ pub(crate) struct Call {
     /// Declared and granted.
     pub(crate) capabilities: Capabilities,
     pub(crate) network: Vec<NetworkGrant>,
+    /// What a person said yes to during this call, and what was refused: neither is asked again.
+    pub(crate) approved: Vec<NetworkGrant>,
+    pub(crate) refused: BTreeMap<String, String>,
+    /// Folders that are being listed, where rules deny paths.
+    pub(crate) listed: HashMap<u32, PathBuf>,
     /// What it declares, granted or not.
     pub(crate) declared: Arc<[NetworkGrant]>,
     /// Those it declares, by name.
@@ -113,7 +119,9 @@ impl CallState {
         for granted in &call.capabilities.paths {
             match granted {
                 Mount::Workspace => {
-                    for (guest, host) in folders.readable() {
+                    let shown =
+                        folders.readable().into_iter().filter(|(_, host)| folders.denies(host).is_none());
+                    for (guest, host) in shown {
                         mount(&guest, host, FsPerms::ReadOnly)?;
                     }
                 }
@@ -189,6 +197,11 @@ impl Call {
             target: target.to_owned(),
             remedy: remedy.to_owned(),
         });
+    }
+
+    /// Keeps that a rule on paths refused something.
+    pub(crate) fn deny_path(&mut self, rule: &str, path: &str, tier: Tier) {
+        self.deny(&format!("rule:{rule}"), path, &format!("taking the rule `{rule}` away"), tier);
     }
 }
 

@@ -1,19 +1,17 @@
 //! Plugins: installed, removed, granted and revoked. Each change stands in the audit log.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
 
 use audit::Act;
 use manifest::{Capabilities, CredentialUse, Manifest};
-use runtime::{CredentialSource, Grants, Plugin, PluginRuntime, Source, SourceError};
+use runtime::{CredentialSource, Plugin, PluginRuntime, Source, SourceError};
 
 use super::load;
 use crate::assemble::Setup;
 use crate::cli::PlaceArgs;
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
-use crate::paths::make_private;
+use crate::grants_file::change;
 use crate::render::say;
 
 pub(super) async fn remove(environment: Environment, place: &PlaceArgs, id: &str) -> Result<Exit, Failure> {
@@ -44,7 +42,7 @@ pub(super) async fn grant(environment: Environment, place: &PlaceArgs, id: &str)
     let credentials = find(&plugins, id)?.granted().credentials.clone();
     let given = Capabilities { credentials, ..given };
     let lacks = missing(manifest, &given);
-    change(&setup, |grants| {
+    change(&setup.paths.grants(), |grants| {
         grants.insert(id.to_owned(), given);
     })?;
     record(&setup, Act::Grant { plugin: id.to_owned(), granted: granted.clone(), revoked: Vec::new() })?;
@@ -85,7 +83,9 @@ pub(super) async fn grant_credentials(
         }
         sources.insert(name.to_owned(), source.to_string());
     }
-    change(&setup, |grants| grants.entry(id.to_owned()).or_default().credentials.extend(sources.clone()))?;
+    change(&setup.paths.grants(), |grants| {
+        grants.entry(id.to_owned()).or_default().credentials.extend(sources.clone());
+    })?;
     let granted = told(&Capabilities { credentials: sources, ..Capabilities::default() });
     record(&setup, Act::Grant { plugin: id.to_owned(), granted: granted.clone(), revoked: Vec::new() })?;
     granted.iter().for_each(|line| say(&format!("granted {id}: {line}")));
@@ -126,7 +126,7 @@ pub(super) async fn revoke(environment: Environment, place: &PlaceArgs, id: &str
 /// Takes a plugin's grants back and says which. Returns whether there were any.
 fn take_back(setup: &Setup, id: &str) -> Result<bool, Failure> {
     let mut taken = None;
-    change(setup, |grants| taken = grants.remove(id))?;
+    change(&setup.paths.grants(), |grants| taken = grants.remove(id))?;
     let revoked = taken.as_ref().map(told).unwrap_or_default();
     if revoked.is_empty() {
         return Ok(false);
@@ -150,29 +150,6 @@ fn stranger<'a>(plugins: &'a PluginRuntime, id: &str) -> Result<&'a Manifest, Fa
             Err(Failure::usage(format!("`{id}` is bundled: its grants are those of configs/grants.toml")))
         }
     }
-}
-
-/// Changes the user's grants, in one step on the disk.
-fn change(setup: &Setup, edit: impl FnOnce(&mut BTreeMap<String, Capabilities>)) -> Result<(), Failure> {
-    let path = setup.paths.grants();
-    let failed = |reason: String| Failure::settings(anyhow::anyhow!("{}: {reason}", path.display()));
-    let text = match std::fs::read_to_string(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-        text => text.map_err(|e| failed(e.to_string()))?,
-    };
-    let mut grants = Grants::parse(&path, &text).map_err(Failure::settings)?.into_tables();
-    let comments: String = text.lines().take_while(|l| l.starts_with('#')).flat_map(|l| [l, "\n"]).collect();
-    edit(&mut grants);
-    let tables = toml::to_string(&grants).map_err(|e| failed(e.to_string()))?;
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-    let written = make_private(folder).and_then(|()| {
-        let mut options = std::fs::OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        std::io::Write::write_all(&mut file, format!("{comments}{tables}").as_bytes())?;
-        std::fs::rename(&temporary, &path)
-    });
-    written.map_err(|e| failed(e.to_string()))
 }
 
 /// Capabilities, one line each, as they stand in a grants file.

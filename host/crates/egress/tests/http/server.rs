@@ -127,6 +127,7 @@ pub(crate) fn request(grants: &[&str], url: &str) -> Outgoing {
     Outgoing {
         caller: Caller::Plugin("p".to_owned()),
         policy: Policy::Granted(grants.iter().map(|grant| NetworkGrant::parse(grant).unwrap()).collect()),
+        approved: Vec::new(),
         method: Method::GET,
         url: url.parse().unwrap(),
         headers: HeaderMap::new(),

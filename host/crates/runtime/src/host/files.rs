@@ -21,10 +21,10 @@ impl Call {
     async fn changeable(&mut self, path: &str, last: LastLink) -> Result<Place, Error> {
         let place =
             self.session.folders.place(Path::new(path), last).map_err(|e| self.refused_path(path, e))?;
-        if self.session.folders.is_denied(&place.path) {
+        if let Some(rule) = self.session.folders.denies(&place.path).map(str::to_owned) {
             let shown = place.path.display().to_string();
-            self.deny("path-denied", &shown, "taking the rule on this path away", Tier::Write);
-            let message = format!("{shown}: a rule of the user or of the policy keeps it from being changed");
+            self.deny_path(&rule, &shown, Tier::Write);
+            let message = format!("{shown}: the rule `{rule}` keeps it from being changed");
             return Err(error(ErrorKind::Denied, "path-denied", message));
         }
         if is_sealed(&place.relative) {

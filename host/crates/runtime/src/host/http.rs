@@ -145,6 +145,7 @@ fn outgoing(call: &mut Call, request: Request) -> Result<Outgoing, Error> {
     Ok(Outgoing {
         caller,
         policy: Policy::Granted(call.network.clone()),
+        approved: call.approved.clone(),
         method,
         url,
         headers,
@@ -178,6 +179,7 @@ fn refused(egress: &Egress, reason: &EgressError) -> Error {
             (ErrorKind::Denied, "origin-not-granted")
         }
         EgressError::Forbidden { .. } => (ErrorKind::Denied, "forbidden-by-policy"),
+        EgressError::Rule { .. } => (ErrorKind::Denied, "denied-by-rule"),
         EgressError::NotPublic { .. } => (ErrorKind::Denied, "address-not-public"),
         EgressError::Offline { .. } => (ErrorKind::Denied, "offline"),
         EgressError::Audience { .. } => (ErrorKind::Denied, "credential-audience"),
@@ -214,11 +216,16 @@ impl Host for CallState {
         }
         let origin = outgoing.url.origin().ascii_serialization();
         let unanswered = changes(&outgoing.method).then(|| call.unanswered.clone());
-        let answered = answer(&call.egress, outgoing, unanswered.as_deref()).await;
-        if answered.is_ok() {
-            call.source = Some(origin);
+        match answer(&call.egress, outgoing, unanswered.as_deref()).await {
+            Ok(response) => {
+                call.source = Some(origin);
+                Ok(response)
+            }
+            Err(reason) => {
+                call.keep_refusal(&reason);
+                Err(refused(&call.egress, &reason))
+            }
         }
-        answered
     }
 }
 
@@ -228,24 +235,42 @@ fn changes(method: &Method) -> bool {
 }
 
 impl Call {
-    /// Asks for the origin of a request where the plugin declares it and it was not granted.
+    /// Asks for the origin of a request where the plugin declares it and it was not granted, or a rule wants it
+    /// to be asked.
     async fn reach(&mut self, outgoing: &mut Outgoing) -> Result<(), Error> {
         let Ok(origin) = Origin::of(&outgoing.url) else { return Ok(()) };
         let method = outgoing.method.as_str();
+        // What no answer could allow is refused, and put on record, where it is sent.
+        let Ok(rule) = self.egress.can_be_asked(&origin, method) else { return Ok(()) };
         let covers = |grant: &NetworkGrant| grant.allows(&origin, method);
-        if self.network.iter().any(covers) || !self.declared.iter().any(covers) {
+        let granted = self.network.iter().any(covers) && rule.is_none();
+        if granted || self.approved.iter().any(covers) || !self.declared.iter().any(covers) {
             return Ok(());
         }
         let grant = format!("{origin} {method}");
-        let need = Need::Network { plugin: self.plugin.to_string(), grant: grant.clone() };
+        // Nobody is asked twice by one call.
+        if let Some(message) = self.refused.get(&grant) {
+            return Err(error(ErrorKind::Denied, "origin-not-granted", message.clone()));
+        }
+        let need = Need::Network {
+            plugin: self.plugin.to_string(),
+            grant: grant.clone(),
+            host: origin.host(),
+            sends: changes(&outgoing.method),
+            rule: rule.map(str::to_owned),
+        };
         match self.ask(HostRequest::Decide(need)).await {
             Some(HostReply::Allowed) => {
-                self.network.extend(NetworkGrant::parse(&grant).ok());
+                let allowed = NetworkGrant::parse(&grant).ok();
+                self.network.extend(allowed.clone());
+                self.approved.extend(allowed);
                 outgoing.policy = Policy::Granted(self.network.clone());
+                outgoing.approved.clone_from(&self.approved);
                 Ok(())
             }
             Some(HostReply::Refused { message, rule, remedy }) => {
-                self.deny(&rule, &grant, &remedy, Tier::Read);
+                self.deny(&rule, &grant, &remedy, tier(&outgoing.method));
+                self.refused.insert(grant, message.clone());
                 Err(error(ErrorKind::Denied, "origin-not-granted", message))
             }
             Some(HostReply::Noted) | None => {
@@ -253,6 +278,27 @@ impl Call {
             }
         }
     }
+
+    /// Keeps what a rule or the machine's policy refused, also behind a redirect.
+    fn keep_refusal(&mut self, reason: &EgressError) {
+        let (rule, origin, method, remedy) = match reason.root() {
+            EgressError::Rule { origin, method, rule, .. } => {
+                (format!("rule:{rule}"), origin, method, format!("taking the rule `{rule}` away"))
+            }
+            EgressError::Forbidden { origin, method, by } => {
+                let remedy = format!("another policy, by this machine's administrator ({by})");
+                ("policy".to_owned(), origin, method, remedy)
+            }
+            _ => return,
+        };
+        let tier = Method::from_bytes(method.as_bytes()).map_or(Tier::Remote, |method| tier(&method));
+        self.deny(&rule, &format!("{origin} {method}"), &remedy, tier);
+    }
+}
+
+/// What a request counts as.
+fn tier(method: &Method) -> Tier {
+    if changes(method) { Tier::Remote } else { Tier::Read }
 }
 
 /// Sends a request and reads the whole answer. While it is on its way, and if nobody can tell what came of
@@ -261,7 +307,7 @@ async fn answer(
     egress: &Egress,
     outgoing: Outgoing,
     unanswered: Option<&AtomicUsize>,
-) -> Result<Response, Error> {
+) -> Result<Response, EgressError> {
     if let Some(unanswered) = unanswered {
         unanswered.fetch_add(1, Ordering::SeqCst);
     }
@@ -274,7 +320,7 @@ async fn answer(
     if let Some(unanswered) = unanswered.filter(|_| settled) {
         unanswered.fetch_sub(1, Ordering::SeqCst);
     }
-    let incoming = sent.map_err(|e| refused(egress, &e))?;
+    let incoming = sent?;
     let head = Head {
         status: incoming.status.as_u16(),
         headers: incoming
@@ -286,6 +332,6 @@ async fn answer(
         final_url: incoming.url.to_string(),
         extra: None,
     };
-    let body = incoming.bytes().await.map_err(|e| refused(egress, &e))?;
+    let body = incoming.bytes().await?;
     Ok(Response { head, body: body.into() })
 }
