@@ -1,6 +1,7 @@
 //! The real binary, with real components, against a scripted model on loopback.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod asking;
 mod audit;
 mod cli;
 mod compaction;
@@ -18,6 +19,8 @@ mod plugins;
 mod policy;
 mod provenance;
 mod resume;
+mod rules;
+mod screen;
 mod sdk;
 mod support;
 mod tools;

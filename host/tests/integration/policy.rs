@@ -271,3 +271,24 @@ fn records_go_where_the_policy_says() {
     let nowhere = format!("version = 1\n[audit]\nfolder = \"{}/uid-0/user.jsonl\"\n", sink.display());
     assert_ne!(stream(&host, &nowhere, &[]).code, Some(0));
 }
+
+#[test]
+fn what_a_policy_forbids_is_not_asked_for_while_a_call_runs() {
+    if !as_root() {
+        return;
+    }
+    let get = json!({"trick": "http", "with": "http://127.0.0.1:1/"});
+    let host = TestHost::new([call("probe__probe", get), Step::text("ok")]);
+    let plugins = host.home.join("plugins");
+    std::fs::create_dir(&plugins).unwrap();
+    std::fs::copy(guests::component("probe"), plugins.join("probe.wasm")).unwrap();
+    let policy = "version = 1\n[network]\nallow = [\"https://huggingface.co GET\"]\n";
+    let ran = stream(&host, policy, &["--plugin-dir", plugins.to_str().unwrap()]);
+    let denials = ran.result()["permission_denials"].as_array().unwrap();
+    assert_eq!((ran.code, denials.len()), (Some(6), 1), "{} {:?}", ran.stderr, ran.outputs());
+    assert_eq!(
+        (&denials[0]["rule"], &denials[0]["target"]),
+        (&json!("policy"), &json!("http://127.0.0.1:1 GET"))
+    );
+    assert!(denials[0]["remedy"].as_str().unwrap().contains("/etc/ml-intern/policy.toml"), "{denials:?}");
+}

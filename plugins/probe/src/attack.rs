@@ -26,6 +26,8 @@ pub(crate) struct Attack {
 enum How {
     /// Reads each path.
     Read,
+    /// Asks for all that can be known of each path without reading it.
+    Look,
     /// Changes the path and what lies in it in every way that WASI has, from a copy in `/tmp`.
     Change,
     /// Writes and reads the path as often as the first of the list says.
@@ -55,6 +57,7 @@ impl Tool for Attack {
         let each = |attack: &dyn Fn(&String) -> String| self.list.iter().map(attack).collect::<Vec<_>>();
         let lines = match self.how {
             How::Read => each(&|path| told(path, fs::read_to_string(path))),
+            How::Look => self.list.iter().flat_map(|path| look(path)).collect(),
             How::Change => change(&with),
             How::Race => vec![race(call, &with, &self.list)],
             How::Sockets => self.list.iter().flat_map(|address| sockets(address)).collect(),
@@ -82,6 +85,18 @@ fn told<T: Debug, E: Display>(what: &str, result: Result<T, E>) -> String {
         Ok(value) => format!("WORKED {what:?}: {value:?}"),
         Err(e) => format!("refused {what:?}: {e}"),
     }
+}
+
+fn look(path: &str) -> Vec<String> {
+    let names =
+        || fs::read_dir(path)?.map(|entry| Ok(entry?.file_name())).collect::<std::io::Result<Vec<_>>>();
+    vec![
+        told(&format!("stat {path}"), fs::metadata(path).map(|about| about.len())),
+        told(&format!("link {path}"), fs::symlink_metadata(path).map(|about| about.file_type())),
+        told(&format!("leads {path}"), fs::read_link(path)),
+        told(&format!("list {path}"), names()),
+        told(&format!("hard link {path}"), fs::hard_link(path, "/tmp/hard-link")),
+    ]
 }
 
 /// `target` is a file in a folder that is only to be read.
