@@ -15,6 +15,7 @@ use crate::diagnostics;
 use crate::enclosure::Enclosure;
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
+use crate::grants_file;
 use crate::managed;
 use crate::permissions::{budget, rules};
 use crate::render;
@@ -128,6 +129,7 @@ async fn config(setup: &Setup, args: &ToolArgs) -> Result<SessionConfig, Failure
         tools,
         secrets: setup.held().redactor.clone(),
         settings,
+        keep_grant: grants_file::keeper(setup),
     })
 }
 

@@ -54,7 +54,6 @@ pub(crate) fn ask(
             feedback,
             for_session: key == 's',
             for_good: key == 'g',
-            for_good: key == 'g',
         });
     }
     Ok(Decided::Answers(answers))
@@ -240,6 +239,7 @@ mod tests {
             need: None,
             target: String::new(),
             for_session,
+            lasting: false,
             price_usd: None,
             remaining_usd: None,
             payer: None,

@@ -104,6 +104,7 @@ impl DeniedPath {
     pub fn new(pattern: &glob::Pattern, rule: String) -> Self {
         // What lies below is denied in any case, and so is the folder itself.
         let text = pattern.as_str().trim_end_matches("/**").to_lowercase();
+        let text = if text.is_empty() { "/".to_owned() } else { text };
         Self { pattern: glob::Pattern::new(&text).unwrap_or_else(|_| pattern.clone()), rule }
     }
 }
@@ -338,6 +339,25 @@ mod tests {
 
     fn placed(folders: &Folders, path: impl AsRef<Path>) -> Option<PathBuf> {
         folders.place(path.as_ref(), LastLink::Followed).ok().map(|place| place.path)
+    }
+
+    #[test]
+    fn a_rule_on_everything_denies_everything() {
+        let dir = tempfile::tempdir().unwrap();
+        for rule in ["/**", "/*", "/"] {
+            let pattern = glob::Pattern::new(rule).unwrap();
+            let denied = vec![DeniedPath::new(&pattern, rule.to_owned())];
+            let folders = Folders {
+                workspace: dir.path().into(),
+                workspace_writable: true,
+                read: Vec::new(),
+                write: Vec::new(),
+                tmp: dir.path().into(),
+                umask: 0o022,
+                denied,
+            };
+            assert_eq!(folders.denies(Path::new("/work/a.txt")), Some(rule));
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Plugins: installed, removed, granted and revoked. Each change stands in the audit log.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use audit::Act;
 use manifest::{Capabilities, CredentialUse, Manifest};
