@@ -456,9 +456,11 @@ mod tests {
             for argument in command.get_arguments() {
                 *seen += 1;
                 let name = argument.get_id().as_str();
-                // `--credential NAME=SOURCE` says where one comes from, and refuses everything else.
+                // `--credential NAME=SOURCE` says where one comes from, and refuses everything else; a key is named by
+                // its file.
+                let value = argument.get_value_names().map(|names| names[0].as_str());
                 let is_source =
-                    name == "credential" && argument.get_value_names().is_some_and(|n| n[0] == "NAME=SOURCE");
+                    matches!((name, value), ("credential", Some("NAME=SOURCE")) | ("key", Some("FILE")));
                 assert!(!wall::names_a_credential(name) || is_source, "{} {name}", command.get_name());
             }
             command.get_subcommands().for_each(|command| walk(command, seen));
