@@ -128,6 +128,7 @@ fn told(act: &Act) -> String {
             let usd = usd.map(|usd| format!(" {usd:.2} USD")).unwrap_or_default();
             format!("order     {order} {tool} {state}{usd}  {target}")
         }
+        Act::Saved { bytes, digest } => format!("saved     {bytes} bytes blake3:{digest}"),
         Act::End { session, head } => {
             let head = head.as_ref().map(|head| format!(" with {head}")).unwrap_or_default();
             format!("end       {session}{head}")

@@ -372,3 +372,29 @@ fn names_of_files_write_no_lines_of_a_sheet() {
     let shown = install(&host, &file, &[]).stdout;
     assert!(!shown.contains("\npublisher ACME"), "{shown}");
 }
+
+#[test]
+fn what_cannot_be_put_on_record_is_not_done() {
+    let host = TestHost::new([]);
+    let file = component(&host, "new/probe.wasm", &probe());
+    assert_eq!(install(&host, &file, &[]).code, Some(0));
+    assert_eq!(host.run(["plugin", "grant", "probe"]).code, Some(0));
+    let grants = || std::fs::read_to_string(host.home.join(".config/ml-intern/grants.toml")).unwrap();
+    let before = grants();
+    // A folder stands where the records go.
+    let audit = host.home.join(".local/state/ml-intern/audit");
+    std::fs::rename(&audit, host.home.join("kept")).unwrap();
+    std::fs::create_dir_all(audit.join("user.jsonl")).unwrap();
+    let second = component(&host, "two/probe.wasm", &altered(VERSION, "\"version\":\"0.2.0\""));
+    for arguments in [
+        &["plugin", "grant", "probe"][..],
+        &["plugin", "revoke", "probe"],
+        &["plugin", "install", text(&second), "--yes"],
+        &["plugin", "remove", "probe"],
+    ] {
+        let ran = host.run(arguments);
+        assert!(matches!(ran.code, Some(1 | 3)), "{arguments:?}: {:?} {}", ran.code, ran.stdout);
+        assert_eq!(grants(), before, "{arguments:?}");
+        assert!(host.run(["plugin", "list"]).stdout.contains("probe        0.1.0"), "{arguments:?}");
+    }
+}

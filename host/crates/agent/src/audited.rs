@@ -62,7 +62,13 @@ impl Session {
     }
 
     /// Says in both chains that the session ends.
+    /// Puts on record what the session's file holds: a line that is changed later is found when it is read.
+    pub(crate) fn audit_saved(&mut self) -> Result<(), StoreError> {
+        self.audit(self.journal.seal())
+    }
+
     pub(crate) fn audit_end(&mut self) -> Result<(), StoreError> {
+        self.audit_saved()?;
         self.audit(Act::End { session: self.id.clone(), head: None })?;
         let head = Some(self.chain.head().to_owned());
         self.audit_log.user(Act::End { session: self.id.clone(), head })?;

@@ -40,6 +40,11 @@ impl Journal {
         self.file = file;
     }
 
+    /// What the file holds by now, for the records.
+    pub(crate) fn seal(&self) -> audit::Act {
+        self.file.seal.act()
+    }
+
     pub(crate) fn path(&self) -> String {
         self.file.path.display().to_string()
     }

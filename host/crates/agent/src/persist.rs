@@ -10,8 +10,11 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 mod fold;
+mod sealed;
 
 use fold::Fold;
+use sealed::Seal;
+pub(crate) use sealed::Sealed;
 
 /// The format this program writes and reads.
 const VERSION: u32 = 1;
@@ -126,6 +129,8 @@ pub(crate) struct SessionFile {
     pub(crate) path: PathBuf,
     /// Its length in bytes.
     length: u64,
+    /// What it holds.
+    pub(crate) seal: Seal,
 }
 
 impl SessionStore {
@@ -202,7 +207,7 @@ impl SessionStore {
             .mode(0o600)
             .open(&path)
             .map_err(|e| at(&path, e))?;
-        let mut file = lock(SessionFile { file, path, length: 0 }, id)?;
+        let mut file = lock(SessionFile { file, path, length: 0, seal: Seal::default() }, id)?;
         let header = SavedHeader {
             version: VERSION,
             session_id: id.clone(),
@@ -214,23 +219,24 @@ impl SessionStore {
         Ok(file)
     }
 
-    /// Opens a saved session to go on with it.
-    pub(crate) fn open(&self, id: &SessionId) -> Result<(SessionFile, Saved), StoreError> {
+    /// Opens a saved session to go on with it, if it begins with what is on record.
+    pub(crate) fn open(
+        &self,
+        id: &SessionId,
+        sealed: Option<&Sealed>,
+    ) -> Result<(SessionFile, Saved), StoreError> {
         let path = self.dir(id).join(FILE);
         let file = OpenOptions::new().read(true).append(true).open(&path).map_err(|e| at(&path, e))?;
-        let mut file = lock(SessionFile { file, path, length: 0 }, id)?;
-        let saved = file.replay()?;
+        let mut file = lock(SessionFile { file, path, length: 0, seal: Seal::default() }, id)?;
+        let saved = file.replay(sealed)?;
         Ok((file, saved))
     }
 
-    /// Reads a saved session without holding it.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub fn read(&self, id: &SessionId) -> Result<Saved, StoreError> {
+    /// Reads a saved session without holding it, if it begins with what is on record.
+    pub(crate) fn read(&self, id: &SessionId, sealed: Option<&Sealed>) -> Result<Saved, StoreError> {
         let path = self.dir(id).join(FILE);
         let file = File::open(&path).map_err(|e| at(&path, e))?;
-        replay(&path, &file).map(|(saved, _)| saved)
+        replay(&path, &file, sealed).map(|(saved, ..)| saved)
     }
 
     /// Makes a session the latest of a workspace.
@@ -267,6 +273,7 @@ impl SessionFile {
             return Err(at(&self.path, source));
         }
         self.length += text.len() as u64;
+        self.seal.add(text);
         Ok(())
     }
 
@@ -275,8 +282,9 @@ impl SessionFile {
         self.file.try_clone().map_err(|e| at(&self.path, e))
     }
 
-    fn replay(&mut self) -> Result<Saved, StoreError> {
-        let (saved, torn) = replay(&self.path, &self.file)?;
+    fn replay(&mut self, sealed: Option<&Sealed>) -> Result<Saved, StoreError> {
+        let (saved, torn, seal) = replay(&self.path, &self.file, sealed)?;
+        self.seal = seal;
         self.length = self.file.seek(SeekFrom::End(0)).map_err(|e| at(&self.path, e))?;
         if torn {
             // The next line must not be glued to what is left of the last one.
@@ -308,8 +316,13 @@ fn header(path: &Path) -> Result<SavedHeader, StoreError> {
     }
 }
 
-/// Folds the lines. Returns also whether the last line is incomplete.
-fn replay(path: &Path, file: &File) -> Result<(Saved, bool), StoreError> {
+/// Folds the lines. Returns also whether the last line is incomplete, and the bytes as they were read.
+fn replay(path: &Path, file: &File, sealed: Option<&Sealed>) -> Result<(Saved, bool, Seal), StoreError> {
+    let changed = |at: u64| StoreError::Broken {
+        path: path.to_owned(),
+        reason: format!("it was changed since it was written (byte {at}); nothing of it is used"),
+    };
+    let mut seal = Seal::default();
     let header = header(path)?;
     let mut fold = Fold::new(&header);
     let mut reader = BufReader::new(file);
@@ -324,13 +337,22 @@ fn replay(path: &Path, file: &File) -> Result<(Saved, bool), StoreError> {
             break;
         }
         torn = line.last() != Some(&b'\n');
-        match serde_json::from_slice(&line) {
+        let before = seal.bytes();
+        seal.add(&line);
+        let parsed = serde_json::from_slice(&line);
+        if sealed.is_some_and(|s| s.is_skipped(before, &seal) || !s.holds(&seal, parsed.as_ref().ok())) {
+            return Err(changed(before));
+        }
+        match parsed {
             Ok(line) => fold.line(line),
             Err(_) if line.iter().all(u8::is_ascii_whitespace) => {}
             Err(_) => fold.dropped += 1,
         }
     }
-    Ok((fold.end(header), torn))
+    if sealed.is_some_and(|sealed| !sealed.is_reached(&seal)) {
+        return Err(changed(seal.bytes()));
+    }
+    Ok((fold.end(header), torn, seal))
 }
 
 fn at(path: &Path, source: io::Error) -> StoreError {
@@ -338,163 +360,4 @@ fn at(path: &Path, source: io::Error) -> StoreError {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::borrow::Cow;
-
-    use proptest::prelude::*;
-    use protocol::Assistant;
-
-    use super::*;
-    use crate::notes;
-    use crate::transcript::tests::{calls, result, user};
-
-    fn store() -> (tempfile::TempDir, SessionStore, SessionId) {
-        let dir = tempfile::tempdir().unwrap();
-        let store = SessionStore::new(dir.path());
-        (dir, store, SessionId::from("0a0b"))
-    }
-
-    fn item(item: Item) -> Line<'static> {
-        Line::Item { at: String::new(), item: Cow::Owned(item) }
-    }
-
-    fn event(event: Event) -> Line<'static> {
-        Line::Event { at: String::new(), event: Cow::Owned(event) }
-    }
-
-    fn chunk(text: &str) -> Line<'static> {
-        event(Event::AssistantChunk { content: text.to_owned() })
-    }
-
-    #[test]
-    fn a_session_is_there_again_up_to_its_last_whole_line() {
-        let (_dir, store, id) = store();
-        let workspace = Path::new("/w");
-        let mut file = store.create(&id, workspace, "m").unwrap();
-        store.point(workspace, &id).unwrap();
-        file.append(&[item(user("hi")), chunk("Hel"), chunk("lo")]).unwrap();
-        let path = file.path.clone();
-        drop(file);
-        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"line\":\"item\",\"ite").unwrap();
-        let (mut file, saved) = store.open(&store.latest(workspace).unwrap()).unwrap();
-        let said = Item::Assistant(Assistant { content: Some("Hello".to_owned()), ..Assistant::default() });
-        assert_eq!((saved.items, saved.dropped, saved.events), (vec![user("hi"), said.clone()], 1, 2));
-        file.append(&[item(user("again"))]).unwrap();
-        drop(file);
-        assert_eq!(store.read(&id).unwrap().items, [user("hi"), said, user("again")]);
-    }
-
-    #[test]
-    fn calls_that_were_running_have_an_unknown_outcome() {
-        let (_dir, store, id) = store();
-        let mut file = store.create(&id, Path::new("/w"), "m").unwrap();
-        let announced = |id: &str| {
-            event(Event::ToolCall {
-                tool: "t".to_owned(),
-                arguments: serde_json::json!({}),
-                tool_call_id: id.into(),
-            })
-        };
-        file.append(&[
-            item(user("go")),
-            item(calls(&[("1", "t", "{}"), ("2", "t", "{}"), ("3", "t", "{}")])),
-        ])
-        .unwrap();
-        file.append(&[announced("1"), announced("2"), item(result("1", "done"))]).unwrap();
-        drop(file);
-        let saved = store.read(&id).unwrap();
-        assert_eq!(saved.unknown_outcomes, [ToolCallId::from("2")]);
-        let contents: Vec<&str> = saved
-            .items
-            .iter()
-            .filter_map(|i| match i {
-                Item::Tool { content, .. } => Some(content.as_str()),
-                _ => None,
-            })
-            .collect();
-        assert_eq!(contents, ["done", notes::OUTCOME_UNKNOWN, notes::NOT_RUN]);
-    }
-
-    fn tool_output(id: &str, source: &str) -> Line<'static> {
-        event(Event::ToolOutput {
-            tool: "t".to_owned(),
-            tool_call_id: id.into(),
-            output: "text".to_owned(),
-            success: true,
-            duration_ms: 0,
-            changes: Vec::new(),
-            denial: None,
-            source: Some(source.to_owned()),
-        })
-    }
-
-    #[tokio::test]
-    async fn no_file_has_a_text_and_not_where_it_came_from() {
-        let (_dir, store, id) = store();
-        let file = store.create(&id, Path::new("/w"), "m").unwrap();
-        let path = file.path.clone();
-        let (events, _shown) = tokio::sync::mpsc::channel(8);
-        let mut journal = crate::journal::Journal::new(file, events, redact::Redactor::default());
-        let Line::Event { event, .. } = tool_output("1", "https://evil") else { unreachable!() };
-        journal.item_and_event(&result("1", "text"), event.into_owned()).await.unwrap();
-        drop(journal);
-        let whole = std::fs::read(&path).unwrap();
-        for length in 0..whole.len() {
-            std::fs::write(&path, &whole[..length]).unwrap();
-            let Ok(saved) = store.read(&id) else { continue };
-            assert!(saved.items.is_empty() || saved.taint.is_some(), "{length}");
-        }
-    }
-
-    #[test]
-    fn a_fork_knows_what_its_session_stood_at() {
-        let (_dir, store, id) = store();
-        let mut file = store.create(&id, Path::new("/w"), "m").unwrap();
-        let standing =
-            Standing { taint: Some("https://evil".to_owned()), completions_usd: 1.5, orders_usd: 4.0 };
-        file.append(&[Line::Standing(standing), tool_output("1", "https://other")]).unwrap();
-        drop(file);
-        let saved = store.read(&id).unwrap();
-        assert_eq!(saved.taint.as_deref(), Some("https://evil"));
-        assert_eq!((saved.completions_usd, saved.orders_usd), (1.5, 4.0));
-    }
-
-    #[test]
-    fn sessions_are_found_by_prefix_and_held_once() {
-        let (_dir, store, id) = store();
-        let held = store.create(&id, Path::new("/w"), "m").unwrap();
-        assert!(matches!(store.open(&id), Err(StoreError::InUse(_))));
-        drop(held);
-        store.create(&SessionId::from("0a1c"), Path::new("/v"), "m").unwrap();
-        assert_eq!(store.find("0a0").unwrap(), id);
-        assert!(matches!(store.find("0a"), Err(StoreError::Ambiguous { .. })));
-        assert!(matches!(store.find("ff"), Err(StoreError::Unknown(_))));
-        assert!(matches!(store.latest(Path::new("/none")), Err(StoreError::NoneYet(_))));
-        assert_eq!(store.list().len(), 2);
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
-
-        #[test]
-        fn broken_lines_are_dropped_and_the_rest_is_there(
-            at in any::<prop::sample::Index>(), cut in 0..40_usize, put in prop::collection::vec(any::<u8>(), 0..24),
-        ) {
-            let (_dir, store, id) = store();
-            let mut file = store.create(&id, Path::new("/w"), "m").unwrap();
-            file.append(&[item(user("hi")), chunk("Hel"), item(calls(&[("1", "t", "{}")])), item(result("1", "done"))])
-                .unwrap();
-            let path = file.path.clone();
-            drop(file);
-            let mut bytes = std::fs::read(&path).unwrap();
-            let at = at.index(bytes.len());
-            bytes.splice(at..(at + cut).min(bytes.len()), put);
-            std::fs::write(&path, &bytes).unwrap();
-            // Read as far as it can be, or refused with its name; what is read has a result for every call.
-            match store.read(&id) {
-                Ok(saved) => prop_assert!(crate::transcript::tests::is_whole(&saved.items)),
-                Err(error) => prop_assert!(error.to_string().contains(&path.display().to_string())),
-            }
-        }
-    }
-}
+mod tests;

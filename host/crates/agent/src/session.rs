@@ -17,7 +17,7 @@ use crate::guard::Guard;
 use crate::journal::Journal;
 use crate::ordering::earlier;
 use crate::orders::Unknown;
-use crate::persist::{Saved, Standing};
+use crate::persist::{Saved, Sealed, Standing};
 use crate::turn::Fault;
 use crate::{BudgetLimits, Interrupt, Mode, Rules, SessionStore, StoreError};
 
@@ -229,13 +229,21 @@ pub(crate) fn build(config: SessionConfig) -> Result<Built, StartError> {
         secrets,
         settings,
     } = config;
+    // What was ordered, and not forgotten: also by the session that this one goes on from.
+    let records = match &start {
+        Start::New | Start::Call => Vec::new(),
+        Start::Continue(from) | Start::Fork(from) => {
+            audit.records(from.as_str()).map_err(StartError::Records)?
+        }
+    };
+    let sealed = Sealed::of(&records);
     let opened = match &start {
         Start::New | Start::Call => None,
         Start::Continue(from) => {
-            let (file, saved) = store.open(from)?;
+            let (file, saved) = store.open(from, sealed.as_ref())?;
             Some((Some(file), saved))
         }
-        Start::Fork(from) => Some((None, store.read(from)?)),
+        Start::Fork(from) => Some((None, store.read(from, sealed.as_ref())?)),
     };
     let saved_model = opened.as_ref().map(|(_, saved)| saved.model.clone());
     let model = providers.resolve(&model.or(saved_model).unwrap_or(default_model))?;
@@ -247,13 +255,6 @@ pub(crate) fn build(config: SessionConfig) -> Result<Built, StartError> {
     // A session whose records cannot be written does not begin, and leaves nothing behind.
     let chain = audit.session(&id).map_err(StoreError::from)?;
     audit.check_writable().map_err(StoreError::from)?;
-    // What was ordered, and not forgotten: also by the session that this one goes on from.
-    let records = match &start {
-        Start::New | Start::Call => Vec::new(),
-        Start::Continue(from) | Start::Fork(from) => {
-            audit.records(from.as_str()).map_err(StartError::Records)?
-        }
-    };
     let (file, saved) = match opened {
         Some((Some(file), saved)) => (file, Some(saved)),
         other => (store.create(&id, workplace.workspace(), model.id())?, other.map(|(_, saved)| saved)),

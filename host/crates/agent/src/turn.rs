@@ -55,6 +55,7 @@ impl Session {
             }
             Err(fault) => self.say_fault(fault).await?,
         }
+        self.audit_saved()?;
         self.journal.sync().await
     }
 

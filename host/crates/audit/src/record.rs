@@ -91,6 +91,8 @@ pub enum Act {
         usd: Option<f64>,
         state: OrderState,
     },
+    /// What the session's file holds by now: so many bytes, with this BLAKE3 digest.
+    Saved { bytes: u64, digest: String },
     /// A session ends. In the user's chain with the head of the session's own.
     End {
         session: SessionId,

@@ -159,6 +159,7 @@ const ATTACKS: &[(u8, &str, &str)] = &[
     (58, "flags and settings that loosen it", "flags_and_settings_cannot_loosen_what_is_fixed"),
     (58, "a project that loosens the user's settings", "a_trusted_project_sets_harmless_keys_and_gives_credentials"),
     (59, "a full disk under the records", "on_a_full_disk_nothing_runs_unrecorded"),
+    (59, "installed, granted and removed without a place for records", "what_cannot_be_put_on_record_is_not_done"),
     (59, "no place for records", "without_a_record_nothing_runs"),
     (59, "a changed record, a chain made anew", "a_changed_record_is_named_and_the_head_is_gone"),
     (59, "every byte of a chain, changed", "every_changed_byte_is_noticed"),
