@@ -28,7 +28,7 @@ pub(crate) enum PluginCommand {
     },
     /// Show what a component can reach, ask, and install it; of one that is installed, what is different.
     Install(InstallArgs),
-    /// Remove an installed plugin and take back what it was granted. What it stored stays.
+    /// Remove an installed plugin, what it stored, and what it was granted.
     Remove {
         /// Its id.
         plugin: String,

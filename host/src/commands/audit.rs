@@ -7,7 +7,7 @@ use crate::assemble::Setup;
 use crate::cli::AuditCommand;
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
-use crate::render::{json, say};
+use crate::render::{json, say, warn};
 
 pub(super) fn run(command: &AuditCommand, environment: Environment) -> Result<Exit, Failure> {
     let log = Setup::read(environment, None)?.audit();
@@ -17,7 +17,12 @@ pub(super) fn run(command: &AuditCommand, environment: Environment) -> Result<Ex
             for entry in lines(&log, session.as_deref())? {
                 say(&line(&format!("{}  {}", entry.at.replace('T', " "), told(&entry.act))));
             }
-            Ok(Exit::Done)
+            // What is no record any more cannot be shown: it is named.
+            let wrong = log.verify(None)?.findings;
+            for finding in &wrong {
+                warn(&format!("WRONG  {}:{}: {}", finding.path.display(), finding.line, finding.what));
+            }
+            Ok(if wrong.is_empty() { Exit::Done } else { Exit::Failed })
         }
         AuditCommand::Export { session } => {
             for entry in lines(&log, session.as_deref())? {

@@ -157,6 +157,9 @@ async fn enclosure(setup: &Setup, args: &DoctorArgs) -> Result<Vec<Check>, Failu
             out.push(check("wall", Verdict::Problem, format!("{error}; {remedies}")));
         }
         Ok(report) => {
+            if let Err(forbidden) = managed::check_grade(&setup.policy, report.grade) {
+                out.push(check("policy", Verdict::Problem, format!("nothing starts here: {forbidden}")));
+            }
             let possible = report.acts.iter().filter(|act| act.outcome == Outcome::Possible).count();
             let detail = match report.grade {
                 Grade::Partial => format!(

@@ -398,3 +398,46 @@ fn what_cannot_be_put_on_record_is_not_done() {
         assert!(host.run(["plugin", "list"]).stdout.contains("probe        0.1.0"), "{arguments:?}");
     }
 }
+
+#[test]
+fn what_another_user_could_exchange_is_left_out() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let host = TestHost::new([]);
+    let file = component(&host, "new/probe.wasm", &probe());
+    assert_eq!(install(&host, &file, &[]).code, Some(0));
+    let place = host.home.join(".local/share/ml-intern/plugins/probe.wasm");
+    for path in [&place, &place.parent().unwrap().to_owned()] {
+        let before = path.metadata().unwrap().permissions();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(before.mode() | 0o002)).unwrap();
+        let list = host.run(["plugin", "list"]);
+        assert!(!list.stdout.contains("probe__"), "{}", list.stdout);
+        assert!(list.stderr.contains("can write to it"), "{}", list.stderr);
+        std::fs::set_permissions(path, before).unwrap();
+        assert!(installed(&host));
+    }
+}
+
+#[test]
+fn a_secret_key_is_repeated_nowhere() {
+    let host = TestHost::new([]);
+    let file = component(&host, "new/probe.wasm", &probe());
+    let (acme, _) = keys(&host, "acme.key");
+    sign(&host, &file, &acme);
+    let secret = std::fs::read_to_string(&acme).unwrap();
+    let secret = secret.lines().nth(1).unwrap();
+    for given in [text(&acme), secret] {
+        for ran in [
+            host.run(["plugin", "verify", text(&file), "--publisher", given]),
+            install(&host, &file, &["--publisher", given]),
+        ] {
+            assert_eq!(ran.code, Some(2), "{}", ran.stderr);
+            assert!(
+                !ran.stderr.contains(&secret[60..]) && !ran.stdout.contains(&secret[60..]),
+                "{}",
+                ran.stderr
+            );
+        }
+    }
+    let made = host.run(["plugin", "keygen", text(&host.home.join("x.pub")), "--unencrypted"]);
+    assert!(made.code == Some(2) && !host.home.join("x.pub").exists(), "{}", made.stderr);
+}

@@ -92,7 +92,14 @@ fn calls(rules: &Schema, out: &mut Vec<String>) {
         [("allowed", &rules.rules.allow), ("asked for", &rules.rules.ask), ("refused", &rules.rules.deny)]
     {
         if !rules.is_empty() {
-            out.push(format!("Calls: {verb} by rule: {}.", list(rules.iter().map(Spanned::get_ref))));
+            let of_plugins = |rule: &&str| rule.starts_with("path(") || rule.starts_with("host(");
+            let rules: Vec<&str> = rules.iter().map(|rule| rule.get_ref().as_str()).collect();
+            let beside = if rules.iter().any(of_plugins) {
+                " (what is said of paths and hosts binds plugins; no command is bound by it)"
+            } else {
+                ""
+            };
+            out.push(format!("Calls: {verb} by rule: {}{beside}.", rules.join(", ")));
         }
     }
     if let Some(usd) = &rules.budget.max_usd {

@@ -50,6 +50,10 @@ fn what_is_wrong_is_told_with_line_and_column() {
     assert!(
         error("version = 1\n[plugins]\nrevoked_publishers = [\"RWabc\"]").contains("is no publisher key")
     );
+    // A secret key in the place of the public one is shown to nobody.
+    let secret = format!("RWQ{}", "A".repeat(205));
+    let told = error(&format!("version = 1\n[plugins]\nrevoked_publishers = [\"{secret}\"]"));
+    assert!(told.contains("may be the secret one") && !told.contains("AAAAAAAA"), "{told}");
     assert!(error("version = 1\n[plugins]\nallow = [{id = \"x\"}]").contains("by its name alone"));
     assert!(error("version = 1\n[plugins]\nallow = [{id = \"X\", publisher = \"RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3\"}]").contains("no plugin id"));
 }

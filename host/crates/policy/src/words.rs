@@ -75,7 +75,12 @@ impl TryFrom<String> for PublisherKey {
         if bytes.len() == 42 && bytes.starts_with(b"Ed") {
             return Ok(Self(text));
         }
-        Err(format!("`{text}` is no publisher key; write the `RW…` line of a minisign .pub file"))
+        // Not repeated whole: what is taken for a public key may be the secret one.
+        if bytes.len() > 42 && bytes.starts_with(b"Ed") {
+            return Err("this is no public key, and may be the secret one; name the .pub file".to_owned());
+        }
+        let begins: String = text.chars().take(8).collect();
+        Err(format!("`{begins}…` is no publisher key; write the `RW…` line of a minisign .pub file"))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The components of the plugin folders: found, and described once.
 
 use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use policy::Policy;
@@ -122,10 +123,24 @@ fn component_files(dirs: &PluginDirs, problems: &mut Vec<PluginError>) -> Vec<Pa
     files
 }
 
+/// Whether nobody but this user and root can exchange it. A group that is the user's own counts as the user; in
+/// a folder such as `/tmp` others cannot.
+fn is_own(metadata: &std::fs::Metadata) -> bool {
+    let (uid, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let own_group = metadata.gid() == group && group == uid;
+    let others = if own_group { 0o002 } else { 0o022 };
+    let sticky = metadata.is_dir() && metadata.mode() & 0o1000 != 0;
+    matches!(metadata.uid(), owner if owner == uid || owner == 0) && (sticky || metadata.mode() & others == 0)
+}
+
 impl Search<'_> {
     async fn file(&mut self, path: &Path) -> Result<Described, PluginError> {
         let path = &path.canonicalize().map_err(|e| PluginError::unreadable(path, e))?;
         let metadata = std::fs::metadata(path).map_err(|e| PluginError::unreadable(path, e))?;
+        let folder = path.parent().and_then(|folder| std::fs::metadata(folder).ok());
+        if !is_own(&metadata) || !folder.as_ref().is_some_and(is_own) {
+            return Err(PluginError::NotOwn { path: path.clone() });
+        }
         let stamp = Stamp::of(&metadata);
         let is_writable = self.dirs.writable.iter().any(|folder| path.starts_with(folder));
         let unchanged = self.index.unchanged(path, &stamp).filter(|_| !is_writable);

@@ -47,6 +47,8 @@ pub enum PluginError {
     NotTrusted { path: PathBuf },
     #[error("{}: the file was changed while the session ran; start a new session", path.display())]
     ChangedWhileRunning { path: PathBuf },
+    #[error("{}: another user owns it or can write to it, and its code runs; make it your own with chown and chmod go-w", path.display())]
+    NotOwn { path: PathBuf },
     #[error("{}: {reason}", path.display())]
     Signature { path: PathBuf, reason: String },
     #[error("{}: it is not signed by {key}", path.display())]

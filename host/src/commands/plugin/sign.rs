@@ -3,7 +3,7 @@
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use policy::PublisherKey;
+use policy::{PluginFacts, PublisherKey};
 use runtime::{
     Inspection, LockIndex, Signed, inspect, read_component, signature_file, signed_comment, verify_signature,
 };
@@ -20,6 +20,12 @@ use crate::secret_input::ask;
 /// Makes a key: the secret one at `file`, the public one beside it.
 pub(super) fn keygen(file: &Path, unencrypted: bool) -> Result<Exit, Failure> {
     let public = file.with_extension("pub");
+    if public == file {
+        return Err(Failure::usage(format!(
+            "{}: a secret key is not called .pub; write NAME.key",
+            file.display()
+        )));
+    }
     if let Some(there) = [file, &public].into_iter().find(|path| path.symlink_metadata().is_ok()) {
         return Err(Failure::usage(format!("{} exists; a key is never written over", there.display())));
     }
@@ -84,10 +90,10 @@ pub(super) fn verify(
     let bytes = read_component(file).map_err(Failure::settings)?;
     let Inspection { manifest, digest, .. } =
         inspect(&file.display().to_string(), &bytes).map_err(Failure::settings)?;
+    let setup = Setup::read(environment, place.config.as_deref())?;
     let keys: Vec<PublisherKey> = match key {
         Some(key) => vec![publisher_key(key)?],
         None => {
-            let setup = Setup::read(environment, place.config.as_deref())?;
             let (index, _) = LockIndex::read(&setup.plugin_dirs(place)).map_err(Failure::settings)?;
             setup.policy.publishers().chain(index.publishers()).cloned().collect()
         }
@@ -97,6 +103,15 @@ pub(super) fn verify(
     let text = std::fs::read_to_string(&path).map_err(|e| failed(e.to_string()))?;
     match verify_signature(file, &bytes, &manifest, &text, &keys).map_err(Failure::settings)? {
         Signed::Yes(by) => {
+            let facts = PluginFacts {
+                id: &manifest.id,
+                version: &manifest.version,
+                digest: &digest,
+                publisher: Some(by.key.as_str()),
+                bundled: false,
+            };
+            let forbidden = |by: policy::Forbidden| failed(format!("the signature holds, and {by}"));
+            setup.policy.plugin(facts).map_err(forbidden)?;
             say(&format!("signed by {}: {}\ndigest    sha256:{digest}", by.key, by.comment));
             Ok(Exit::Done)
         }
@@ -113,10 +128,12 @@ pub(super) fn verify(
 
 /// A public key, given itself or as a file that minisign or `plugin keygen` wrote.
 pub(super) fn publisher_key(given: &str) -> Result<PublisherKey, Failure> {
-    let refuse = |reason: String| Failure::usage(format!("--publisher {given}: {reason}"));
     if let Ok(key) = PublisherKey::try_from(given.to_owned()) {
         return Ok(key);
     }
+    // What is no name of a file may be a secret key: it is not repeated.
+    let shown = if Path::new(given).is_file() { given } else { "KEY" };
+    let refuse = |reason: String| Failure::usage(format!("--publisher {shown}: {reason}"));
     let path = PathBuf::from(given);
     let text = std::fs::read_to_string(&path)
         .map_err(|e| refuse(format!("it is no key (`RW…`), and no file of one: {e}")))?;
