@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use protocol::{ErrorKind, Event, PermissionDenial, StopReason, Usage};
+use protocol::{ErrorKind, Event, OrderEnd, PermissionDenial, StopReason, Usage};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -21,7 +21,12 @@ pub(crate) struct RunResult<'a> {
     subtype: &'static str,
     num_turns: u32,
     duration_ms: u64,
+    /// USD of the completions.
     total_cost_usd: f64,
+    /// USD that what the run ordered costs, or costs at most.
+    orders_usd: f64,
+    /// Orders of the session of which nobody knows what they cost; they are in no sum.
+    orders_of_unknown_price: usize,
     usage: Usage,
     permission_denials: &'a [PermissionDenial],
     wall: &'static str,
@@ -51,6 +56,8 @@ impl<'a> RunResult<'a> {
             num_turns: 0,
             duration_ms: 0,
             total_cost_usd: 0.0,
+            orders_usd: 0.0,
+            orders_of_unknown_price: 0,
             usage: Usage::default(),
             permission_denials: &[],
             wall: "unknown",
@@ -88,6 +95,8 @@ pub(crate) struct Outcome {
     completions: u32,
     usage: Usage,
     cost: f64,
+    orders: f64,
+    unpriced: usize,
     denials: Vec<PermissionDenial>,
     unknown: Vec<String>,
     changed: BTreeMap<String, (u32, u32)>,
@@ -104,13 +113,15 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    pub(crate) fn new(session_id: String, unknown: Vec<String>) -> Self {
+    pub(crate) fn new(session_id: String, unknown: Vec<String>, unpriced: usize) -> Self {
         Self {
             started: Instant::now(),
             session_id,
             completions: 0,
             usage: Usage::default(),
             cost: 0.0,
+            orders: 0.0,
+            unpriced,
             denials: Vec::new(),
             unknown,
             changed: BTreeMap::new(),
@@ -139,8 +150,12 @@ impl Outcome {
                 self.usage += *usage;
                 self.cost += cost_usd;
             }
-            Event::ToolOutput { denial, changes, .. } => {
+            Event::ToolOutput { denial, changes, order, .. } => {
                 self.denials.extend(denial.clone());
+                if let Some(order) = order.as_ref().filter(|order| order.state != OrderEnd::Failed) {
+                    self.orders += order.usd.unwrap_or(0.0);
+                    self.unpriced += usize::from(order.usd.is_none());
+                }
                 for change in changes {
                     let lines = self.changed.entry(change.path.clone()).or_default();
                     *lines = (lines.0 + change.added, lines.1 + change.removed);
@@ -244,6 +259,8 @@ impl Outcome {
             num_turns: self.completions,
             duration_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             total_cost_usd: self.cost,
+            orders_usd: self.orders,
+            orders_of_unknown_price: self.unpriced,
             usage: self.usage,
             permission_denials: &self.denials,
             wall: enclosure.wall(),
@@ -272,6 +289,7 @@ mod tests {
             duration_ms: 0,
             changes: Vec::new(),
             source: None,
+            order: None,
             denial: Some(PermissionDenial {
                 tool: "bash".to_owned(),
                 tool_call_id: "1".into(),
@@ -288,7 +306,7 @@ mod tests {
     }
 
     fn exit(events: &[Event]) -> Exit {
-        let mut outcome = Outcome::new("s".to_owned(), Vec::new());
+        let mut outcome = Outcome::new("s".to_owned(), Vec::new(), 0);
         for event in events {
             outcome.take(event);
         }

@@ -278,6 +278,7 @@ mod tests {
                 duration_ms: 1,
                 changes: Vec::new(),
                 source: None,
+                order: None,
                 denial: None,
             },
             chunk("Nothing there."),

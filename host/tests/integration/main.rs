@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod audit;
+mod budget;
 mod cli;
 mod compaction;
 mod credentials;
@@ -9,6 +10,7 @@ mod formats;
 mod guests;
 mod hostile;
 mod hygiene;
+mod jobs;
 mod limits;
 mod namespace;
 mod network;
@@ -20,6 +22,7 @@ mod provenance;
 mod resume;
 mod sdk;
 mod support;
+mod terminal;
 mod tools;
 mod tools_edges;
 mod trust;

@@ -1,16 +1,13 @@
 //! What a working folder says counts when a person saw it, and no sooner.
 
-use std::fs::File;
-use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
-use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use testkit::{ModelServer, Step};
 
 use crate::support::{TestHost, call, messages};
+use crate::terminal::Screen;
 
 /// The system prompt of the last request.
 fn system(host: &TestHost) -> String {
@@ -95,7 +92,7 @@ fn what_is_no_small_regular_file_neither_counts_nor_hangs() {
     let fifo = |at: &Path| {
         rustix::fs::mkfifoat(rustix::fs::CWD, at, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
     };
-    let sparse = |at: &Path| File::create(at).unwrap().set_len(10 << 30).unwrap();
+    let sparse = |at: &Path| std::fs::File::create(at).unwrap().set_len(10 << 30).unwrap();
     let device = |at: &Path| symlink("/dev/zero", at).unwrap();
     let makers: [(Maker<'_>, &str); 3] = [
         (&fifo, "not a regular file"),
@@ -340,94 +337,30 @@ fn settings_that_others_could_have_written_are_refused() {
     refused(&host, "XDG_CONFIG_HOME puts ");
 }
 
-/// A chat on a terminal of its own.
-struct Screen {
-    child: std::process::Child,
-    terminal: File,
-    shown: Receiver<Vec<u8>>,
-    text: String,
-}
-
-impl Screen {
-    fn chat(host: &TestHost) -> Self {
-        use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-        grantpt(&master).unwrap();
-        unlockpt(&master).unwrap();
-        let name = ptsname(&master, Vec::new()).unwrap();
-        let slave = || File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
-        let mut command = host.command(["-m", "chat/m"]);
-        let child =
-            command.env("TERM", "dumb").stdin(slave()).stdout(slave()).stderr(slave()).spawn().unwrap();
-        let terminal = File::from(master);
-        let mut reader = terminal.try_clone().unwrap();
-        let (sender, shown) = channel();
-        std::thread::spawn(move || {
-            let mut bytes = [0; 4096];
-            while let Ok(count @ 1..) = reader.read(&mut bytes) {
-                if sender.send(bytes[..count].to_vec()).is_err() {
-                    break;
-                }
-            }
-        });
-        Self { child, terminal, shown, text: String::new() }
-    }
-
-    /// Waits for a text, and presses a key again and again until it is there: keys that come before a question
-    /// was seen do not count.
-    fn until(&mut self, part: &str, key: Option<&str>) {
-        let end = Instant::now() + Duration::from_secs(60);
-        while !self.text.contains(part) {
-            assert!(Instant::now() < end, "no `{part}`: {}", self.text);
-            match self.shown.recv_timeout(Duration::from_millis(900)) {
-                Ok(bytes) => {
-                    self.text.push_str(&String::from_utf8_lossy(&bytes));
-                    // The editor asks where its cursor is.
-                    if bytes.windows(4).any(|w| w == b"\x1b[6n") {
-                        self.terminal.write_all(b"\x1b[1;1R").unwrap();
-                    }
-                }
-                Err(_) => {
-                    if let Some(key) = key {
-                        self.terminal.write_all(key.as_bytes()).unwrap();
-                    }
-                }
-            }
-        }
-    }
-}
-
-impl Drop for Screen {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[test]
 fn a_chat_shows_what_it_would_trust_and_enter_means_not_now() {
     let host = TestHost::new([]);
     host.file("AGENTS.md", "Use tabs.\u{1b}]0;x\u{7} \u{202e}\n");
     let trusted = || host.run(["trust", "--list"]).stdout;
-    let mut screen = Screen::chat(&host);
+    let mut screen = Screen::chat(&host, &[]);
     screen.until("s show it whole:", None);
     assert!(screen.text.contains("| Use tabs.\\u{1b}]0;x\\u{7} \\u{202e}"), "{}", screen.text);
     screen.until("AGENTS.md is not loaded: this folder is not trusted", Some("\r"));
     assert_eq!(trusted(), "");
     drop(screen);
-    let mut screen = Screen::chat(&host);
+    let mut screen = Screen::chat(&host, &[]);
     screen.until("s show it whole:", None);
     screen.until("ML INTERN", Some("t"));
     assert!(!screen.text.contains("not loaded"), "{}", screen.text);
     assert!(trusted().contains("[AGENTS.md]"));
     drop(screen);
     // Nothing changed: nothing is asked. Then it is, with the difference.
-    let mut screen = Screen::chat(&host);
+    let mut screen = Screen::chat(&host, &[]);
     screen.until("ML INTERN", None);
     assert!(!screen.text.contains("not now"), "{}", screen.text);
     drop(screen);
     host.file("AGENTS.md", "Use spaces.\n");
-    let mut screen = Screen::chat(&host);
+    let mut screen = Screen::chat(&host, &[]);
     screen.until("s show it whole:", None);
     assert!(screen.text.contains("+Use spaces.") && screen.text.contains("-Use tabs."), "{}", screen.text);
     screen.until("AGENTS.md is not loaded: it changed since", Some("n"));

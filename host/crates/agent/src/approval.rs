@@ -273,8 +273,13 @@ pub(crate) fn decide_need(mode: Mode, interactive: bool, allowed_before: bool, n
             format!("the plugin `{plugin}` was not granted `{grant}`"),
             format!("--grant {plugin}, or for good: ml-intern plugin grant {plugin}"),
         ),
-        Need::Budget { spent_usd } => {
-            ("budget", format!("this session has cost {spent_usd:.2} USD"), "--max-budget-usd".to_owned())
+        Need::Budget { spent_usd, unpriced } => {
+            let beside = match unpriced {
+                0 => String::new(),
+                count => format!(", and orders of which nobody knows what they cost: {count}"),
+            };
+            let said = format!("this session has cost {spent_usd:.2} USD{beside}");
+            ("budget", said, "--max-budget-usd".to_owned())
         }
     };
     // What a plugin may reach is granted, not waved through.

@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::StoreError;
 use crate::approval::{Decision, Denied, Facts, Money, decide, leaves};
 use crate::orders::Order;
+use crate::reservations::ReserveError;
 use crate::rules::Asked;
 use crate::session::Session;
 use crate::tools::Fate;
@@ -109,14 +110,7 @@ impl Session {
         let Some(cost) = order.cost.filter(|(usd, _)| *usd > 0.0) else { return Fate::Run(Some(order)) };
         match self.budget.reserve(&order.id, cost, false) {
             Ok(()) => Fate::Run(Some(order)),
-            Err(error) => {
-                let denied = Denied {
-                    rule: "budget".to_owned(),
-                    message: format!("refused: {error}"),
-                    remedy: "--max-budget-usd, or `headless_budget_usd` in the settings".to_owned(),
-                };
-                Fate::Known(refused(denied, &call.name, &call.id, tiers, target))
-            }
+            Err(error) => Fate::Known(refused(not_set_aside(&error), &call.name, &call.id, tiers, target)),
         }
     }
 
@@ -154,6 +148,15 @@ impl Session {
     }
 }
 
+/// Money could not be set aside for an order.
+pub(crate) fn not_set_aside(error: &ReserveError) -> Denied {
+    Denied {
+        rule: "budget".to_owned(),
+        message: format!("refused: {error}"),
+        remedy: "--max-budget-usd, or `headless_budget_usd` in the settings".to_owned(),
+    }
+}
+
 /// What the machine's policy forbids: no mode, rule or person allows it.
 fn forbidden(by: policy::Forbidden) -> Decision {
     Decision::Deny(Denied {
@@ -165,11 +168,13 @@ fn forbidden(by: policy::Forbidden) -> Decision {
 
 /// An order with an id of its own.
 fn order(cost: Option<Cost>, target: String) -> Order {
+    let spends = cost.is_some();
     let cost = match cost {
         Some(Cost::Known { usd, hours }) => Some((usd, hours)),
         _ => None,
     };
-    Order { id: format!("order-{}", uuid::Uuid::new_v4().simple()), target, cost }
+    let unpriced = spends && cost.is_none();
+    Order { id: format!("order-{}", uuid::Uuid::new_v4().simple()), target, cost, unpriced }
 }
 
 pub(crate) fn refused(

@@ -43,7 +43,7 @@ impl Session {
         let (tier, target) = match &need {
             Need::SealedPath { path } => (Tier::Write, path.clone()),
             Need::Network { grant, .. } => (Tier::Read, grant.clone()),
-            Need::Budget { spent_usd } => (Tier::Spend, format!("{spent_usd:.2} USD")),
+            Need::Budget { spent_usd, .. } => (Tier::Spend, format!("{spent_usd:.2} USD")),
         };
         let scope = (tool.clone(), format!("{need:?}"));
         let before = self.allowed.contains(&scope);

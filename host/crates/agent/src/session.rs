@@ -123,6 +123,8 @@ pub struct Resumed {
     pub dropped: usize,
     /// Calls that were running when the program ended.
     pub unknown_outcomes: Vec<String>,
+    /// Orders of which nobody knows what they cost.
+    pub unpriced_orders: usize,
 }
 
 /// The state of a conversation. One task owns it.
@@ -344,6 +346,7 @@ impl Session {
             items: saved.items.len(),
             dropped: saved.dropped,
             unknown_outcomes: saved.unknown_outcomes.iter().map(ToString::to_string).collect(),
+            unpriced_orders: self.budget.unpriced(),
         };
         if let Some(system) = self.earlier_system(&saved) {
             self.system = system.to_owned();

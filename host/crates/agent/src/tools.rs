@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::approval::Denied;
-use crate::decision::refused;
+use crate::decision::{not_set_aside, refused};
 use crate::orders::Order;
 use crate::questions::{Answer, with_feedback};
 use crate::session::Session;
@@ -200,7 +200,7 @@ impl Session {
             self.plan.clone_from(&plan);
             self.journal.emit(Event::PlanUpdate { plan }).await?;
         }
-        let ToolResult { text, success, changes, denial, took, source, .. } = result;
+        let ToolResult { text, success, changes, denial, took, source, order, .. } = result;
         if let Some(source) = &source {
             self.taint.get_or_insert_with(|| source.clone());
         }
@@ -221,6 +221,7 @@ impl Session {
             changes,
             denial,
             source,
+            order,
         };
         self.journal.item_and_event(&item, event).await?;
         self.remember(item);
@@ -324,8 +325,12 @@ impl Session {
                     Fate::Ask(_, order) => order,
                     _ => None,
                 };
-                if let Some(order) = &order {
-                    self.approve_order(order, &request.tool)?;
+                if let Some(order) = &order
+                    && let Err(error) = self.approve_order(order, &request.tool)?
+                {
+                    let ApprovalRequest { tool, tool_call_id, tiers, target, .. } = request;
+                    let denied = refused(not_set_aside(&error), &tool, &tool_call_id, tiers, target);
+                    return Ok((Fate::Known(denied), &["approved"]));
                 }
                 (Fate::Run(order), &["approved", "running"])
             }

@@ -85,6 +85,9 @@ pub enum Act {
         /// What it may cost; once it is known, what it cost.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         usd: Option<f64>,
+        /// It costs something, and nobody knows how much.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        unpriced: bool,
         state: OrderState,
     },
     /// A session ends. In the user's chain with the head of the session's own.

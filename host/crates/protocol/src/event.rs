@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{FileChange, Need, PermissionDenial, Tier, ToolCallId, Usage};
+use crate::{FileChange, Need, OrderOutcome, PermissionDenial, Tier, ToolCallId, Usage};
 
 /// What happened, for whoever watches: renderers, scripts, the session's file.
 ///
@@ -54,6 +54,9 @@ pub enum Event {
         /// Where text came from that the call read over the network.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         source: Option<String>,
+        /// What became of it, if it was an order.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        order: Option<OrderOutcome>,
     },
     /// Progress of a tool, or a notice of the host (`tool` is `system`).
     ToolLog {

@@ -14,5 +14,5 @@ pub use item::{Assistant, Item, Reasoning, ToolCall};
 pub use manifest::{Tier, text};
 pub use need::{HostReply, HostRequest, LogLevel, Need};
 pub use operation::{ApprovalAnswer, Operation, Submission};
-pub use tool::{FileChange, Invocation, PermissionDenial, ToolResult, ToolSpec};
+pub use tool::{FileChange, Invocation, OrderEnd, OrderOutcome, PermissionDenial, ToolResult, ToolSpec};
 pub use usage::Usage;

@@ -34,8 +34,8 @@ pub enum Need {
     SealedPath { path: String },
     /// Reach an origin that the plugin declares and was not granted. `grant` is `ORIGIN METHOD`.
     Network { plugin: String, grant: String },
-    /// Go on although the session has cost so much.
-    Budget { spent_usd: f64 },
+    /// Go on although the session has cost so much, and has made so many orders of unknown price.
+    Budget { spent_usd: f64, unpriced: usize },
 }
 
 /// How much a message matters.

@@ -1,0 +1,83 @@
+//! A terminal of its own, with a chat on it.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use crate::support::TestHost;
+
+/// A chat on a terminal of its own.
+pub(crate) struct Screen {
+    child: std::process::Child,
+    terminal: File,
+    shown: Receiver<Vec<u8>>,
+    pub(crate) text: String,
+    /// Where the last text that was waited for ends.
+    seen: usize,
+}
+
+impl Screen {
+    /// A chat with these arguments besides.
+    pub(crate) fn chat(host: &TestHost, more: &[&str]) -> Self {
+        use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap();
+        let slave = || File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+        let mut command = host.command([&["-m", "chat/m"], more].concat());
+        let child =
+            command.env("TERM", "dumb").stdin(slave()).stdout(slave()).stderr(slave()).spawn().unwrap();
+        let terminal = File::from(master);
+        let mut reader = terminal.try_clone().unwrap();
+        let (sender, shown) = channel();
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(count @ 1..) = reader.read(&mut bytes) {
+                if sender.send(bytes[..count].to_vec()).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { child, terminal, shown, text: String::new(), seen: 0 }
+    }
+
+    /// Waits for a text after the last one, and presses a key again and again until it is there: keys that
+    /// come before a question was seen do not count.
+    pub(crate) fn until(&mut self, part: &str, key: Option<&str>) {
+        let end = Instant::now() + Duration::from_secs(60);
+        while !self.text[self.seen..].contains(part) {
+            assert!(Instant::now() < end, "no `{part}`: {}", self.text);
+            match self.shown.recv_timeout(Duration::from_millis(900)) {
+                Ok(bytes) => {
+                    self.text.push_str(&String::from_utf8_lossy(&bytes));
+                    // The editor asks where its cursor is.
+                    if bytes.windows(4).any(|w| w == b"\x1b[6n") {
+                        self.terminal.write_all(b"\x1b[1;1R").unwrap();
+                    }
+                }
+                Err(_) => {
+                    if let Some(key) = key {
+                        self.terminal.write_all(key.as_bytes()).unwrap();
+                    }
+                }
+            }
+        }
+        let at = self.text[self.seen..].find(part).unwrap_or(0);
+        self.seen += at + part.len();
+    }
+
+    /// Types a message once there is a prompt: it asks where its cursor is.
+    pub(crate) fn say(&mut self, message: &str) {
+        self.until("\x1b[6n", None);
+        self.terminal.write_all(format!("{message}\r").as_bytes()).unwrap();
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
