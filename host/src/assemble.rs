@@ -17,6 +17,7 @@ use crate::cli::{PlaceArgs, SessionArgs};
 use crate::enclosure::{Enclosure, enclosure};
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
+use crate::hub::ask_namespace;
 use crate::managed;
 use crate::paths::Paths;
 use crate::permissions::{budget, rules};
@@ -338,6 +339,7 @@ pub(crate) async fn session(
         _ => setup.settings().model_name.clone(),
     };
     let system_prompt = system_prompt(setup, args, &workplace, &tools, enclosure)?;
+    let namespace = ask_namespace(setup, &egress, offline);
     prepare_tls(&providers, model.as_deref().unwrap_or(&default_model), &egress);
     let settings = AgentSettings {
         max_iterations: max_iterations(args.max_iterations.unwrap_or(setup.settings().max_iterations)),
@@ -365,6 +367,7 @@ pub(crate) async fn session(
         model,
         default_model,
         system_prompt,
+        namespace,
         tools,
         secrets: setup.held().redactor.clone(),
         settings,

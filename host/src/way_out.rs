@@ -7,7 +7,7 @@ use crate::exit::Failure;
 use crate::settings::network::{ProxyEntry, ProxyFields};
 
 /// The origin that `HF_ENDPOINT` stands for.
-const HUB: &str = "https://huggingface.co";
+pub(crate) const HUB: &str = "https://huggingface.co";
 
 impl Setup {
     /// The way out of a run.

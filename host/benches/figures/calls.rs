@@ -92,6 +92,7 @@ fn decisions(base: &Path, plugins: &PluginRuntime) -> Vec<f64> {
         model: Some("ollama/none".to_owned()),
         default_model: String::new(),
         system_prompt: Arc::new(String::new),
+        namespace: Arc::new(|| Box::pin(std::future::ready(Ok(None)))),
         tools: plugins.specs().to_vec(),
         secrets: redact::Redactor::default(),
         settings: AgentSettings {

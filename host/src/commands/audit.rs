@@ -106,6 +106,7 @@ fn told(act: &Act) -> String {
             format!("{verdict:<9} {tool} [{}] by {rule}  {target}", tiers.join(" "))
         }
         Act::Answer { answer, target, .. } => format!("person    {answer}  {target}"),
+        Act::Made { kind, namespace, name, .. } => format!("made      {kind} {namespace}/{name}"),
         Act::Credential { plugin, credential, origin, .. } => {
             format!("uses      credential {credential} of {plugin} at {origin}")
         }

@@ -31,7 +31,7 @@ pub(super) async fn run(args: ToolArgs, environment: Environment) -> Result<Exit
     } else {
         args.arguments.clone()
     };
-    let arguments: Value = serde_json::from_str(&text).map_err(|e| {
+    let mut arguments: Value = serde_json::from_str(&text).map_err(|e| {
         Failure::usage(format!(
             "the arguments are not JSON: {e}; write them like '{{\"path\": \"README.md\"}}'"
         ))
@@ -64,9 +64,11 @@ pub(super) async fn run(args: ToolArgs, environment: Environment) -> Result<Exit
         let denied = |by| Failure::new(Exit::Denied, anyhow::Error::from(by));
         setup.policy.tier(tier).map_err(denied)?;
     }
+    let session = std::sync::Arc::new(workplace.open(id.clone(), &dir)?);
+    let read = plugins.read_named_files(&session, &args.name, &mut arguments);
+    read.map_err(|error| Failure::usage(error.to_string()))?;
     let mut audited = Audited::begin(&setup, &id, &plugins, (&args.name, &arguments), enclosure)
         .map_err(|e| Failure::new(Exit::Failed, e))?;
-    let session = std::sync::Arc::new(workplace.open(id, &dir)?);
     let (needs, mut pending) = mpsc::channel::<Pending>(8);
     let cancel = tokio_util::sync::CancellationToken::new();
     let invocation = Invocation { id: CALL.into(), tool: args.name.clone(), arguments, order: None };
@@ -136,6 +138,7 @@ impl Audited {
             tool: tool.to_owned(),
             component: described.map(|described| described.digest.clone()),
             arguments: audit::digest(text.as_bytes()),
+            files: Vec::new(),
             tiers: tiers(plugins, tool, arguments),
             verdict: Verdict::Allow,
             rule: "command-line".to_owned(),

@@ -1,13 +1,16 @@
 //! The approval card: what is asked, and the one key that answers.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::Duration;
 
 use crossterm::event::{Event as Key, KeyCode, KeyEvent, KeyEventKind, KeyModifiers, poll, read};
 use crossterm::terminal::{disable_raw_mode, enable_raw_mode};
 use protocol::text::{line, plain};
-use protocol::{ApprovalAnswer, ApprovalRequest, Need, Tier};
+use protocol::{ApprovalAnswer, ApprovalRequest, Need, ShownText, Tier};
+use serde_json::Value;
 
+use crate::editor::Editor;
 use crate::render::exact;
 use crate::render::style::Style;
 
@@ -16,6 +19,11 @@ const PAUSE: Duration = Duration::from_millis(400);
 
 /// Keys that come faster than this after each other were pasted.
 const PASTE: Duration = Duration::from_millis(30);
+
+/// Lines of a text that are shown of its head and of its end, and characters of one.
+const HEAD: usize = 60;
+const TAIL: usize = 10;
+const LINE: usize = 400;
 
 /// What a person decided about a batch.
 pub(crate) enum Decided {
@@ -29,17 +37,34 @@ pub(crate) fn ask(
     out: &mut impl Write,
     requests: &[ApprovalRequest],
     style: Style,
+    editor: &Editor,
 ) -> std::io::Result<Decided> {
     let count = requests.len();
     let mut answers = Vec::with_capacity(count);
     for (k, request) in requests.iter().enumerate() {
-        for line in lines(request, k + 1, count, style) {
-            writeln!(out, "{line}")?;
-        }
-        write!(out, "  {} ", style.bold("y once · s for the session · n refuse · f refuse with words:"))?;
-        out.flush()?;
-        let Some(key) = key(out, &['y', 's', 'n', 'f'], None)? else {
-            return Ok(Decided::Interrupt);
+        let mut request = request.clone();
+        let mut edits = BTreeMap::new();
+        let key = loop {
+            for line in lines(&request, &edits, k + 1, count, style) {
+                writeln!(out, "{line}")?;
+            }
+            let (keys, edit): (&[char], _) = match request.texts.is_empty() {
+                true => (&['y', 's', 'n', 'f'], ""),
+                false => (&['y', 's', 'e', 'n', 'f'], "e edit · "),
+            };
+            let words = format!("y once · s for the session · {edit}n refuse · f refuse with words:");
+            write!(out, "  {} ", style.bold(&words))?;
+            out.flush()?;
+            match key(out, keys, None)? {
+                None => return Ok(Decided::Interrupt),
+                // What was written is shown like what was asked for, and needs a yes of its own.
+                Some('e') => {
+                    if let Err(error) = edit_texts(&mut request, &mut edits, editor) {
+                        writeln!(out, "{}", style.yellow(&plain(&format!("  not edited: {error:#}"))))?;
+                    }
+                }
+                Some(key) => break key,
+            }
         };
         let feedback = match key {
             'f' => {
@@ -57,12 +82,50 @@ pub(crate) fn ask(
             approved: matches!(key, 'y' | 's'),
             feedback,
             for_session: key == 's',
+            edits,
         });
     }
     Ok(Decided::Answers(answers))
 }
 
-fn lines(request: &ApprovalRequest, number: usize, count: usize, style: Style) -> Vec<String> {
+/// Lets the person edit the texts of a call, one after another.
+fn edit_texts(
+    request: &mut ApprovalRequest,
+    edits: &mut BTreeMap<String, String>,
+    editor: &Editor,
+) -> anyhow::Result<()> {
+    for shown in &mut request.texts {
+        let Some(Value::String(text)) = request.arguments.pointer_mut(&shown.argument) else { continue };
+        let edited = editor.edit(text)?;
+        if edited != *text {
+            (shown.bytes, shown.sha256) = (edited.len(), audit::digest(edited.as_bytes()));
+            text.clone_from(&edited);
+            edits.insert(shown.argument.clone(), edited);
+        }
+    }
+    Ok(())
+}
+
+/// The lines of a text that is decided by: its head and its end, if it is long.
+fn text_lines(text: &str) -> Vec<String> {
+    let lines: Vec<&str> = text.lines().collect();
+    let show = |lines: &[&str]| -> Vec<String> {
+        lines.iter().map(|line| format!("  | {}", exact(line, LINE))).collect()
+    };
+    if lines.len() <= HEAD + TAIL {
+        return show(&lines);
+    }
+    let between = format!("  … {} lines between; e shows them all", lines.len() - HEAD - TAIL);
+    [show(&lines[..HEAD]), vec![between], show(&lines[lines.len() - TAIL..])].concat()
+}
+
+fn lines(
+    request: &ApprovalRequest,
+    edits: &BTreeMap<String, String>,
+    number: usize,
+    count: usize,
+    style: Style,
+) -> Vec<String> {
     let tiers: Vec<&str> = request.tiers.iter().map(|tier| tier.as_str()).collect();
     let head = format!("[{number}/{count}] {} · {}", line(&request.tool), tiers.join(" + "));
     let mut out =
@@ -74,8 +137,24 @@ fn lines(request: &ApprovalRequest, number: usize, count: usize, style: Style) -
         Some(Need::Budget { .. }) => out.push("  go on".to_owned()),
         Some(Need::SealedPath { path }) => out.push(format!("  change {}", line(path))),
         None => {
-            let arguments = serde_json::to_string_pretty(&request.arguments).unwrap_or_default();
+            let mut arguments = request.arguments.clone();
+            for shown in &request.texts {
+                if let Some(text) = arguments.pointer_mut(&shown.argument) {
+                    *text = Value::from("(below)");
+                }
+            }
+            let arguments = serde_json::to_string_pretty(&arguments).unwrap_or_default();
             out.extend(plain(&arguments).lines().map(|line| format!("  {line}")));
+            for ShownText { argument, path, bytes, sha256 } in &request.texts {
+                let from = match (edits.contains_key(argument), path) {
+                    (true, _) => " as you wrote it".to_owned(),
+                    (false, Some(path)) => format!(" from the file {}", exact(path, 160)),
+                    (false, None) => String::new(),
+                };
+                out.push(format!("  {}{from}: {bytes} bytes, sha256 {sha256}", exact(argument, 64)));
+                let text = request.arguments.pointer(argument).and_then(Value::as_str);
+                out.extend(text_lines(text.unwrap_or_default()));
+            }
         }
     }
     if let Some(price) = request.price_usd {

@@ -143,7 +143,7 @@ fn an_order_of_unknown_price_is_made_by_a_persons_word_and_told_as_unknown() {
     screen.until("the last word", Some("y"));
     drop(screen);
     assert_eq!(jobs.taken().len(), 1);
-    let shown = host.run(["audit", "show"]).stdout;
+    let shown = host.audited("show");
     assert!(shown.contains("sent for nobody knows how much"), "{shown}");
     // It is in no sum, and told beside it.
     host.server.push(Step::text("ok"));

@@ -18,6 +18,8 @@ pub(crate) enum Answer {
     TakesSilently,
     /// Does not even take it.
     Refuses,
+    /// A Hub: says whose the token is, and makes and changes repositories but for `…/there`, which is there.
+    Hub,
     /// Takes it, and says that it costs so many USD.
     Costs(f64),
     /// Does not take it, and hangs up without an answer.
@@ -60,6 +62,12 @@ impl Jobs {
         seen.iter().map(|(line, _)| line).filter(|line| line.starts_with("POST")).cloned().collect()
     }
 
+    /// What was only asked for.
+    pub(crate) fn asked(&self) -> Vec<String> {
+        let seen = self.seen.0.lock().unwrap();
+        seen.iter().map(|(line, _)| line).filter(|line| line.starts_with("GET")).cloned().collect()
+    }
+
     /// The fields of the orders that were taken.
     pub(crate) fn bodies(&self) -> Vec<Value> {
         let seen = self.seen.0.lock().unwrap();
@@ -96,19 +104,25 @@ fn serve(stream: TcpStream, answer: Answer, (lock, changed): &(Mutex<Vec<Seen>>,
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).unwrap();
+    let body = String::from_utf8(body).unwrap();
     let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
     let is_order = first.starts_with("POST");
     let known = lock.lock().unwrap().iter().any(|(line, _)| *line == format!("POST {path}"));
     if !(is_order && matches!(answer, Answer::Refuses | Answer::Ignores)) {
         let line = format!("{} {path}", if is_order { "POST" } else { "GET" });
-        lock.lock().unwrap().push((line, String::from_utf8(body).unwrap()));
+        lock.lock().unwrap().push((line, body.clone()));
         changed.notify_all();
     }
     let told = match answer {
         Answer::Costs(usd) => json!({"cost_usd": usd}).to_string(),
         _ => "ok".to_owned(),
     };
+    let is_there = body.contains("/there\"");
+    let told = if path == "/api/whoami-v2" { json!({"name": "me"}).to_string() } else { told };
     let status = match (is_order, answer) {
+        (false, Answer::Hub) => "200 OK",
+        (true, Answer::Hub) if is_there && path.ends_with("/create") => "409 Conflict",
+        (true, Answer::Hub) => "200 OK",
         (true, Answer::TakesSilently) => {
             // Until the other side goes away.
             let _ = reader.read(&mut [0]);

@@ -3,12 +3,14 @@
 
 mod audit;
 mod budget;
+mod bytes;
 mod cli;
 mod compaction;
 mod credentials;
 mod formats;
 mod guests;
 mod hostile;
+mod hub;
 mod hygiene;
 mod jobs;
 mod limits;

@@ -223,7 +223,8 @@ fn an_order_that_is_not_there_a_minute_later_never_arrived() {
     };
     let told = |ran: &Stream, part: &str| ran.notices().iter().any(|notice| notice.contains(part));
     // It is not there, which proves nothing yet: nothing like it is ordered, and its money stays aside.
-    let soon = go_on(vec![eight(), Step::text("ok")]);
+    let one = order(json!({"operation": "run", "name": "nightly", "flavor": "small"}));
+    let soon = go_on(vec![one, Step::text("ok")]);
     assert!(told(&soon, "is not there yet; it may still be on its way"), "{:?}", soon.notices());
     assert_eq!(rules(&soon), ["unknown-order"], "{:?}", soon.outputs());
     earlier_by(&host, 120);
@@ -234,7 +235,7 @@ fn an_order_that_is_not_there_a_minute_later_never_arrived() {
     assert_eq!(rules(&late), Vec::<&str>::new(), "{:?}", late.outputs());
     let last = host.server.requests().last().unwrap().body().to_string();
     assert!(last.contains("never arrived"), "{last}");
-    let shown = host.run(["audit", "show"]).stdout;
+    let shown = host.audited("show");
     assert!(shown.contains("never arrived"), "{shown}");
     assert!(jobs.taken().is_empty());
 }
@@ -256,7 +257,7 @@ fn a_person_can_let_an_order_be_made_again() {
     screen.until("first end", Some("y"));
     assert_eq!(jobs.taken().len(), 2);
     drop(screen);
-    let shown = host.run(["audit", "show"]).stdout;
+    let shown = host.audited("show");
     let released = shown.matches("may be made again, by the person's word").count();
     assert_eq!(released, 1, "{shown}");
     // Only the second is looked for after that.

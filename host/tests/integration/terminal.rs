@@ -68,9 +68,10 @@ impl Screen {
         self.seen += at + part.len();
     }
 
-    /// Types a message once there is a prompt: it asks where its cursor is.
+    /// Types a message once there is a prompt, which turns pasting on first.
     pub(crate) fn say(&mut self, message: &str) {
-        self.until("\x1b[6n", None);
+        self.until("\x1b[?2004h", None);
+        self.until("> ", None);
         self.terminal.write_all(format!("{message}\r").as_bytes()).unwrap();
     }
 }

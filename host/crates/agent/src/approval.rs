@@ -73,8 +73,19 @@ pub(crate) struct Facts<'a> {
     pub(crate) never_automatic: bool,
     /// What it costs, against what is left.
     pub(crate) money: Money,
+    /// It stays within what is the user's own on the Hub.
+    pub(crate) own: Option<Own>,
     /// An order of the same tool, of which nobody knows whether it arrived.
     pub(crate) unknown_order: Option<&'a str>,
+}
+
+/// How a call stays within what is the user's own on the Hub.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Own {
+    /// It makes a private repository in the user's namespace.
+    Makes,
+    /// It changes one that this session made, and publishes nothing.
+    Made,
 }
 
 /// What a call costs, against what is left of the budget.
@@ -120,7 +131,13 @@ pub(crate) fn decide(facts: &Facts<'_>) -> Decision {
         });
     }
     let by_tier = facts.tiers.iter().map(|tier| column(facts, *tier));
-    let worst = by_tier.chain(whole(facts)).max_by_key(|column| column.answer);
+    let whole = whole(facts);
+    let asked: Vec<String> = whole
+        .iter()
+        .filter(|column| column.answer == Answer::Ask)
+        .map(|column| column.reason.clone())
+        .collect();
+    let worst = by_tier.chain(whole).max_by_key(|column| column.answer);
     let Some(Column { answer, rule, reason, remedy }) = worst else {
         return Decision::Deny(Denied {
             rule: format!("mode:{}", facts.mode),
@@ -133,7 +150,10 @@ pub(crate) fn decide(facts: &Facts<'_>) -> Decision {
         Answer::Ask if facts.allowed_before && holds_for_session(facts) => {
             Decision::Allow { rule: "allowed-for-session".to_owned() }
         }
-        Answer::Ask if facts.interactive => Decision::Ask { rule, reason },
+        // A person is told all of it: what tainted the session hides no order that nobody knows about.
+        Answer::Ask if facts.interactive => {
+            Decision::Ask { rule, reason: if asked.is_empty() { reason } else { asked.join("; ") } }
+        }
         Answer::Ask => Decision::Deny(Denied {
             rule: if rule.starts_with("mode:") { "unanswered".to_owned() } else { rule },
             message: format!("refused: {reason}, which needs a person's approval, and nobody can answer"),
@@ -183,6 +203,8 @@ fn column(facts: &Facts<'_>, tier: Tier) -> Column {
         (Mode::Auto, Tier::Execute) => inside_wall_else(Deny),
         (Mode::Ask, _) | (Mode::Default, _) => Ask,
         (Mode::Auto, Tier::Spend) if matches!(facts.money, Money::None | Money::Within(_)) => Allow,
+        (Mode::Auto, Tier::Remote) if facts.own.is_some() => Allow,
+        (Mode::Auto, Tier::Destructive) if facts.own == Some(Own::Made) => Allow,
         (Mode::Auto, Tier::Remote | Tier::Spend | Tier::Destructive) => Deny,
     };
     // A rule answers what would be asked. What leaves this machine it must name; a wall it does not make.
@@ -195,6 +217,13 @@ fn column(facts: &Facts<'_>, tier: Tier) -> Column {
     let answer = if answered && facts.mode != Mode::Plan { Allow } else { by_mode };
     let rule = match facts.rules.allow {
         Some(rule) if answered && by_mode != Allow => format!("rule:{rule}"),
+        _ if by_mode == Allow
+            && facts.mode == Mode::Auto
+            && leaves(&[tier].into())
+            && facts.own.is_some() =>
+        {
+            "own-namespace".to_owned()
+        }
         _ => format!("mode:{}", facts.mode),
     };
     let reason = match (answer, tier) {

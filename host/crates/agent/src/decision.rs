@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::StoreError;
 use crate::approval::{Decision, Denied, Facts, Money, decide, leaves};
+use crate::edits::Texts;
 use crate::orders::Order;
 use crate::reservations::ReserveError;
 use crate::rules::Asked;
@@ -25,7 +26,12 @@ struct About {
 
 impl Session {
     /// Decides what becomes of a call, and records it.
-    pub(crate) fn decide_call(&mut self, call: &ToolCall, arguments: &Value) -> Result<Fate, StoreError> {
+    pub(crate) fn decide_call(
+        &mut self,
+        call: &ToolCall,
+        arguments: &Value,
+        texts: &Texts,
+    ) -> Result<Fate, StoreError> {
         let Some(policy) =
             self.runtime.policy(&call.name).filter(|_| self.tools.iter().any(|t| t.name == call.name))
         else {
@@ -45,7 +51,9 @@ impl Session {
         }
         let cost = tiers.contains(&Tier::Spend).then(|| policy.cost(arguments));
         let money = cost.map_or(Money::None, |cost| self.budget.weigh(cost));
-        let about = self.about(call, arguments, policy.target_argument.as_deref(), &tiers);
+        let mut about = self.about(call, arguments, policy.target_argument.as_deref(), &tiers);
+        about.paths.extend(texts.files.iter().map(|file| file.real.clone()));
+        let shown = texts.shown(policy, arguments);
         let asked = Asked {
             tool: &call.name,
             arguments,
@@ -70,10 +78,11 @@ impl Session {
                 taint: self.taint.as_deref(),
                 never_automatic: weight.never_automatic,
                 money,
+                own: self.own(&call.name, arguments),
                 unknown_order: unknown.as_deref(),
             })
         });
-        self.audit_decision(call, &tiers, &about.target, &decision)?;
+        self.audit_decision(call, arguments, texts, &tiers, &about.target, &decision)?;
         let order = leaves(&tiers).then(|| order(cost, about.target.clone()));
         Ok(match decision {
             Decision::Allow { .. } => match order {
@@ -98,6 +107,7 @@ impl Session {
                     price_usd,
                     remaining_usd,
                     taint,
+                    texts: shown,
                 };
                 Fate::Ask(Box::new(request), order)
             }

@@ -7,6 +7,7 @@ use protocol::{OrderEnd, OrderOutcome, ToolCall, ToolCallId, ToolResult};
 use serde_json::{Map, Value};
 
 use crate::StoreError;
+use crate::edits::Texts;
 use crate::orders::{Earlier, Order, Unknown};
 use crate::reservations::ReserveError;
 use crate::session::Session;
@@ -206,7 +207,7 @@ impl Session {
         // A call like any other: only one that looks is made without anybody having asked for it.
         // That one is unknown is no reason not to look for it.
         let unknown_orders = std::mem::take(&mut self.unknown_orders);
-        let fate = self.decide_call(&call, &arguments);
+        let fate = self.decide_call(&call, &arguments, &Texts::default());
         self.unknown_orders = unknown_orders;
         let Fate::Run(order) = fate? else { return Ok(None) };
         if let Some(order) = order {

@@ -1,5 +1,7 @@
 //! What a person is asked while calls run, and what comes of the answer.
 
+use std::collections::BTreeMap;
+
 use protocol::{
     ApprovalAnswer, ApprovalRequest, Event, HostReply, HostRequest, Need, Operation, Tier, ToolCallId, text,
 };
@@ -67,6 +69,7 @@ impl Session {
             price_usd: None,
             remaining_usd: None,
             taint: None,
+            texts: Vec::new(),
         };
         let answers = match self.ask(vec![request], cancel).await {
             Err(Fault::Interrupted) => Vec::new(),
@@ -75,7 +78,7 @@ impl Session {
         let answer = answers.into_iter().next().unwrap_or(Answer::Abandoned);
         self.audit_answer(&call, &target, &answer)?;
         Ok(match answer {
-            Answer::Approved { for_session } => {
+            Answer::Approved { for_session, .. } => {
                 if for_session {
                     self.allowed.insert(scope);
                 }
@@ -130,16 +133,22 @@ impl Session {
 
 /// What a person said about one call.
 pub(crate) enum Answer {
-    Approved { for_session: bool },
-    Rejected { feedback: Option<String> },
+    /// With the texts that the person wrote anew, by the argument.
+    Approved {
+        for_session: bool,
+        edits: BTreeMap<String, String>,
+    },
+    Rejected {
+        feedback: Option<String>,
+    },
     Abandoned,
 }
 
 /// A call without an answer is refused.
 fn answers(ids: &[ToolCallId], given: &[ApprovalAnswer]) -> Vec<Answer> {
     let one = |id: &ToolCallId| match given.iter().find(|a| a.tool_call_id == *id) {
-        Some(ApprovalAnswer { approved: true, for_session, .. }) => {
-            Answer::Approved { for_session: *for_session }
+        Some(ApprovalAnswer { approved: true, for_session, edits, .. }) => {
+            Answer::Approved { for_session: *for_session, edits: edits.clone() }
         }
         Some(ApprovalAnswer { feedback, .. }) => Answer::Rejected { feedback: feedback.clone() },
         None => Answer::Rejected { feedback: None },

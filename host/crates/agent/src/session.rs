@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use crate::budget::Budget;
 use crate::guard::Guard;
 use crate::journal::Journal;
+use crate::namespace::{AskNamespace, Namespace};
 use crate::ordering::earlier;
 use crate::orders::Unknown;
 use crate::persist::Saved;
@@ -76,6 +77,8 @@ pub struct SessionConfig {
     pub model: Option<String>,
     pub default_model: String,
     pub system_prompt: SystemPrompt,
+    /// Asks for the user's own namespace on the Hub.
+    pub namespace: AskNamespace,
     /// What is offered to the model.
     pub tools: Vec<ToolSpec>,
     /// What is neither shown nor kept.
@@ -161,6 +164,8 @@ pub(crate) struct Session {
     /// Where text came from that it has read and nobody vouches for.
     pub(crate) taint: Option<String>,
     pub(crate) budget: Budget,
+    /// What is the user's own on the Hub.
+    pub(crate) namespace: Namespace,
     pub(crate) state: PathBuf,
     /// Orders of which nobody knows whether they arrived.
     pub(crate) unknown_orders: Vec<Unknown>,
@@ -215,6 +220,7 @@ pub(crate) fn build(config: SessionConfig) -> Result<Built, StartError> {
         model,
         default_model,
         system_prompt,
+        namespace,
         tools,
         secrets,
         settings,
@@ -280,6 +286,7 @@ pub(crate) fn build(config: SessionConfig) -> Result<Built, StartError> {
         allowed: HashSet::new(),
         taint: None,
         budget: Budget::new(&state, id.as_str(), limits),
+        namespace: Namespace::new(namespace),
         state,
         unknown_orders: Vec::new(),
         operations: receiver,
@@ -288,6 +295,9 @@ pub(crate) fn build(config: SessionConfig) -> Result<Built, StartError> {
         ended: false,
     };
     let opening = Opening::of(&start, saved.as_ref(), &session);
+    if let Start::Continue(_) = start {
+        session.namespace.restore(&records);
+    }
     let resumed = saved.map(|saved| session.restore(saved, &records)).transpose()?;
     session.audit_start()?;
     let suggestions = providers.suggestions().iter().map(|s| (s.id.clone(), s.label.clone())).collect();

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::approval::Denied;
 use crate::decision::{not_set_aside, refused};
+use crate::edits::{Texts, not_read};
 use crate::orders::Order;
 use crate::questions::{Answer, with_feedback};
 use crate::session::Session;
@@ -20,9 +21,11 @@ const NEEDS: usize = 32;
 
 /// A call of the answer, on its way.
 pub(crate) struct Planned {
-    call: ToolCall,
-    arguments: Value,
-    fate: Fate,
+    pub(crate) call: ToolCall,
+    /// What the tool gets: with the texts of files in the place of their paths.
+    pub(crate) arguments: Value,
+    pub(crate) texts: Texts,
+    pub(crate) fate: Fate,
 }
 
 /// What comes of a call.
@@ -60,6 +63,7 @@ impl Session {
         cancel: &CancellationToken,
     ) -> Result<(), Fault> {
         let Completion { text, tool_calls, reasoning, .. } = completion;
+        self.know_namespace(&tool_calls).await?;
         let planned: Vec<Planned> =
             tool_calls.into_iter().map(|call| self.plan_call(call)).collect::<Result<_, _>>()?;
         let calls = planned.iter().map(|p| p.call.clone()).collect();
@@ -85,7 +89,7 @@ impl Session {
 
     /// Parses a call's arguments and decides what becomes of it.
     pub(crate) fn plan_call(&mut self, mut call: ToolCall) -> Result<Planned, StoreError> {
-        let arguments = match serde_json::from_str::<Value>(&call.arguments) {
+        let mut arguments = match serde_json::from_str::<Value>(&call.arguments) {
             Ok(arguments @ Value::Object(_)) => arguments,
             Ok(Value::Null) => Value::Object(serde_json::Map::new()),
             _ if call.arguments.trim().is_empty() => Value::Object(serde_json::Map::new()),
@@ -96,6 +100,7 @@ impl Session {
                 return Ok(Planned {
                     call,
                     arguments: Value::Object(serde_json::Map::new()),
+                    texts: Texts::default(),
                     fate: Fate::Known(result),
                 });
             }
@@ -103,13 +108,20 @@ impl Session {
         if call.arguments.trim().is_empty() {
             call.arguments = "{}".to_owned();
         }
-        let fate = match arguments.get("args") {
-            Some(args) if !args.is_object() && !args.is_null() => {
-                Fate::Misshapen(ToolResult::failed(notes::wrong_args(&args.to_string())))
+        if let Some(args) = arguments.get("args").filter(|args| !args.is_object() && !args.is_null()) {
+            let fate = Fate::Misshapen(ToolResult::failed(notes::wrong_args(&args.to_string())));
+            return Ok(Planned { call, arguments, texts: Texts::default(), fate });
+        }
+        let read = self.runtime.read_named_files(&self.context, &call.name, &mut arguments);
+        let (texts, fate) = match read {
+            Ok(files) => {
+                let texts = Texts::of(files);
+                let fate = self.decide_call(&call, &arguments, &texts)?;
+                (texts, fate)
             }
-            _ => self.decide_call(&call, &arguments)?,
+            Err(error) => (Texts::default(), Fate::Known(not_read(&error, &call))),
         };
-        Ok(Planned { call, arguments, fate })
+        Ok(Planned { call, arguments, texts, fate })
     }
 
     async fn announce(&mut self, planned: &Planned) -> Result<(), StoreError> {
@@ -126,11 +138,12 @@ impl Session {
         let mut outcomes = Vec::with_capacity(batch.len());
         let mut ran = Vec::with_capacity(batch.len());
         let (sender, needs) = mpsc::channel::<Pending>(NEEDS);
-        for Planned { call, arguments, fate } in batch {
-            let order = match fate {
+        for Planned { call, arguments, texts, fate } in batch {
+            let repository = self.repository_of(&call.name, &arguments);
+            let (order, told, repository) = match fate {
                 Fate::Known(result) | Fate::Misshapen(result) => {
                     outcomes.push(Outcome::Known(Box::new(result)));
-                    None
+                    (None, None, None)
                 }
                 Fate::Run(order) | Fate::Ask(_, order) => {
                     if let Some(order) = &order {
@@ -142,16 +155,18 @@ impl Session {
                     let running =
                         self.runtime.invoke(&self.context, invocation, sender.clone(), cancel.clone());
                     outcomes.push(Outcome::Running(running));
-                    order
+                    (order, texts.told(), repository)
                 }
             };
-            ran.push((call, order));
+            ran.push((call, order, told, repository));
         }
         drop(sender);
         let results = self.together(outcomes, needs, cancel).await?;
         // A call that ended because of the interrupt has no result of its own.
         let interrupted = cancel.is_cancelled();
-        for ((call, order), mut result) in ran.into_iter().zip(results) {
+        for ((call, order, told, repository), mut result) in ran.into_iter().zip(results) {
+            self.settle_repository(&call.id, repository, &mut result)?;
+            result.text.extend(told);
             if let Some(order) = order {
                 self.settle_order(order, &call, &mut result)?;
             }
@@ -294,7 +309,12 @@ impl Session {
             }
         };
         let mut batch = Vec::with_capacity(asked.len());
-        for ((planned, request), answer) in asked.into_iter().zip(requests).zip(answers) {
+        for ((mut planned, mut request), answer) in asked.into_iter().zip(requests).zip(answers) {
+            if let Answer::Approved { edits, .. } = &answer
+                && !edits.is_empty()
+            {
+                self.take_edits(&mut planned, &mut request, edits).await?;
+            }
             self.audit_answer(&planned.call.id, &request.target, &answer)?;
             let (fate, states) = self.answered(planned.fate, request, answer)?;
             for state in states {
@@ -316,7 +336,10 @@ impl Session {
         answer: Answer,
     ) -> Result<(Fate, &'static [&'static str]), StoreError> {
         Ok(match answer {
-            Answer::Approved { for_session } => {
+            // What the person wrote was decided about anew: it is refused, or needed no answer.
+            Answer::Approved { .. } if matches!(fate, Fate::Known(_)) => (fate, &["approved"]),
+            Answer::Approved { .. } if matches!(fate, Fate::Run(_)) => (fate, &["approved", "running"]),
+            Answer::Approved { for_session, .. } => {
                 if for_session {
                     let scope = self.scope(&request.tool, &request.arguments);
                     self.allowed.insert((request.tool.clone(), scope));

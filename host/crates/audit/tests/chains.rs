@@ -25,6 +25,7 @@ fn decision(n: usize) -> Act {
         tool: "bash".to_owned(),
         component: None,
         arguments: digest(b"{}"),
+        files: Vec::new(),
         tiers: [Tier::Execute].into(),
         verdict: Verdict::Allow,
         rule: "mode:auto".to_owned(),
@@ -102,9 +103,9 @@ fn a_full_file_is_followed_by_the_next_one() {
     log.user(start(&id)).unwrap();
     let mut chain = log.session(&id).unwrap();
     let large = |n: usize| match decision(n) {
-        Act::Decision { call, tool, component, arguments, tiers, verdict, rule, .. } => {
+        Act::Decision { call, tool, component, arguments, files, tiers, verdict, rule, .. } => {
             let target = "x".repeat(200_000);
-            Act::Decision { call, tool, component, arguments, tiers, verdict, rule, target }
+            Act::Decision { call, tool, component, arguments, files, tiers, verdict, rule, target }
         }
         other => other,
     };

@@ -172,6 +172,21 @@ pub struct ApprovalRequest {
     /// What the session has read that nobody vouches for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub taint: Option<String>,
+    /// Which of the arguments are texts of their own, that can be edited.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub texts: Vec<ShownText>,
+}
+
+/// An argument that is a text of its own, such as a script. The text itself stands in the arguments.
+#[derive(JsonSchema, Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ShownText {
+    /// JSON pointer of the argument.
+    pub argument: String,
+    /// The file that it was read from, as the model named it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    pub bytes: usize,
+    pub sha256: String,
 }
 
 /// One line of the plan.

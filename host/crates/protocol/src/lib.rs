@@ -8,7 +8,7 @@ mod operation;
 mod tool;
 mod usage;
 
-pub use event::{ApprovalRequest, ErrorKind, Event, PlanItem, StopReason};
+pub use event::{ApprovalRequest, ErrorKind, Event, PlanItem, ShownText, StopReason};
 pub use ids::{SessionId, ToolCallId};
 pub use item::{Assistant, Item, Reasoning, ToolCall};
 pub use manifest::{Tier, text};

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ToolCallId;
@@ -41,4 +43,7 @@ pub struct ApprovalAnswer {
     /// Approve the same kind of need for the rest of the session.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub for_session: bool,
+    /// Texts of the call as the person wrote them anew, by the JSON pointer of the argument.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub edits: BTreeMap<String, String>,
 }

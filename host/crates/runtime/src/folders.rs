@@ -274,7 +274,7 @@ fn link_target(folder: &OwnedFd, name: &std::ffi::OsStr) -> Option<PathBuf> {
 }
 
 /// The path without `.` and `..`, resolved by name.
-fn normal(path: &Path) -> PathBuf {
+pub(crate) fn normal(path: &Path) -> PathBuf {
     let mut out = PathBuf::new();
     for part in path.components() {
         match part {

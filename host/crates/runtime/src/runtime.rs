@@ -17,6 +17,7 @@ use crate::catalog::{Bundled, Catalog, Plugin, PluginDirs, Source, discover, for
 use crate::compile::Compiler;
 use crate::engine::{Shared, Target};
 use crate::limits::{MAX_CALLS, MAX_CALLS_OF_PLUGIN};
+use crate::named_file::{NamedFile, NamedFileError, read_named_files};
 use crate::open::{Opened, open};
 use crate::state::Call;
 use crate::stop::Stop;
@@ -152,6 +153,22 @@ impl PluginRuntime {
     #[must_use]
     pub fn is_bundled(&self, tool: &str) -> bool {
         self.plugin(tool).is_some_and(|plugin| matches!(plugin.source, Source::Bundled(_)))
+    }
+
+    /// Puts the texts of files in the place of their paths, in the arguments that the tool says may name one.
+    /// From here on the call is about these texts, whatever becomes of the files.
+    ///
+    /// # Errors
+    /// When a file that is named is not to be read, or cannot be. Then the call is not to be made.
+    pub fn read_named_files(
+        &self,
+        session: &SessionContext,
+        tool: &str,
+        arguments: &mut Value,
+    ) -> Result<Vec<NamedFile>, NamedFileError> {
+        let Some((plugin, bare)) = self.inner.catalog.tools.get(tool) else { return Ok(Vec::new()) };
+        let Some(policy) = plugin.policy(bare) else { return Ok(Vec::new()) };
+        read_named_files(session.folders(), policy, &plugin.granted().paths, arguments)
     }
 
     /// Starts a call, on a task and a thread of its own. Whatever the guest does, it ends with one result.

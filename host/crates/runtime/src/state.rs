@@ -55,7 +55,7 @@ pub(crate) struct Call {
     pub(crate) clock: Arc<Clock>,
     pub(crate) changes: Vec<FileChange>,
     pub(crate) denial: Option<PermissionDenial>,
-    /// Where text came from that was read over the network.
+    /// Where text came from that was read over the network: origins, first to last.
     pub(crate) source: Option<String>,
     pub(crate) order: Option<String>,
     /// Requests that change something elsewhere and were not answered.
@@ -167,7 +167,19 @@ impl CallState {
     }
 }
 
+/// Characters of the origins that are told of a call.
+const MAX_SOURCE: usize = 400;
+
 impl Call {
+    /// Notes that text came from an origin.
+    pub(crate) fn has_read(&mut self, origin: &str) {
+        let known = self.source.get_or_insert_with(|| origin.to_owned());
+        if !known.split(", ").any(|one| one == origin) && known.len() < MAX_SOURCE {
+            known.push_str(", ");
+            known.push_str(origin);
+        }
+    }
+
     /// Asks the turn that made this call, and waits for its answer. The wait is not charged.
     pub(crate) async fn ask(&self, request: HostRequest) -> Option<HostReply> {
         let _pause = self.clock.pause();

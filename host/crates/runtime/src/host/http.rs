@@ -216,7 +216,7 @@ impl Host for CallState {
         let unanswered = changes(&outgoing.method).then(|| call.unanswered.clone());
         let answered = answer(&call.egress, outgoing, unanswered.as_deref()).await;
         if answered.is_ok() {
-            call.source = Some(origin);
+            call.has_read(&origin);
         }
         answered
     }
