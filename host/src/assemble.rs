@@ -17,14 +17,16 @@ use crate::cli::{PlaceArgs, SessionArgs};
 use crate::enclosure::{Enclosure, enclosure};
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
+use crate::grants_file;
 use crate::hub::ask_namespace;
 use crate::managed;
-use crate::paths::Paths;
+use crate::paths::{Paths, read_own};
 use crate::permissions::{budget, rules};
 use crate::secrets::Held;
 use crate::settings::{self, Loaded, ProviderEntry, Settings, TokenPrice, ToolRuntime, Wire};
 use crate::system_prompt::{self, Facts};
 use crate::trust::Project;
+use crate::way_out::proxy_urls;
 use crate::workspace::{self, Place};
 
 /// The hidden argument that makes this binary the supervisor of a session's commands.
@@ -59,7 +61,7 @@ impl Setup {
         let paths = Paths::find(&environment)?;
         let policy = Arc::new(managed::read()?);
         let loaded = settings::load(&paths, &mut environment, config)?;
-        managed::check_said(&policy, &environment, &loaded.settings)?;
+        managed::check_said(&policy, &environment, &loaded)?;
         Ok(Self::of(environment, paths, loaded, policy, Project::default()))
     }
 
@@ -89,11 +91,12 @@ impl Setup {
         managed::audit_log(&self.policy, &self.paths.state)
     }
 
-    pub(crate) fn plugin_dirs(&self, named: &[PathBuf]) -> PluginDirs {
+    pub(crate) fn plugin_dirs(&self, place: &PlaceArgs) -> PluginDirs {
         PluginDirs {
             folders: self.paths.plugin_folders(),
-            named: named.to_vec(),
+            named: place.plugin_dir.clone(),
             trusted: self.project.plugins.clone(),
+            writable: self.writable(place),
             index: self.paths.data.join("plugins.lock.json"),
             cache: self.paths.cache.join("compiled"),
             key: self.paths.state.join("compiled.key"),
@@ -101,12 +104,14 @@ impl Setup {
         }
     }
 
+    /// What the user granted. Nothing where the machine's policy forbids to grant.
     fn user_grants(&self) -> Result<Grants, Failure> {
         let path = self.paths.grants();
-        match std::fs::read_to_string(&path) {
-            Ok(text) => Grants::parse(&path, &text).map_err(Failure::settings),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Grants::default()),
-            Err(error) => Err(Failure::settings(anyhow::anyhow!("{}: {error}", path.display()))),
+        match read_own(&path).map_err(Failure::settings)? {
+            Some(text) if managed::may_grant(&self.policy).is_ok() => {
+                Grants::parse(&path, &text).map_err(Failure::settings)
+            }
+            _ => Ok(Grants::default()),
         }
     }
 
@@ -115,7 +120,8 @@ impl Setup {
         self.held.get_or_init(|| {
             // Grants that cannot be read give nothing; whoever loads the plugins says why.
             let grants = [bundled_grants().unwrap_or_default(), self.user_grants().unwrap_or_default()];
-            Held::find(&self.environment, &self.paths, self.settings(), &grants.each_ref())
+            let proxy = proxy_urls(&self.environment, self.settings());
+            Held::find(&self.environment, &self.paths, &self.loaded, proxy.as_ref(), &grants.each_ref())
         })
     }
 
@@ -130,7 +136,7 @@ impl Setup {
         place.grant.iter().for_each(|id| user_grants.give_all(id));
         let config = RuntimeConfig {
             bundled: bundled::PLUGINS,
-            dirs: self.plugin_dirs(&place.plugin_dir),
+            dirs: self.plugin_dirs(place),
             bundled_grants: bundled_grants()?,
             user_grants,
             secrets: self.held().granted.clone(),
@@ -149,12 +155,22 @@ impl Setup {
         Ok((runtime, problems))
     }
 
-    /// The folders and the wall of a session.
-    pub(crate) fn workplace(&self, args: &PlaceArgs) -> Result<(Workplace, Option<String>), Failure> {
+    fn place(&self, args: &PlaceArgs) -> Result<Place, Failure> {
         let mut dirs = self.settings().dirs.clone();
         dirs.extend(args.add_dir.iter().cloned());
-        let Place { workspace, notice, read, write } =
-            workspace::find(args.directory.as_deref(), &dirs, &self.paths)?;
+        workspace::find(args.directory.as_deref(), &dirs, &self.paths)
+    }
+
+    /// Folders that a run in this place writes to, where plugins are named that could lie in them. That it has
+    /// no place is told by whoever needs one.
+    fn writable(&self, args: &PlaceArgs) -> Vec<PathBuf> {
+        let place = (!args.plugin_dir.is_empty()).then(|| self.place(args).ok()).flatten();
+        place.into_iter().flat_map(|place| place.workspace.into_iter().chain(place.write)).collect()
+    }
+
+    /// The folders and the wall of a session.
+    pub(crate) fn workplace(&self, args: &PlaceArgs) -> Result<(Workplace, Option<String>), Failure> {
+        let Place { workspace, notice, read, write } = self.place(args)?;
         let (mode, network) = enclosure(args)?;
         managed::check_enclosure(&self.policy, args, mode, network)?;
         let own = self.paths.of_workspace(workspace.as_deref().unwrap_or(Path::new("(none)")));
@@ -174,7 +190,7 @@ impl Setup {
             refused_env_names: Vec::new(),
             namespaces: true,
         };
-        let plugin_data = self.paths.data.join("plugin-data");
+        let plugin_data = self.paths.plugin_data();
         Ok((
             Workplace {
                 workspace,
@@ -183,6 +199,7 @@ impl Setup {
                 umask: wall::user_umask(),
                 denied: Vec::new(),
                 plugin_data,
+                untrusted: self.project.untrusted,
                 wall,
             },
             notice,
@@ -315,9 +332,9 @@ pub(crate) async fn session(
     let start = start(&store, args, &workplace)?;
     let id = match &start {
         Start::Continue(id) => id.clone(),
-        Start::New | Start::Fork(_) => SessionId::from(uuid::Uuid::new_v4().to_string()),
+        Start::New | Start::Call | Start::Fork(_) => SessionId::from(uuid::Uuid::new_v4().to_string()),
     };
-    let egress = setup.egress(place.offline, id.as_str())?;
+    let egress = setup.egress(place.offline, id.as_str(), rules.hosts())?;
     let enclosure = Enclosure::of(&workplace);
     managed::check_grade(&setup.policy, enclosure.grade)?;
     let providers = setup.providers(&id, egress.clone())?;
@@ -368,6 +385,7 @@ pub(crate) async fn session(
         default_model,
         system_prompt,
         namespace,
+        keep_grant: grants_file::keeper(setup),
         tools,
         secrets: setup.held().redactor.clone(),
         settings,

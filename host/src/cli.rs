@@ -137,15 +137,17 @@ pub(crate) struct SessionArgs {
     #[arg(long, conflicts_with = "permission_mode", help_heading = "Permissions")]
     pub(crate) yolo: bool,
 
-    /// Allow calls without asking, by a rule such as `hf_jobs(operation=run)` or `bash(git push *)`.
+    /// Allow calls without asking, by a rule such as `hf_jobs(operation=run)` or `bash(git push *)`; with
+    /// `host(api.example.com)`, what plugins declare there.
     #[arg(long, value_name = "RULE", help_heading = "Permissions")]
     pub(crate) allow: Vec<String>,
 
-    /// Ask for calls that would be allowed, by a rule.
+    /// Ask for calls that would be allowed, by a rule; with `host(*.example.com)`, before a plugin sends there.
     #[arg(long, value_name = "RULE", help_heading = "Permissions")]
     pub(crate) ask: Vec<String>,
 
-    /// Deny calls, by a rule such as `tier(spend)` or `path(data/raw/**)`. What denies beats what allows.
+    /// Deny calls, by a rule such as `tier(spend)`, `path(data/raw/**)` or `host(*.example.com)`. What denies
+    /// beats what allows. Rules on paths and hosts bind plugins; what binds commands is the wall.
     #[arg(long, value_name = "RULE", help_heading = "Permissions")]
     pub(crate) deny: Vec<String>,
 
@@ -405,7 +407,8 @@ pub(crate) enum SandboxArg {
     DangerFullAccess,
 }
 
-/// Parses the command line: what it means, and the flags that were given, in their long form.
+/// Parses the command line: what it means, and the flags that were given, in their long form, those with one of
+/// a few words also with that word.
 pub(crate) fn parse() -> Result<(Cli, Vec<String>), clap::Error> {
     let matches = Cli::command().try_get_matches()?;
     let mut flags = Vec::new();
@@ -416,7 +419,15 @@ pub(crate) fn parse() -> Result<(Cli, Vec<String>), clap::Error> {
 fn given(command: &clap::Command, matches: &ArgMatches, flags: &mut Vec<String>) {
     let said = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
     let arguments = command.get_arguments().filter(|argument| said(argument.get_id().as_str()));
-    flags.extend(arguments.filter_map(clap::Arg::get_long).map(|long| format!("--{long}")));
+    for argument in arguments {
+        let Some(long) = argument.get_long() else { continue };
+        flags.push(format!("--{long}"));
+        // Where one of a few words is said, some of them say what another flag says.
+        if !argument.get_possible_values().is_empty() {
+            let words = matches.get_raw(argument.get_id().as_str()).into_iter().flatten();
+            flags.extend(words.map(|word| format!("--{long} {}", word.to_string_lossy())));
+        }
+    }
     if let Some((name, below)) = matches.subcommand()
         && let Some(command) = command.find_subcommand(name)
     {

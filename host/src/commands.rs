@@ -21,7 +21,7 @@ use clap::CommandFactory as _;
 
 pub(crate) use headless::SessionLine;
 
-use crate::cli::{Cli, Command, RunArgs};
+use crate::cli::{Cli, Command, PluginCommand, RunArgs};
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
 use crate::stdin;
@@ -31,6 +31,16 @@ pub(crate) async fn run(cli: Cli, environment: Environment) -> Result<Exit, Fail
     // The rest reads it with the settings, and tells what is wrong in the form that was asked for.
     if !matches!(cli.command, None | Some(Command::Run(_) | Command::Policy(_))) {
         crate::managed::read()?;
+    }
+    if let Some(act) = cli.command.as_ref().and_then(of_a_person)
+        && environment.text(wall::INSIDE).is_some()
+    {
+        return Err(Failure::new(
+            Exit::Denied,
+            anyhow::anyhow!(
+                "`ml-intern {act}` is for a person: a command that the agent started changes nothing about what the agent may do"
+            ),
+        ));
     }
     match cli.command {
         None => chat_or_run(cli.run, environment).await,
@@ -47,6 +57,19 @@ pub(crate) async fn run(cli: Cli, environment: Environment) -> Result<Exit, Fail
         Some(Command::Doctor(args)) => doctor::run(args, environment).await,
         Some(Command::Policy(command)) => policy::run(&command),
         Some(Command::Completions { shell }) => completions::run(shell),
+    }
+}
+
+/// What only a person says: it decides what the agent may do.
+fn of_a_person(command: &Command) -> Option<&'static str> {
+    match command {
+        Command::Plugin(PluginCommand::Install(_)) => Some("plugin install"),
+        Command::Plugin(PluginCommand::Remove { .. }) => Some("plugin remove"),
+        Command::Plugin(PluginCommand::Grant { .. }) => Some("plugin grant"),
+        Command::Plugin(PluginCommand::Revoke { .. }) => Some("plugin revoke"),
+        Command::Trust(_) => Some("trust"),
+        Command::Login(_) => Some("login"),
+        _ => None,
     }
 }
 

@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
+use protocol::text;
 use redact::Redactor;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -34,7 +35,8 @@ pub(crate) fn start(setup: &Setup, verbose: bool) {
     };
 }
 
-/// Lines without secrets.
+/// Lines without secrets, and without what acts on a terminal or makes two lines of one: guests and
+/// servers write in them.
 struct Clean<W> {
     make: W,
     secrets: Redactor,
@@ -51,7 +53,10 @@ impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for Clean<W> {
 impl<W: Write> Write for Clean<W> {
     /// Takes a whole line, as the subscriber hands them over.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.make.write_all(&self.secrets.bytes(line))?;
+        let clean = self.secrets.bytes(line);
+        let clean = String::from_utf8_lossy(&clean);
+        let shown = text::line(clean.strip_suffix('\n').unwrap_or(&clean));
+        self.make.write_all(format!("{shown}\n").as_bytes())?;
         Ok(line.len())
     }
 
@@ -101,5 +106,20 @@ impl<'a> MakeWriter<'a> for LogFile {
 
     fn make_writer(&'a self) -> Self::Writer {
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_one_line_in_which_nothing_acts_and_no_secret_stands() {
+        let secrets = Redactor::new([("key".to_owned(), "s3cret-value".to_owned().into())]);
+        let mut clean = Clean { make: Vec::new(), secrets };
+        clean.write_all(b"DEBUG said s3cret-value\r\nforged \x1b[2J\xe2\x80\xae\n").unwrap();
+        clean.write_all(b"DEBUG next\n").unwrap();
+        let written = String::from_utf8(clean.make).unwrap();
+        assert_eq!(written, "DEBUG said [redacted:key]\\r\\nforged \\u{1b}[2J\\u{202e}\nDEBUG next\n");
     }
 }

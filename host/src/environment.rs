@@ -3,19 +3,21 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
 
 use crate::exit::Failure;
+use crate::paths::read_own;
 
 /// Variables of the process, with those of `.env` below them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Environment {
     process: BTreeMap<String, String>,
     dotenv: BTreeMap<String, String>,
-    /// Credentials of a project that a person trusts.
+    /// Credentials of a project that a person trusts, and where they stand.
     project: BTreeMap<String, String>,
+    project_file: PathBuf,
     /// The whole environment as it was, for the wall to choose from.
     pub(crate) user: Vec<(OsString, OsString)>,
     /// The flags of the command line, in their long form.
@@ -42,11 +44,7 @@ impl Environment {
 
     /// Adds the `.env` of the settings folder. The process environment wins.
     pub(crate) fn add_dotenv(&mut self, path: &Path) -> Result<(), Failure> {
-        if !path.is_file() {
-            return Ok(());
-        }
-        let unreadable = |e: std::io::Error| Failure::settings(anyhow::anyhow!("{}: {e}", path.display()));
-        let text = std::fs::read_to_string(path).map_err(unreadable)?;
+        let Some(text) = read_own(path).map_err(Failure::settings)? else { return Ok(()) };
         for entry in dotenvy::from_read_iter(text.as_bytes()) {
             let (name, value) = entry.map_err(|error| broken_line(path, &text, &error))?;
             self.dotenv.insert(name, value);
@@ -55,14 +53,14 @@ impl Environment {
     }
 
     /// Adds credentials of the working folder's `.env`, below all others. No command gets them.
-    pub(crate) fn add_project(&mut self, variables: Vec<(String, String)>) {
+    pub(crate) fn add_project(&mut self, variables: Vec<(String, String)>, file: PathBuf) {
         self.project.extend(variables);
+        self.project_file = file;
     }
 
     /// A variable, also if it is empty.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        let layers = [&self.process, &self.dotenv, &self.project];
-        layers.into_iter().find_map(|layer| layer.get(name)).map(String::as_str)
+        self.own(name).or_else(|| self.project.get(name).map(String::as_str))
     }
 
     /// A variable that is set to something, white space trimmed.
@@ -78,6 +76,21 @@ impl Environment {
     /// A credential: line ends and white space around it are mistakes of copying.
     pub(crate) fn secret(&self, name: &str) -> Option<SecretString> {
         clean(self.get(name)?)
+    }
+
+    /// A credential of the person, whatever a project says.
+    pub(crate) fn own_secret(&self, name: &str) -> Option<SecretString> {
+        clean(self.own(name)?)
+    }
+
+    /// A credential that a project gives and the person does not, and the project's file.
+    pub(crate) fn project_secret(&self, name: &str) -> Option<(SecretString, &Path)> {
+        let value = self.project.get(name).filter(|_| self.own(name).is_none())?;
+        Some((clean(value)?, &self.project_file))
+    }
+
+    fn own(&self, name: &str) -> Option<&str> {
+        self.process.get(name).or_else(|| self.dotenv.get(name)).map(String::as_str)
     }
 }
 

@@ -33,6 +33,7 @@ pub(crate) async fn whose(
     let request = Outgoing {
         caller: Caller::Host(purpose),
         policy: Policy::Granted(vec![NetworkGrant::parse(&format!("{ORIGIN} GET"))?]),
+        approved: Vec::new(),
         method: http::Method::GET,
         url: WHOAMI.parse()?,
         headers: http::HeaderMap::new(),

@@ -10,7 +10,7 @@ use wall::{Grade, Network};
 use crate::cli::{Cli, PlaceArgs, SandboxArg, SessionArgs};
 use crate::environment::Environment;
 use crate::exit::Failure;
-use crate::settings::Settings;
+use crate::settings::{Loaded, Settings};
 
 /// Where the policy lies. Said while the program is built, and nowhere else.
 const FILE: &str = match option_env!("ML_INTERN_POLICY_PATH") {
@@ -62,21 +62,74 @@ impl From<Forbidden> for Failure {
     }
 }
 
-/// Refuses what was said on the command line, or by a setting that says the same.
+/// What says the same as a flag: another way to write it, a variable, a key of the settings.
+struct Same {
+    flag: &'static str,
+    /// On the command line, as [`crate::cli::parse`] gives it.
+    written: &'static [&'static str],
+    variable: Option<&'static str>,
+    key: Option<&'static str>,
+}
+
+const fn same(
+    flag: &'static str,
+    written: &'static [&'static str],
+    variable: Option<&'static str>,
+    key: Option<&'static str>,
+) -> Same {
+    Same { flag, written, variable, key }
+}
+
+/// Every flag that something else says, too, and every flag about permissions.
+const SAME: [Same; 19] = [
+    same("--permission-mode", &["--yolo"], None, Some("yolo_mode")),
+    same("--yolo", &["--permission-mode yolo"], None, Some("yolo_mode")),
+    same("--allow", &[], None, Some("permissions.allow")),
+    same("--ask", &[], None, Some("permissions.ask")),
+    same("--deny", &[], None, Some("permissions.deny")),
+    same("--max-budget-usd", &[], None, None),
+    same("--deny-unanswered", &[], None, None),
+    same("--cd", &[], None, None),
+    same("--add-dir", &[], None, Some("dirs")),
+    same("--wall", &["--sandbox"], None, None),
+    same("--network", &["--sandbox danger-full-access"], None, None),
+    same("--sandbox", &["--wall", "--network"], None, None),
+    same("--offline", &[], None, None),
+    same("--trust-once", &[], None, None),
+    // And `plugin grant` with what it wrote: see `may_grant`.
+    same("--grant", &[], None, None),
+    same("--config", &[], Some("ML_INTERN_CLI_CONFIG"), None),
+    same("--model", &[], None, Some("model_name")),
+    same("--effort", &[], None, Some("reasoning_effort")),
+    same("--max-iterations", &[], None, Some("max_iterations")),
+];
+
+/// Refuses what was said on the command line, or by something that says the same.
 pub(crate) fn check_said(
     policy: &Policy,
     environment: &Environment,
-    settings: &Settings,
+    loaded: &Loaded,
 ) -> Result<(), Forbidden> {
     for flag in &environment.flags {
         policy.flag(flag, flag)?;
     }
-    let also = [
-        ("--add-dir", !settings.dirs.is_empty(), "`dirs` in the settings"),
-        ("--yolo", settings.yolo_mode, "`yolo_mode` in the settings"),
-        ("--config", environment.text("ML_INTERN_CLI_CONFIG").is_some(), "ML_INTERN_CLI_CONFIG"),
-    ];
-    also.into_iter().filter(|(_, is_set, _)| *is_set).try_for_each(|(flag, _, said)| policy.flag(flag, said))
+    for Same { flag, written, variable, key } in &SAME {
+        for said in written.iter().filter(|said| environment.flags.iter().any(|flag| flag == *said)) {
+            policy.flag(flag, said)?;
+        }
+        if let Some(variable) = variable.filter(|variable| environment.text(variable).is_some()) {
+            policy.flag(flag, variable)?;
+        }
+        if let Some(key) = key.filter(|key| loaded.said(key).is_some()) {
+            policy.flag(flag, &format!("`{key}` in the settings"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the user may grant plugins anything: by the flag, by `plugin grant`, by what that wrote.
+pub(crate) fn may_grant(policy: &Policy) -> Result<(), Forbidden> {
+    policy.flag("--grant", "`plugin grant`")
 }
 
 /// The permission mode of a run.
@@ -105,6 +158,13 @@ pub(crate) fn mode(
         policy::Mode::Auto => Mode::Auto,
         policy::Mode::Yolo => Mode::Yolo,
     })
+}
+
+/// The mode of a call that a person typed: everything may run, as far as the policy lets a person say so.
+pub(crate) fn mode_of_call(policy: &Policy, settings: &Settings) -> Result<Mode, Forbidden> {
+    let yolo = SessionArgs { yolo: true, ..SessionArgs::default() };
+    let waved = policy.flag("--yolo", "--yolo").and_then(|()| mode(policy, &yolo, settings, false));
+    waved.or_else(|_| mode(policy, &SessionArgs::default(), settings, false))
 }
 
 /// Whether commands may be enclosed like that, whatever the machine can do.
@@ -168,4 +228,96 @@ pub(crate) fn audit_log(policy: &Policy, state: &Path) -> audit::AuditLog {
         None => audit::AuditLog::new(state),
     };
     log.with_sync(rules.fsync)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::paths::Paths;
+    use crate::settings;
+
+    fn loaded(text: &str) -> Loaded {
+        let dir = tempfile::tempdir().unwrap();
+        let mut environment = Environment::of(&[("HOME", dir.path().to_str().unwrap())]);
+        let paths = Paths::find(&environment).unwrap();
+        std::fs::create_dir_all(&paths.config).unwrap();
+        std::fs::write(paths.settings(), text).unwrap();
+        settings::load(&paths, &mut environment, None).unwrap()
+    }
+
+    fn forbidding(flag: &str) -> Policy {
+        let text = format!("version = 1\n[flags]\nforbid = [\"{flag}\"]\n");
+        let policy = Policy::parse(Path::new("policy.toml"), &text).unwrap();
+        known_flags(&policy).unwrap();
+        policy
+    }
+
+    /// A value of a key that says something.
+    fn value(key: &str) -> &'static str {
+        match key {
+            "permissions.allow" => r#"{"permissions": {"allow": ["bash(make)"]}}"#,
+            "permissions.ask" => r#"{"permissions": {"ask": ["bash(make)"]}}"#,
+            "permissions.deny" => r#"{"permissions": {"deny": ["bash(make)"]}}"#,
+            "yolo_mode" => r#"{"yolo_mode": true}"#,
+            "dirs" => r#"{"dirs": ["/data"]}"#,
+            "model_name" => r#"{"model_name": "a/b"}"#,
+            "reasoning_effort" => r#"{"reasoning_effort": "low"}"#,
+            "max_iterations" => r#"{"max_iterations": 3}"#,
+            other => panic!("{other} has no value here"),
+        }
+    }
+
+    #[test]
+    fn what_is_forbidden_is_refused_however_it_is_said() {
+        let nothing = loaded("{}");
+        for Same { flag, written, variable, key } in &SAME {
+            let policy = forbidding(flag);
+            let said = |flags: &[&str]| {
+                let mut environment = Environment::of(&[]);
+                environment.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+                environment
+            };
+            check_said(&policy, &said(&["--json"]), &nothing).unwrap();
+            check_said(&policy, &said(&[flag]), &nothing).unwrap_err();
+            for written in *written {
+                let error = check_said(&policy, &said(&[written]), &nothing).unwrap_err();
+                assert_eq!(error.what, **written);
+            }
+            if let Some(variable) = variable {
+                check_said(&policy, &Environment::of(&[(variable, "x")]), &nothing).unwrap_err();
+            }
+            if let Some(key) = key {
+                let error = check_said(&policy, &said(&[]), &loaded(value(key))).unwrap_err();
+                assert_eq!(error.what, format!("`{key}` in the settings"));
+            }
+        }
+        may_grant(&forbidding("--grant")).unwrap_err();
+        may_grant(&forbidding("--yolo")).unwrap();
+    }
+
+    #[test]
+    fn every_flag_about_permissions_says_what_else_says_the_same() {
+        let command = Cli::command();
+        let about =
+            command.get_arguments().filter(|argument| argument.get_help_heading() == Some("Permissions"));
+        let flags: Vec<String> =
+            about.filter_map(clap::Arg::get_long).map(|long| format!("--{long}")).collect();
+        assert!(flags.len() > 12, "{flags:?}");
+        for flag in flags {
+            assert!(SAME.iter().any(|same| same.flag == flag), "{flag} stands in no line of the table");
+        }
+    }
+
+    #[test]
+    fn a_typed_call_runs_as_far_as_the_policy_lets_a_person_say_so() {
+        let settings = loaded("{}").settings;
+        let mode = |text: &str| {
+            let policy = Policy::parse(Path::new("policy.toml"), &format!("version = 1\n{text}")).unwrap();
+            mode_of_call(&policy, &settings).unwrap()
+        };
+        assert_eq!(mode(""), Mode::Yolo);
+        assert_eq!(mode("forbid_modes = [\"yolo\"]"), Mode::Auto);
+        assert_eq!(mode("[flags]\nforbid = [\"--yolo\"]"), Mode::Auto);
+        assert_eq!(mode("mode = \"plan\""), Mode::Plan);
+    }
 }

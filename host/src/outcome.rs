@@ -52,7 +52,12 @@ impl<'a> RunResult<'a> {
             kind: "result",
             session_id: "",
             is_error: true,
-            subtype: if exit == Exit::Credentials { "credentials" } else { "error" },
+            subtype: match exit {
+                Exit::Credentials => "credentials",
+                Exit::Interrupted => "interrupted",
+                Exit::Terminated => "terminated",
+                _ => "error",
+            },
             num_turns: 0,
             duration_ms: 0,
             total_cost_usd: 0.0,
@@ -200,6 +205,14 @@ impl Outcome {
         self.terminated = true;
     }
 
+    /// A signal came after the turn.
+    pub(crate) fn stopped(&mut self, exit: Exit) {
+        match exit {
+            Exit::Terminated => self.terminated = true,
+            _ => self.end = End::Interrupted,
+        }
+    }
+
     pub(crate) fn answer(&self) -> Option<&str> {
         self.answer.as_deref()
     }
@@ -326,5 +339,12 @@ mod tests {
         assert_eq!(exit(&[denied(), complete(None, StopReason::MaxIterations)]), Exit::Limit);
         assert_eq!(exit(&[denied(), Event::Interrupted {}]), Exit::Interrupted);
         assert_eq!(exit(&[denied(), failed(ErrorKind::Internal)]), Exit::Denied);
+        // A signal behind the end of the turn.
+        for signal in [Exit::Interrupted, Exit::Terminated] {
+            let mut outcome = Outcome::new("s".to_owned(), Vec::new(), 0);
+            outcome.take(&complete(Some("ok"), StopReason::Done));
+            outcome.stopped(signal);
+            assert_eq!(outcome.exit(false), signal);
+        }
     }
 }

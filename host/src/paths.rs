@@ -61,6 +61,18 @@ pub(crate) fn check_own(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Reads a file that is obeyed, if nobody else could have written it. Links are the person's own way to keep it
+/// elsewhere: what they lead to is looked at. None: there is none.
+pub(crate) fn read_own(path: &Path) -> anyhow::Result<Option<String>> {
+    let refuse = |e: std::io::Error| anyhow::anyhow!("{}: {e}", path.display());
+    let real = match path.canonicalize() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        real => real.map_err(refuse)?,
+    };
+    check_own(&real)?;
+    std::fs::read_to_string(&real).map(Some).map_err(refuse)
+}
+
 impl Paths {
     pub(crate) fn find(environment: &Environment) -> Result<Self, Failure> {
         let home = environment.text("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
@@ -106,6 +118,11 @@ impl Paths {
     /// The user's settings file.
     pub(crate) fn settings(&self) -> PathBuf {
         self.config.join("cli_agent_config.json")
+    }
+
+    /// What plugins keep in their `/data`.
+    pub(crate) fn plugin_data(&self) -> PathBuf {
+        self.data.join("plugin-data")
     }
 
     /// The user's grants.

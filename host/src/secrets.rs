@@ -5,14 +5,14 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
-use egress::Secret;
+use egress::{ProxyUrls, Secret};
 use redact::Redactor;
 use runtime::{CredentialSource, Grants};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::environment::{Environment, clean};
 use crate::paths::{Paths, make_private};
-use crate::settings::Settings;
+use crate::settings::Loaded;
 
 /// The name under which the Hugging Face token is stored.
 pub(crate) const HUB: &str = "hf";
@@ -50,7 +50,8 @@ impl Held {
     pub(crate) fn find(
         environment: &Environment,
         paths: &Paths,
-        settings: &Settings,
+        loaded: &Loaded,
+        proxy: Option<&ProxyUrls>,
         grants: &[&Grants],
     ) -> Self {
         let hubs = hub_tokens(environment, paths);
@@ -72,26 +73,33 @@ impl Held {
             }
         }
         known.extend(hubs.iter().map(|(value, _)| (HUB.to_owned(), value.clone())));
-        let custom = settings.providers.values().filter_map(|provider| provider.key_env.as_deref());
-        let variables = PROVIDER_VARIABLES.into_iter().chain(custom);
+        let custom = loaded.settings.providers.values().filter_map(|provider| provider.key_env.as_deref());
+        let variables = PROVIDER_VARIABLES.into_iter().chain(custom).chain(loaded.header_variables());
         known.extend(variables.filter_map(|name| Some((name.to_owned(), environment.secret(name)?))));
+        let passwords = proxy.map(ProxyUrls::passwords).unwrap_or_default();
+        known.extend(passwords.into_iter().map(|password| ("proxy".to_owned(), password)));
         known
             .extend(stored.names().into_iter().filter_map(|name| Some((name.clone(), stored.value(&name)?))));
         Self { hub: hubs.into_iter().next(), granted, redactor: Redactor::new(known) }
     }
 }
 
-/// Every Hugging Face token there is, in the order of the Hub's own clients, the stored one last.
+/// Every Hugging Face token there is, in the order of the Hub's own clients, then the stored one. A project's
+/// comes last: the person's own stands for whom they are, wherever it lies.
 fn hub_tokens(environment: &Environment, paths: &Paths) -> Vec<(SecretString, String)> {
     let variables =
-        HUB_VARIABLES.into_iter().filter_map(|name| Some((environment.secret(name)?, name.to_owned())));
+        HUB_VARIABLES.into_iter().filter_map(|name| Some((environment.own_secret(name)?, name.to_owned())));
+    let of_project = HUB_VARIABLES.into_iter().filter_map(|name| {
+        let (value, file) = environment.project_secret(name)?;
+        Some((value, format!("{name} in {}", file.display())))
+    });
     let file = environment.text("HF_TOKEN_PATH").map(PathBuf::from).unwrap_or_else(|| {
         let home = environment.text("HF_HOME").map(PathBuf::from);
         home.unwrap_or_else(|| paths.home.join(".cache/huggingface")).join("token")
     });
     let of_file = || Some((clean(&std::fs::read_to_string(&file).ok()?)?, file.display().to_string()));
     let of_login = || Some((Stored::of(paths).value(HUB)?, "ml-intern login".to_owned()));
-    variables.chain(of_file()).chain(of_login()).collect()
+    variables.chain(of_file()).chain(of_login()).chain(of_project).collect()
 }
 
 /// Values that `ml-intern login` keeps: one file each, for this user alone.
@@ -155,4 +163,72 @@ impl Stored {
 
 fn no_link() -> i32 {
     rustix::fs::OFlags::NOFOLLOW.bits().cast_signed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings;
+
+    struct Home {
+        _root: tempfile::TempDir,
+        paths: Paths,
+        environment: Environment,
+    }
+
+    fn home(variables: &[(&str, &str)]) -> Home {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().to_str().unwrap().to_owned();
+        let environment = Environment::of(&[&[("HOME", folder.as_str())], variables].concat());
+        Home { paths: Paths::find(&environment).unwrap(), environment, _root: root }
+    }
+
+    fn first(home: &Home) -> (String, String) {
+        let (value, from) = hub_tokens(&home.environment, &home.paths).remove(0);
+        (value.expose_secret().to_owned(), from)
+    }
+
+    #[test]
+    fn a_projects_token_counts_where_the_person_has_none() {
+        let mut home = home(&[]);
+        let file = PathBuf::from("/work/project/.env");
+        home.environment.add_project(vec![("HF_TOKEN".to_owned(), "hf_project".to_owned())], file);
+        let pair = |value: &str, from: &str| (value.to_owned(), from.to_owned());
+        assert_eq!(first(&home), pair("hf_project", "HF_TOKEN in /work/project/.env"));
+        Stored::of(&home.paths).put(HUB, &SecretString::from("hf_login")).unwrap();
+        assert_eq!(first(&home), pair("hf_login", "ml-intern login"));
+        let file = home.paths.home.join(".cache/huggingface/token");
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(&file, "hf_file").unwrap();
+        assert_eq!(first(&home), pair("hf_file", &file.display().to_string()));
+        // All of them are looked for, whichever is used.
+        assert_eq!(hub_tokens(&home.environment, &home.paths).len(), 3);
+        let own = Environment::of(&[("HF_TOKEN", "hf_variable")]);
+        assert_eq!(hub_tokens(&own, &home.paths)[0].1, "HF_TOKEN");
+    }
+
+    #[test]
+    fn what_headers_take_up_and_passwords_of_proxies_are_secrets() {
+        let variables = [
+            ("WORK_KEY", "work-secret-0123"),
+            ("USER", "researcher"),
+            ("HTTPS_PROXY", "http://me:pass%2Bword%40proxy@proxy.example:3128"),
+        ];
+        let Home { paths, mut environment, _root } = home(&variables);
+        let user = serde_json::json!({
+            "proxy": {"url": "environment"},
+            "providers": {"w": {"wire": "chat", "base_url": "https://a.example", "headers": {
+                "authorization": "Bearer ${WORK_KEY}", "x-user": "${USER}", "x-team": "${TEAM:-ml}",
+            }}},
+        });
+        std::fs::create_dir_all(&paths.config).unwrap();
+        std::fs::write(paths.settings(), user.to_string()).unwrap();
+        let loaded = settings::load(&paths, &mut environment, None).unwrap();
+        let proxy = crate::way_out::proxy_urls(&environment, &loaded.settings);
+        let held = Held::find(&environment, &paths, &loaded, proxy.as_ref(), &[]);
+        let text = |text: &str| held.redactor.text(text).into_owned();
+        assert_eq!(text("a work-secret-0123 b"), "a [redacted:WORK_KEY] b");
+        assert_eq!(text("pass+word@proxy pass%2Bword%40proxy"), "[redacted:proxy] [redacted:proxy]");
+        assert_eq!(text("/home/researcher"), "/home/researcher");
+    }
 }

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::environment::Environment;
 use crate::exit::Failure;
-use crate::paths::{Paths, check_own};
+use crate::paths::{Paths, check_own, read_own};
 
 pub(crate) use project::{add_project, names_in_use, refused_of_project};
 
@@ -224,18 +224,15 @@ pub(crate) fn layers(
 ) -> Result<Vec<Layer>, Failure> {
     let mut layers = vec![layer(BUNDLED_NAME.to_owned(), BUNDLED.to_owned())?];
     // Links are the person's own way to keep settings elsewhere.
-    for path in [&paths.config, &paths.settings()] {
-        if let Ok(real) = path.canonicalize() {
-            check_own(&real).map_err(Failure::settings)?;
-        }
+    if let Ok(real) = paths.config.canonicalize() {
+        check_own(&real).map_err(Failure::settings)?;
     }
     let user = user_file(paths, environment, given, workspace)?;
     // Never the one beside another settings file: that may lie in a folder which is not trusted.
     environment.add_dotenv(&paths.config.join(".env"))?;
     if let Some(path) = &user {
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| Failure::settings(anyhow::anyhow!("{}: {e}", path.display())))?;
-        layers.push(layer(path.display().to_string(), text)?);
+        let text = read_own(path).map_err(Failure::settings)?;
+        layers.push(layer(path.display().to_string(), text.unwrap_or_default())?);
     }
     Ok(layers)
 }
@@ -312,6 +309,17 @@ impl Loaded {
     pub(crate) fn origin(&self, path: &[String]) -> &str {
         let from = self.layers.iter().rev().find(|layer| lookup(&layer.value, path).is_some());
         from.map_or("default", |layer| &layer.name)
+    }
+
+    /// The file besides the bundled one that says something for a key, which is written with dots.
+    pub(crate) fn said(&self, key: &str) -> Option<&str> {
+        let path: Vec<String> = key.split('.').map(str::to_owned).collect();
+        let says = |layer: &&Layer| match lookup(&layer.value, &path) {
+            None | Some(Value::Null | Value::Bool(false)) => false,
+            Some(Value::Array(items)) => !items.is_empty(),
+            Some(_) => true,
+        };
+        self.layers.iter().skip(1).find(says).map(|layer| layer.name.as_str())
     }
 
     /// Keys of the user's file that this program does not know.

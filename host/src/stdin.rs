@@ -62,13 +62,13 @@ async fn read() -> Result<String, Failure> {
     String::from_utf8(bytes).map_err(|_| Failure::usage("standard input is not UTF-8 text"))
 }
 
-/// Writes a text where `-o` says.
 /// Whether the answer can be written there later.
 pub(crate) fn check_output(path: &std::path::Path) -> Result<(), String> {
     let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
     opened.map(drop).map_err(|e| format!("-o {}: {e}", path.display()))
 }
 
+/// Writes a text where `-o` says.
 pub(crate) fn write_output(path: &std::path::Path, text: &str) -> Result<(), String> {
     std::fs::write(path, text).map_err(|e| format!("-o {}: {e}", path.display()))
 }

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use protocol::text::is_unseen;
 use wall::{Grade, Network};
 
 use crate::enclosure::Enclosure;
-use crate::trust::{Instructions, hidden};
+use crate::trust::Instructions;
 
 /// What the prompt depends on.
 pub(crate) struct Facts {
@@ -88,7 +89,7 @@ fn project(instructions: &[Instructions]) -> String {
     let mut out = section!("project").trim().to_owned();
     for Instructions { path, text } in instructions {
         // What a person cannot see in the text, the model does not read.
-        let text: String = text.chars().filter(|c| !hidden(*c)).collect();
+        let text: String = text.chars().filter(|c| matches!(c, '\n' | '\t') || !is_unseen(*c)).collect();
         let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
         let fence = "`".repeat(longest.max(2) + 1);
         out.push_str(&format!("\n\n{}:\n\n{fence}md\n{}\n{fence}", path.display(), text.trim_end()));

@@ -23,7 +23,6 @@ use crate::paths::Paths;
 use crate::settings::{self, Layer};
 use crate::workspace;
 
-pub(crate) use files::hidden;
 use files::{Kind, Listed, Seen};
 pub(crate) use sheet::Sheet;
 pub(crate) use store::{Entry, Store};
@@ -41,6 +40,9 @@ pub(crate) struct Project {
     pub(crate) notices: Vec<String>,
     /// For `doctor`: what the folder is, and what of it is loaded.
     pub(crate) standing: String,
+    /// It has files that would tell this program what to do, and no person vouched for them: what is read in
+    /// it may be meant to talk the model into something.
+    pub(crate) untrusted: bool,
 }
 
 /// A file of instructions for the model.
@@ -83,17 +85,22 @@ impl Setup {
         let mut project = match &folder {
             Some(folder) => match policy.project_files("taking anything from it") {
                 Ok(()) => project(&paths, folder, &names, word)?,
-                Err(forbidden) => Project { standing: forbidden.to_string(), ..Project::default() },
+                Err(forbidden) => Project {
+                    standing: forbidden.to_string(),
+                    untrusted: !files::list(folder, &paths.home).is_empty(),
+                    ..Project::default()
+                },
             },
             None => Project::default(),
         };
-        environment.add_project(std::mem::take(&mut project.env));
+        let file = folder.as_deref().unwrap_or(Path::new("")).join(".env");
+        environment.add_project(std::mem::take(&mut project.env), file);
         let own = project.settings.take().zip(folder);
         let refused =
             own.and_then(|(layer, folder)| settings::add_project(&mut layers, layer, &folder).err());
         project.notices.extend(refused.into_iter().flatten());
         let loaded = settings::complete(layers, &environment)?;
-        managed::check_said(&policy, &environment, &loaded.settings)?;
+        managed::check_said(&policy, &environment, &loaded)?;
         Ok(Self::of(environment, paths, loaded, policy, project))
     }
 }
@@ -170,7 +177,8 @@ fn record(
     let folder = folder.display().to_string();
     let act = Act::Trust { folder, word: word.to_owned(), files: files.clone() };
     let log = managed::audit_log(&managed::read()?, &paths.state);
-    log.user(act).map_err(|error| Failure::new(Exit::Failed, error))
+    log.user(act).map_err(|error| Failure::new(Exit::Failed, error))?;
+    Ok(())
 }
 
 fn untrusted(listed: &[Listed]) -> Project {
@@ -182,6 +190,7 @@ fn untrusted(listed: &[Listed]) -> Project {
             "{what} {verb} not loaded: this folder is not trusted (ml-intern trust, or --trust-once)"
         )],
         standing: format!("not trusted: {what} {verb} not loaded (ml-intern trust)"),
+        untrusted: true,
         ..Project::default()
     }
 }

@@ -1,20 +1,25 @@
 //! The way out of a run: where requests of the host and of plugins go, as settings and environment say.
 
-use egress::{CertificateFiles, Egress, EgressConfig, Ledger, MirrorTrust, Proxy, ProxyUrls, Rewrite};
+use egress::{
+    CertificateFiles, Egress, EgressConfig, HostRule, Ledger, MirrorTrust, Proxy, ProxyUrls, Rewrite,
+};
 
 use crate::assemble::Setup;
+use crate::environment::Environment;
 use crate::exit::Failure;
+use crate::settings::Settings;
 use crate::settings::network::{ProxyEntry, ProxyFields};
 
 /// The origin that `HF_ENDPOINT` stands for.
 pub(crate) const HUB: &str = "https://huggingface.co";
 
 impl Setup {
-    /// The way out of a run.
-    pub(crate) fn egress(&self, offline: bool, run: &str) -> Result<Egress, Failure> {
+    /// The way out of a run. `rules` are on the hosts that plugins reach.
+    pub(crate) fn egress(&self, offline: bool, run: &str, rules: Vec<HostRule>) -> Result<Egress, Failure> {
         Ok(Egress::new(EgressConfig {
             offline: offline || self.policy.is_offline(),
             ceiling: self.policy.ceiling(),
+            rules,
             ledger: Some(Ledger::new(&self.paths.state, run)),
             rewrites: self.rewrites()?,
             proxy: self.proxy()?,
@@ -63,36 +68,9 @@ impl Setup {
     }
 
     fn proxy(&self) -> Result<Option<Proxy>, Failure> {
-        let urls = match &self.settings().proxy {
-            None => return Ok(None),
-            Some(ProxyEntry::Environment(_)) => self.proxies_of_environment(&[], false),
-            Some(ProxyEntry::Named(ProxyFields { url, no_proxy, plugins })) if url == "environment" => {
-                self.proxies_of_environment(no_proxy, *plugins)
-            }
-            Some(ProxyEntry::Named(ProxyFields { url, no_proxy, plugins })) => ProxyUrls {
-                http: Some(url.clone()),
-                https: Some(url.clone()),
-                no_proxy: no_proxy.clone(),
-                plugins: *plugins,
-            },
-        };
-        Proxy::new(&urls).map(Some).map_err(|e| Failure::settings(anyhow::anyhow!("proxy: {e}")))
-    }
-
-    /// The proxies that other programs would use.
-    fn proxies_of_environment(&self, no_proxy: &[String], plugins: bool) -> ProxyUrls {
-        let either = |upper: &str, lower: &str| {
-            let text = self.environment.text(upper).or_else(|| self.environment.text(lower));
-            text.map(str::to_owned)
-        };
-        let all = either("ALL_PROXY", "all_proxy");
-        let around = either("NO_PROXY", "no_proxy");
-        ProxyUrls {
-            http: either("HTTP_PROXY", "http_proxy").or_else(|| all.clone()),
-            https: either("HTTPS_PROXY", "https_proxy").or(all),
-            no_proxy: no_proxy.iter().cloned().chain(around).collect(),
-            plugins,
-        }
+        let urls = proxy_urls(&self.environment, self.settings());
+        let proxy = urls.map(|urls| Proxy::new(&urls)).transpose();
+        proxy.map_err(|e| Failure::settings(anyhow::anyhow!("proxy: {e}")))
     }
 
     /// Certificates that count for all of the host's requests. None is read before it is needed.
@@ -104,5 +82,36 @@ impl Setup {
             client: file(&settings.client_certificate),
             client_key: file(&settings.client_key),
         }
+    }
+}
+
+/// The proxies that settings name, or say that the environment names.
+pub(crate) fn proxy_urls(environment: &Environment, settings: &Settings) -> Option<ProxyUrls> {
+    Some(match settings.proxy.as_ref()? {
+        ProxyEntry::Environment(_) => proxies_of(environment, &[], false),
+        ProxyEntry::Named(ProxyFields { url, no_proxy, plugins }) if url == "environment" => {
+            proxies_of(environment, no_proxy, *plugins)
+        }
+        ProxyEntry::Named(ProxyFields { url, no_proxy, plugins }) => ProxyUrls {
+            http: Some(url.clone()),
+            https: Some(url.clone()),
+            no_proxy: no_proxy.clone(),
+            plugins: *plugins,
+        },
+    })
+}
+
+/// The proxies that other programs would use.
+fn proxies_of(environment: &Environment, no_proxy: &[String], plugins: bool) -> ProxyUrls {
+    let either = |upper: &str, lower: &str| {
+        environment.text(upper).or_else(|| environment.text(lower)).map(str::to_owned)
+    };
+    let all = either("ALL_PROXY", "all_proxy");
+    let around = either("NO_PROXY", "no_proxy");
+    ProxyUrls {
+        http: either("HTTP_PROXY", "http_proxy").or_else(|| all.clone()),
+        https: either("HTTPS_PROXY", "https_proxy").or(all),
+        no_proxy: no_proxy.iter().cloned().chain(around).collect(),
+        plugins,
     }
 }

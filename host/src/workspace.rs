@@ -37,6 +37,11 @@ pub(crate) fn find(given: Option<&Path>, added: &[String], paths: &Paths) -> Res
     Ok(place)
 }
 
+/// Whether a folder may be added: it is none of the program's own, and not one that holds them.
+pub(crate) fn can_be_added(folder: &Path, paths: &Paths) -> bool {
+    folder.to_str().is_some() && unfit(folder, paths).is_none()
+}
+
 /// Tools and commands are told their folders as text.
 fn speakable(folder: &Path, flag: &str) -> Result<(), Failure> {
     match folder.to_str() {

@@ -91,6 +91,7 @@ fn decisions(base: &Path, plugins: &PluginRuntime) -> Vec<f64> {
         providers: Providers::new(ProviderSettings::default(), "", egress).unwrap(),
         model: Some("ollama/none".to_owned()),
         default_model: String::new(),
+        keep_grant: Arc::new(|_, _| Err("nothing is kept".to_owned())),
         system_prompt: Arc::new(String::new),
         namespace: Arc::new(|| Box::pin(std::future::ready(Ok(None)))),
         tools: plugins.specs().to_vec(),
@@ -142,6 +143,7 @@ fn workplace(base: &Path) -> Workplace {
         umask: 0o022,
         denied: Vec::new(),
         plugin_data,
+        untrusted: false,
         wall,
     }
 }
@@ -154,6 +156,7 @@ async fn load(base: &Path, bundled: &'static [runtime::Bundled]) -> PluginRuntim
             trusted: Vec::new(),
             folders: vec![base.join("plugins")],
             named: Vec::new(),
+            writable: Vec::new(),
             index: base.join("lock.json"),
             cache: base.join("compiled"),
             key: base.join("key"),

@@ -60,11 +60,25 @@ pub(crate) fn figures() -> Vec<Figure> {
             48.0,
             sessions.iter().map(|seen| seen[200].peak_mib).collect(),
         ),
+        Figure::new("`plugin info` of a component file, not run", "ms", 50.0, sheets(&home)),
         early,
         late,
         Figure::new("step 200 against step 10", "×", 1.5, vec![ratio]),
         Figure::new("first request's body for \"hello\"", "kB", 16.0, vec![first_body(&starts)]),
     ]
+}
+
+/// The sheet of a component that was never seen, before any of its code ran.
+fn sheets(home: &Path) -> Vec<f64> {
+    let one = || {
+        let started = Instant::now();
+        let mut command = Command::new(BINARY);
+        command.env_clear().env("HOME", home).args(["plugin", "info"]).arg(guests::component("orders"));
+        let sheet = command.output().unwrap();
+        assert!(sheet.status.success() && String::from_utf8_lossy(&sheet.stdout).contains("can reach"));
+        ms(started.elapsed())
+    };
+    (0..STARTS).map(|_| one()).collect()
 }
 
 fn first_body(starts: &[(Instant, Vec<Seen>)]) -> f64 {

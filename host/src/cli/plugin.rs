@@ -59,6 +59,32 @@ pub(crate) enum PluginCommand {
         #[command(flatten)]
         place: PlaceArgs,
     },
+    /// Make a key that signs plugins, FILE, and the one that verifies them, beside it with `.pub`.
+    Keygen {
+        /// Where the secret key goes. Nothing is written over.
+        file: PathBuf,
+        /// Do not encrypt it. Otherwise its password is asked for, or read from standard input.
+        #[arg(long)]
+        unencrypted: bool,
+    },
+    /// Sign a component: writes NAME.wasm.minisig, over its bytes, its id, its version and the date.
+    Sign {
+        /// A component file, `NAME.wasm`.
+        file: PathBuf,
+        /// The secret key's file, of `plugin keygen` or of minisign.
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+    },
+    /// Verify the signature that lies beside a component.
+    Verify {
+        /// A component file, `NAME.wasm`.
+        file: PathBuf,
+        /// The publisher's public key, or its file; otherwise the keys of the policy and of what is installed.
+        #[arg(long, value_name = "KEY|FILE")]
+        publisher: Option<String>,
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
     /// Write the bundled plugins to a directory.
     Export {
         /// Made if it does not exist.
@@ -74,6 +100,10 @@ pub(crate) struct InstallArgs {
     /// Do not ask. Without a terminal nothing is installed unless this is said.
     #[arg(long)]
     pub(crate) yes: bool,
+
+    /// It must be signed by this public key, given itself or as its file.
+    #[arg(long, value_name = "KEY|FILE")]
+    pub(crate) publisher: Option<String>,
 
     /// Take a version that is lower than one that was installed before.
     #[arg(long)]

@@ -139,7 +139,8 @@ fn told(act: &Act) -> String {
         }
         Act::Torn { file, bytes, .. } => format!("torn      {bytes} bytes put aside, see {file}"),
         Act::Install { plugin, path } => {
-            format!("install   {} {} sha256:{} {path}", plugin.id, plugin.version, plugin.digest)
+            let signed = plugin.publisher.as_ref().map(|key| format!(" signed by {key}")).unwrap_or_default();
+            format!("install   {} {} sha256:{}{signed} {path}", plugin.id, plugin.version, plugin.digest)
         }
         Act::Login { credential, stored: true } => format!("login     {credential} stored"),
         Act::Login { credential, stored: false } => format!("login     {credential} removed"),

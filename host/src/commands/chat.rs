@@ -16,6 +16,8 @@ use crate::editor::Editor;
 use crate::enclosure::Enclosure;
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
+use crate::named_folders;
+use crate::paths::Paths;
 use crate::render::card::{self, Decided};
 use crate::render::style::Style;
 use crate::render::terminal::{Answer, Terminal};
@@ -33,6 +35,7 @@ struct Chat {
     style: Style,
     enclosure: Enclosure,
     mode: agent::Mode,
+    paths: Paths,
     sent: usize,
     turns: usize,
     pressed: Option<Instant>,
@@ -68,7 +71,9 @@ pub(super) async fn run(args: RunArgs, environment: Environment) -> Result<Exit,
         screen.note(&style.yellow(&plain(&line)))?;
     }
     let editor = Arc::new(Editor::of(&setup));
-    let mut chat = Chat { handle, screen, style, enclosure, mode, sent: 0, turns: 0, pressed: None, editor };
+    let paths = setup.paths.clone();
+    let mut chat =
+        Chat { handle, screen, style, enclosure, mode, paths, sent: 0, turns: 0, pressed: None, editor };
     chat.banner()?;
     chat.ready().await?;
     chat.run().await
@@ -176,6 +181,10 @@ impl Chat {
             _ => {}
         }
         let Some(command) = line.strip_prefix('/') else {
+            for offer in named_folders::offers(line, self.handle.context.folders(), &self.paths) {
+                self.screen
+                    .note(&self.style.yellow(&format!("{offer}; `ml-intern -c` with it goes on here")))?;
+            }
             return self.turn(Operation::UserInput { text: line.to_owned() }).await;
         };
         let (word, argument) = command.split_once(char::is_whitespace).unwrap_or((command, ""));

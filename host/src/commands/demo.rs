@@ -14,6 +14,7 @@ use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
 use crate::render::style::Style;
 use crate::settings::{ProviderEntry, Wire};
+use crate::signals::Signals;
 
 const DATA: &str = include_str!("../../../configs/demo/reviews.tsv");
 
@@ -21,7 +22,7 @@ const PROMPT: &str =
     "reviews.tsv is a small sentiment data set. Audit it for duplicates, clean it, and score a baseline.";
 
 pub(super) async fn run(args: DemoArgs, environment: Environment) -> Result<Exit, Failure> {
-    let signals = headless::Signals::new()?;
+    let mut signals = Signals::new()?;
     let mut setup = Setup::read(environment, None)?;
     diagnostics::start(&setup, false);
     let (folder, keep) = folder(args.directory.as_deref())?;
@@ -50,7 +51,9 @@ pub(super) async fn run(args: DemoArgs, environment: Environment) -> Result<Exit
     say(&style.bold(
         "This is a demo: the model is a script. The loop, the plugins and the wall are the real ones.",
     ));
-    let assembled = assemble::session(&setup, &session, &place, false, &mut say_owned).await?;
+    let mut notice = say_owned;
+    let assembled = assemble::session(&setup, &session, &place, false, &mut notice);
+    let assembled = signals.unless(assembled).await.unwrap_or_else(|exit| Err(headless::stopped(exit)))?;
     let run = RunArgs { json: args.json, ..RunArgs::default() };
     let exit = headless::work(&setup, run, assembled, PROMPT.to_owned(), style, signals).await;
     if keep {

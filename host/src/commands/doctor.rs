@@ -101,7 +101,7 @@ fn folders(setup: &Setup) -> Vec<Check> {
 }
 
 async fn plugins(setup: &Setup, args: &DoctorArgs) -> Result<Vec<Check>, Failure> {
-    let egress = setup.egress(true, "doctor")?;
+    let egress = setup.egress(true, "doctor", Vec::new())?;
     let (plugins, problems) = setup.plugins(&args.place, egress, &mut |_| {}).await?;
     let ids: Vec<&str> =
         plugins.plugins().iter().map(|plugin| plugin.described.manifest.id.as_str()).collect();
@@ -120,7 +120,7 @@ fn models(setup: &Setup) -> Result<Vec<Check>, Failure> {
         None => check("hugging face", Verdict::Note, "there is no token: `ml-intern login` stores one"),
     };
     let session = SessionId::from("doctor");
-    let providers = setup.providers(&session, setup.egress(true, "doctor")?)?;
+    let providers = setup.providers(&session, setup.egress(true, "doctor", Vec::new())?)?;
     let model = match setup.default_model() {
         Err(error) => return Ok(vec![token, check("model", Verdict::Note, error.to_string())]),
         Ok(model) => model,

@@ -1,13 +1,13 @@
 //! A run on one prompt, without a person.
 
 use std::io::IsTerminal as _;
+use std::time::Duration;
 
 use agent::{Handle, Resumed};
 use audit::PolicyMark;
 use protocol::{Event, Operation, Submission};
 use schemars::JsonSchema;
 use serde::Serialize;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::assemble::{self, Assembled, Setup};
 use crate::cli::{OutputFormat, RunArgs};
@@ -16,12 +16,17 @@ use crate::diagnostics;
 use crate::enclosure::Enclosure;
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
+use crate::named_folders;
 use crate::outcome::{Outcome, RunResult};
 use crate::render::json;
 use crate::render::style::Style;
 use crate::render::terminal::{Answer, Terminal};
+use crate::signals::Signals;
 use crate::stdin;
 use crate::trust::Word;
+
+/// How long a session that ends is waited for once a signal came.
+const LAST_MOMENT: Duration = Duration::from_secs(5);
 
 /// The first line of `stream-json`.
 #[derive(Debug, JsonSchema, Serialize)]
@@ -66,9 +71,15 @@ enum Printer {
 
 pub(crate) async fn run(args: RunArgs, environment: Environment) -> Result<Exit, Failure> {
     let format = format_of(&args);
-    let (setup, args, assembled, prompt, style, signals) =
-        begin(args, environment).await.or_else(|failure| not_begun(format, failure))?;
+    let mut signals = Signals::new()?;
+    let begun = signals.unless(begin(args, environment)).await.unwrap_or_else(|exit| Err(stopped(exit)));
+    let (setup, args, assembled, prompt, style) = begun.or_else(|failure| not_begun(format, failure))?;
     work(&setup, args, assembled, prompt, style, signals).await
+}
+
+/// A signal came before there was a session.
+pub(super) fn stopped(exit: Exit) -> Failure {
+    Failure::new(exit, anyhow::anyhow!("a signal ended the program before the work began"))
 }
 
 /// Whoever reads lines gets a result line, also if nothing could begin.
@@ -79,11 +90,10 @@ fn not_begun<T>(format: OutputFormat, failure: Failure) -> Result<T, Failure> {
     Err(failure)
 }
 
-type Begun = (Setup, RunArgs, Assembled, String, Style, Signals);
+type Begun = (Setup, RunArgs, Assembled, String, Style);
 
 async fn begin(args: RunArgs, environment: Environment) -> Result<Begun, Failure> {
     let prompt = needed_prompt(args.prompt.clone()).await?;
-    let signals = Signals::new()?;
     if let Some(path) = &args.output {
         // Before any work is done, not after it.
         stdin::check_output(path).map_err(Failure::usage)?;
@@ -92,24 +102,11 @@ async fn begin(args: RunArgs, environment: Environment) -> Result<Begun, Failure
     diagnostics::start(&setup, args.place.verbose);
     let style = Style::of(&std::io::stderr(), &setup.environment);
     let assembled = assemble::session(&setup, &args.session, &args.place, false, &mut note).await?;
-    Ok((setup, args, assembled, prompt, style, signals))
+    Ok((setup, args, assembled, prompt, style))
 }
 
 fn format_of(args: &RunArgs) -> OutputFormat {
     if args.json { OutputFormat::StreamJson } else { args.output_format }
-}
-
-/// What a person or the system tells the process.
-pub(crate) struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    /// From here on a signal ends the run, not the process.
-    pub(crate) fn new() -> std::io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
 }
 
 /// Runs an assembled session on a prompt and prints what `args` ask for.
@@ -174,10 +171,13 @@ pub(crate) async fn work(
     if let Err(error) = announced {
         unread(&error, &handle, &mut printer, &mut outcome);
     }
+    for line in named_folders::offers(&prompt, handle.context.folders(), &setup.paths) {
+        note(line);
+    }
     submit(&handle, "sub_1", Operation::UserInput { text: prompt }).await;
     follow(&mut handle, &mut printer, &mut outcome, style, &mut signals).await?;
     submit(&handle, "sub_shutdown", Operation::Shutdown).await;
-    drain(handle, &mut printer, &mut outcome).await;
+    drain(handle, &mut printer, &mut outcome, &mut signals).await;
     if let (Some(path), Some(answer)) = (&args.output, outcome.answer())
         && let Err(error) = stdin::write_output(path, answer)
     {
@@ -245,12 +245,10 @@ async fn follow(
     loop {
         let event = tokio::select! {
             event = handle.events.recv() => event,
-            _ = signals.interrupt.recv() => {
-                handle.interrupt.interrupt();
-                continue;
-            }
-            _ = signals.terminate.recv() => {
-                outcome.terminate();
+            exit = signals.next() => {
+                if exit == Exit::Terminated {
+                    outcome.terminate();
+                }
                 handle.interrupt.interrupt();
                 continue;
             }
@@ -291,8 +289,16 @@ fn show(printer: &mut Printer, event: &Event) -> std::io::Result<()> {
     }
 }
 
-/// Shows what still comes until the session has ended.
-async fn drain(mut handle: Handle, printer: &mut Printer, outcome: &mut Outcome) {
+/// Shows what still comes until the session has ended. A signal gives it a moment, a second one none.
+async fn drain(mut handle: Handle, printer: &mut Printer, outcome: &mut Outcome, signals: &mut Signals) {
+    let Err(exit) = signals.unless(rest(&mut handle, printer, outcome)).await else { return };
+    outcome.stopped(exit);
+    handle.interrupt.interrupt();
+    let rest = rest(&mut handle, printer, outcome);
+    let _ = tokio::time::timeout(LAST_MOMENT, signals.unless(rest)).await;
+}
+
+async fn rest(handle: &mut Handle, printer: &mut Printer, outcome: &mut Outcome) {
     while let Some(event) = handle.events.recv().await {
         if let Event::Shutdown { .. } = event {
             outcome.take(&event);
@@ -300,7 +306,7 @@ async fn drain(mut handle: Handle, printer: &mut Printer, outcome: &mut Outcome)
         // The result was decided; a reader that went away changes nothing.
         let _ = show(printer, &event);
     }
-    let _ = handle.task.await;
+    let _ = (&mut handle.task).await;
 }
 
 fn finish(

@@ -1,8 +1,6 @@
 //! Credentials that are kept for the user: put there, listed, removed. A value is never shown, and never
 //! an argument: arguments stand in the shell's history and in the list of processes.
 
-use std::io::{IsTerminal as _, Read as _, Write as _};
-
 use audit::Act;
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -12,7 +10,8 @@ use crate::environment::{Environment, clean};
 use crate::exit::{Exit, Failure};
 use crate::hub::whose;
 use crate::render::{plain, say, warn};
-use crate::secrets::{HUB, MAX_VALUE, Stored};
+use crate::secret_input::ask;
+use crate::secrets::{HUB, Stored};
 
 /// Where Hugging Face tokens are made.
 const TOKENS: &str = "https://huggingface.co/settings/tokens";
@@ -92,7 +91,8 @@ fn remove(setup: &Setup, stored: &Stored, name: &str) -> Result<Exit, Failure> {
 
 fn record(setup: &Setup, name: &str, stored: bool) -> Result<(), Failure> {
     let act = Act::Login { credential: name.to_owned(), stored };
-    setup.audit().user(act).map_err(|error| Failure::new(Exit::Failed, error))
+    setup.audit().user(act).map_err(|error| Failure::new(Exit::Failed, error))?;
+    Ok(())
 }
 
 /// The value as it can be used: one line of a sensible length and, for Hugging Face, of its shape.
@@ -119,78 +119,9 @@ fn shaped(name: &str, given: &str) -> Result<SecretString, Failure> {
     Ok(value)
 }
 
-/// The value, typed without being shown or read from standard input.
-fn ask(what: &str) -> Result<String, Failure> {
-    let stdin = std::io::stdin();
-    if stdin.is_terminal() {
-        return typed(what);
-    }
-    let mut text = String::new();
-    let read = stdin.lock().take(MAX_VALUE + 1).read_to_string(&mut text);
-    read.map_err(|_| Failure::usage("standard input is not text"))?;
-    if text.len() as u64 > MAX_VALUE {
-        return Err(Failure::usage(format!("standard input has more than {} KiB", MAX_VALUE >> 10)));
-    }
-    Ok(text)
-}
-
-/// Reads a line from the terminal, which shows nothing of it.
-fn typed(what: &str) -> Result<String, Failure> {
-    const INTERRUPT: u8 = 3;
-    const END: u8 = 4;
-    let _quiet = Quiet::new()?;
-    let mut out = std::io::stderr();
-    write!(out, "{what}, not shown: ")?;
-    out.flush()?;
-    let mut bytes = Vec::new();
-    for byte in std::io::stdin().lock().bytes() {
-        match byte? {
-            b'\r' | b'\n' | END => break,
-            INTERRUPT => {
-                writeln!(out)?;
-                return Err(Failure::new(
-                    Exit::Interrupted,
-                    anyhow::anyhow!("interrupted; nothing was stored"),
-                ));
-            }
-            // Backspace, as terminals send it, takes a whole character.
-            8 | 127 => while bytes.pop().is_some_and(|byte: u8| byte & 0xc0 == 0x80) {},
-            byte if bytes.len() as u64 <= MAX_VALUE => bytes.push(byte),
-            _ => {}
-        }
-    }
-    writeln!(out)?;
-    String::from_utf8(bytes).map_err(|_| Failure::usage("that was not text"))
-}
-
-/// The terminal shows nothing of what is typed, and hands it over key by key, until this is dropped.
-struct Quiet(rustix::termios::Termios);
-
-impl Quiet {
-    fn new() -> std::io::Result<Self> {
-        use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
-        let stdin = std::io::stdin();
-        let before = tcgetattr(&stdin)?;
-        let mut quiet = before.clone();
-        quiet
-            .local_modes
-            .remove(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG | LocalModes::IEXTEN);
-        tcsetattr(&stdin, OptionalActions::Flush, &quiet)?;
-        Ok(Self(before))
-    }
-}
-
-impl Drop for Quiet {
-    fn drop(&mut self) {
-        // What was typed ahead is thrown away with it: it may be the rest of a value.
-        let _ =
-            rustix::termios::tcsetattr(std::io::stdin(), rustix::termios::OptionalActions::Flush, &self.0);
-    }
-}
-
 /// Asks Hugging Face whose token it is. That it cannot be asked is no failure.
 async fn check(setup: &Setup, value: SecretString) {
-    let told = match setup.egress(false, "login") {
+    let told = match setup.egress(false, "login", Vec::new()) {
         Ok(egress) => whose(&egress, "login", value).await,
         Err(failure) => Err(failure.error),
     };

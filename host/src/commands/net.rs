@@ -83,7 +83,13 @@ fn joined(lines: Vec<LedgerLine>) -> Vec<Request> {
                     received: 0,
                 });
             }
-            (LedgerAct::Refused { who, method, origin, why }, _) => {
+            // Decided when the name was resolved: it stands there as a request and did not leave.
+            (LedgerAct::Refused { why, .. }, Some(request)) => {
+                request.refused = true;
+                request.why = why;
+                (request.sent, request.credential) = (0, None);
+            }
+            (LedgerAct::Refused { who, method, origin, why }, None) => {
                 let (status, failed) = (None, None);
                 requests.push(Request {
                     at,
@@ -138,4 +144,41 @@ fn told(request: &Request) -> String {
     let origin = real.as_ref().map_or_else(|| origin.clone(), |real| format!("{origin} (at {real})"));
     let run: String = run.chars().take(8).collect();
     format!("{}  {run:<8}  {who:<16} {method:<5} {origin}  {outcome}", at.replace('T', " "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_was_refused_when_its_name_was_resolved_did_not_leave() {
+        let line = |n: u64, what: LedgerAct| {
+            let (at, run) = ("2026-01-01T00:00:00.000+00:00".to_owned(), "run".to_owned());
+            LedgerLine { at, run, n, what }
+        };
+        let request = || LedgerAct::Request {
+            who: "plugin p".to_owned(),
+            method: "POST".to_owned(),
+            origin: "http://a.test".to_owned(),
+            real: None,
+            why: "http://a.test POST".to_owned(),
+            sent: 9,
+            credential: Some("key".to_owned()),
+        };
+        let (who, method, origin) = ("plugin p".to_owned(), "POST".to_owned(), "http://a.test".to_owned());
+        let refused = LedgerAct::Refused { who, method, origin, why: "leads to 10.0.0.1".to_owned() };
+        let given_up = LedgerAct::Failed { why: "given up".to_owned() };
+        let lines = vec![
+            line(0, request()),
+            line(1, request()),
+            line(0, refused.clone()),
+            line(1, given_up),
+            line(2, refused),
+        ];
+        let requests = joined(lines);
+        assert_eq!(requests.iter().map(|request| request.refused).collect::<Vec<_>>(), [true, false, true]);
+        assert_eq!((requests[0].sent, &requests[0].credential), (0, &None));
+        assert!(told(&requests[0]).ends_with("REFUSED leads to 10.0.0.1"), "{}", told(&requests[0]));
+        assert!(told(&requests[1]).contains("failed: given up"), "{}", told(&requests[1]));
+    }
 }

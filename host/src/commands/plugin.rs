@@ -3,19 +3,24 @@
 mod change;
 mod difference;
 mod install;
+mod secret_key;
+mod sign;
 
 use std::io::Read as _;
 use std::path::Path;
 
+use egress::NetworkGrant;
 use manifest::{Capabilities, CredentialUse, Manifest, Mount, ToolPolicy};
-use runtime::{Bundled, Described, Inspection, Plugin, PluginError, PluginRuntime, inspect, read_component};
+use runtime::{
+    Bundled, Candidate, Described, Inspection, LockIndex, Plugin, PluginError, PluginRuntime, Signed,
+};
 use serde_json::json;
 
 use crate::assemble::Setup;
 use crate::cli::{PlaceArgs, PluginCommand};
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
-use crate::render::{json as lines, say};
+use crate::render::{json as lines, line, say};
 use crate::trust::Word;
 
 pub(super) async fn run(command: PluginCommand, environment: Environment) -> Result<Exit, Failure> {
@@ -32,6 +37,11 @@ pub(super) async fn run(command: PluginCommand, environment: Environment) -> Res
         }
         PluginCommand::Grants { plugin, place } => grants(environment, &place, plugin.as_deref()).await,
         PluginCommand::Revoke { plugin, place } => change::revoke(environment, &place, &plugin).await,
+        PluginCommand::Keygen { file, unencrypted } => sign::keygen(&file, unencrypted),
+        PluginCommand::Sign { file, key } => sign::sign(&file, &key),
+        PluginCommand::Verify { file, publisher, place } => {
+            sign::verify(environment, &place, &file, publisher.as_deref())
+        }
         PluginCommand::Export { directory } => export(&directory),
     }
 }
@@ -41,7 +51,7 @@ async fn load(
     place: &PlaceArgs,
 ) -> Result<(Setup, PluginRuntime, Vec<PluginError>), Failure> {
     let setup = Setup::in_place(environment, place, Word::of(place))?;
-    let egress = setup.egress(true, "plugin")?;
+    let egress = setup.egress(true, "plugin", Vec::new())?;
     let (plugins, problems) = setup.plugins(place, egress, &mut note).await?;
     Ok((setup, plugins, problems))
 }
@@ -81,9 +91,10 @@ async fn info(
 ) -> Result<Exit, Failure> {
     let path = Path::new(name);
     if path.extension().is_some_and(|e| e == "wasm") || path.is_file() {
-        let bytes = read_component(path).map_err(Failure::settings)?;
-        let Inspection { manifest, imports, digest } = inspect(name, &bytes).map_err(Failure::settings)?;
-        return sheet(name, &manifest, &imports, &digest, None, as_json);
+        let setup = Setup::read(environment, place.config.as_deref())?;
+        let (index, _) = LockIndex::read(&setup.plugin_dirs(place)).map_err(Failure::settings)?;
+        let candidate = Candidate::look(path, &index, &setup.policy, None).map_err(Failure::settings)?;
+        return sheet(name, &candidate.inspection, &candidate.signed, None, as_json);
     }
     let (_, plugins, problems) = load(environment, place).await?;
     let found = plugins.plugins().iter().find(|plugin| plugin.described.manifest.id == name);
@@ -93,29 +104,37 @@ async fn info(
         problems.iter().for_each(|problem| note(format!("left out: {problem}")));
         return Err(Failure::usage(format!("there is no plugin `{name}`; there are {}", ids.join(", "))));
     };
-    let Described { manifest, imports, digest, .. } = &plugin.described;
-    sheet(&plugin.source.to_string(), manifest, imports, digest, Some(plugin), as_json)
+    let Described { manifest, imports, digest, publisher, .. } = plugin.described.clone();
+    let signed = publisher.map_or(Signed::No, Signed::Yes);
+    let inspection = Inspection { manifest, imports, digest };
+    sheet(&plugin.source.to_string(), &inspection, &signed, Some(plugin), as_json)
 }
 
 /// What a component can reach, from its own import list and what was granted.
 fn sheet(
     source: &str,
-    manifest: &Manifest,
-    imports: &[String],
-    digest: &str,
+    Inspection { manifest, imports, digest }: &Inspection,
+    signed: &Signed,
     installed: Option<&Plugin>,
     as_json: bool,
 ) -> Result<Exit, Failure> {
     let granted = installed.map(Plugin::granted);
     if as_json {
-        let value = json!({ "source": source, "digest": digest, "manifest": manifest, "imports": imports, "granted": granted });
+        let value = json!({ "source": source, "digest": digest, "manifest": manifest, "imports": imports, "publisher": signed.publisher(), "granted": granted });
         lines::line(&mut std::io::stdout(), &value)?;
         return Ok(Exit::Done);
     }
     say(&format!("{} {} — {}", manifest.id, manifest.version, manifest.description));
-    say(&format!("from      {source}"));
+    say(&format!("from      {}", line(source)));
     say(&format!("digest    sha256:{digest}"));
-    say(&format!("publisher {} (not verified)", manifest.publisher.as_deref().unwrap_or("unknown")));
+    let says = manifest.publisher.as_deref().unwrap_or("unknown");
+    say(&match signed {
+        Signed::Yes(by) => format!("publisher {says}, signed by {}: {}", by.key, line(&by.comment)),
+        Signed::Unknown => {
+            format!("publisher {says}, signed by a key that is not known here: --publisher KEY names it")
+        }
+        Signed::No => format!("publisher {says} (not signed)"),
+    });
     say("\ntools");
     for (tool, policy) in &manifest.tools {
         let name =
@@ -153,7 +172,8 @@ fn takes(policy: &ToolPolicy) -> Vec<String> {
 /// A plugin as the audit log names it.
 pub(super) fn known(described: &Described) -> audit::Plugin {
     let Manifest { id, version, .. } = &described.manifest;
-    audit::Plugin { id: id.clone(), version: version.clone(), digest: described.digest.clone() }
+    let publisher = described.publisher.as_ref().map(|by| by.key.to_string());
+    audit::Plugin { id: id.clone(), version: version.clone(), digest: described.digest.clone(), publisher }
 }
 
 /// One line per thing it asks for, with whether it was given.
@@ -190,7 +210,19 @@ fn reach(declared: &Capabilities, granted: Option<&Capabilities>, imports: &[Str
         out.push(format!("keep small values for the session — {}", given(&|c| c.kv)));
     }
     for origin in &declared.network {
-        out.push(format!("connect to {origin} — {}", given(&|c| !c.network.is_empty())));
+        let wanted = NetworkGrant::parse(origin).ok();
+        let meets = |given: &String| {
+            let given = NetworkGrant::parse(given).ok();
+            wanted.as_ref().zip(given).is_some_and(|(wanted, given)| wanted.intersection(&given).is_some())
+        };
+        out.push(format!("connect to {origin} — {}", given(&|c| c.network.iter().any(meets))));
+    }
+    for (has, what) in [(declared.exec, "exec"), (declared.files, "files"), (declared.kv, "kv")] {
+        if has && !imports_it(what) {
+            out.push(format!(
+                "(asks for `{what}` and does not import it: a version that does is asked for anew)"
+            ));
+        }
     }
     let reads = granted.unwrap_or(declared).paths.contains(&Mount::Workspace);
     let hosts = &granted.unwrap_or(declared).network;

@@ -1,200 +1,153 @@
-//! One call of one tool, without a model.
+//! One call of one tool, without a model: decided as in a session, under the same policy and rules.
 
-use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
 
-use audit::{Act, AuditError, AuditLog, Chain, Verdict};
-use protocol::{HostReply, HostRequest, Invocation, Need, SessionId, Tier, ToolResult};
-use runtime::{Pending, PluginRuntime};
+use agent::{AgentSettings, Handle, SessionConfig, Start};
+use protocol::{Event, SessionId, ToolResult};
+use provider::{ProviderSettings, Providers};
 use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
 
-use crate::assemble::Setup;
-use crate::cli::ToolArgs;
-use crate::commands::needed_prompt;
-use crate::commands::plugin::known;
+use crate::assemble::{Setup, offered};
+use crate::cli::{SessionArgs, ToolArgs};
+use crate::commands::{headless, needed_prompt};
 use crate::diagnostics;
 use crate::enclosure::Enclosure;
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
+use crate::grants_file;
+use crate::hub::ask_namespace;
 use crate::managed;
-use crate::paths::make_private;
+use crate::permissions::{budget, rules};
 use crate::render;
+use crate::signals::Signals;
 use crate::trust::Word;
 
-/// The id of the one call.
-const CALL: &str = "call_1";
-
 pub(super) async fn run(args: ToolArgs, environment: Environment) -> Result<Exit, Failure> {
-    let text = if args.arguments == "-" {
-        needed_prompt(Some(args.arguments.clone())).await?
-    } else {
-        args.arguments.clone()
-    };
-    let mut arguments: Value = serde_json::from_str(&text).map_err(|e| {
-        Failure::usage(format!(
-            "the arguments are not JSON: {e}; write them like '{{\"path\": \"README.md\"}}'"
-        ))
-    })?;
-    let setup = Setup::in_place(environment, &args.place, Word::of(&args.place))?;
-    diagnostics::start(&setup, args.place.verbose);
-    let id = SessionId::from(uuid::Uuid::new_v4().to_string());
-    let egress = setup.egress(args.place.offline, id.as_str())?;
-    let (workplace, notice) = setup.workplace(&args.place)?;
-    let (plugins, problems) = setup.plugins(&args.place, egress, &mut note).await?;
-    notice
-        .into_iter()
-        .chain(setup.hub_notice())
-        .chain(setup.project.notices.iter().cloned())
-        .chain(problems.iter().map(|p| format!("plugin left out: {p}")))
-        .for_each(note);
-    if plugins.policy(&args.name).is_none() {
-        let names: Vec<&str> = plugins.specs().iter().map(|spec| spec.name.as_str()).collect();
-        return Err(Failure::usage(format!(
-            "there is no tool `{}`; the tools are {}",
-            args.name,
-            names.join(", ")
-        )));
-    }
-    let dir = setup.store().dir(&id);
-    make_private(&dir)?;
-    let enclosure = Enclosure::of(&workplace);
-    managed::check_grade(&setup.policy, enclosure.grade)?;
-    for tier in tiers(&plugins, &args.name, &arguments) {
-        let denied = |by| Failure::new(Exit::Denied, anyhow::Error::from(by));
-        setup.policy.tier(tier).map_err(denied)?;
-    }
-    let session = std::sync::Arc::new(workplace.open(id.clone(), &dir)?);
-    let read = plugins.read_named_files(&session, &args.name, &mut arguments);
-    read.map_err(|error| Failure::usage(error.to_string()))?;
-    let mut audited = Audited::begin(&setup, &id, &plugins, (&args.name, &arguments), enclosure)
-        .map_err(|e| Failure::new(Exit::Failed, e))?;
-    let (needs, mut pending) = mpsc::channel::<Pending>(8);
-    let cancel = tokio_util::sync::CancellationToken::new();
-    let invocation = Invocation { id: CALL.into(), tool: args.name.clone(), arguments, order: None };
-    let mut interrupted = signal(SignalKind::interrupt())?;
-    let call = plugins.invoke(&session, invocation, needs, cancel.clone()).result();
-    tokio::pin!(call);
-    let mut result = loop {
-        tokio::select! {
-            result = &mut call => break result,
-            Some(need) = pending.recv() => answer(need, &mut audited, &setup)?,
-            _ = interrupted.recv() => cancel.cancel(),
+    let mut signals = Signals::new()?;
+    let begun = signals.unless(begin(&args, environment)).await;
+    let (setup, config, arguments) = begun.unwrap_or_else(|exit| Err(headless::stopped(exit)))?;
+    let dir = setup.store().dir(&config.id);
+    let (mut handle, result) = agent::call(config, &args.name, &arguments)?;
+    let mut stopped = None;
+    while let Some(told) = next(&mut handle, &mut signals).await {
+        match told {
+            Ok(Event::ToolLog { tool, log, .. }) => note(format!("{tool}: {log}")),
+            Ok(_) => {}
+            Err(exit) => {
+                stopped = Some(exit);
+                handle.interrupt.interrupt();
+            }
         }
-    };
-    session.wall().shutdown().await;
-    let secrets = &setup.held().redactor;
-    result.texts().for_each(|text| secrets.clean(text));
-    if let Some(structured) = &mut result.structured {
-        secrets.clean_json(structured);
     }
-    // Nothing of the call is kept but what it left in its folder for a person to look at.
-    if std::fs::read_dir(dir.join("tmp")).is_ok_and(|mut entries| entries.next().is_none())
-        && result.changes.is_empty()
-    {
-        let _ = std::fs::remove_dir_all(&dir);
-    }
-    audited.end(&result).map_err(|e| Failure::new(Exit::Failed, e))?;
+    let lost = |_| anyhow::anyhow!("the call ended without a result");
+    let result = result.await.map_err(lost)?.map_err(|e| Failure::new(Exit::Failed, e))?;
+    clear(&dir, &result);
     print(&args.name, &result, args.json)?;
     Ok(match result {
-        ToolResult { cancelled: true, .. } => Exit::Interrupted,
+        ToolResult { cancelled: true, .. } => stopped.unwrap_or(Exit::Interrupted),
         ToolResult { denial: Some(_), .. } => Exit::Denied,
         ToolResult { success: true, .. } => Exit::Done,
         _ => Exit::Failed,
     })
 }
 
-/// The call's own chain in the audit log: it was typed by the person, so the person decided.
-struct Audited {
-    log: AuditLog,
-    chain: Chain,
-    session: SessionId,
-}
-
-impl Audited {
-    fn begin(
-        setup: &Setup,
-        session: &SessionId,
-        plugins: &PluginRuntime,
-        (tool, arguments): (&str, &Value),
-        enclosure: Enclosure,
-    ) -> Result<Self, AuditError> {
-        let (log, text) = (setup.audit(), arguments.to_string());
-        let plugin = plugins.plugin(tool);
-        let described = plugin.map(|plugin| &plugin.described);
-        let start = Act::Start {
-            session: session.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            model: "none: `ml-intern tool`".to_owned(),
-            workspace: None,
-            mode: "tool".to_owned(),
-            wall: enclosure.wall().to_owned(),
-            network: enclosure.network().to_owned(),
-            plugins: described.map(known).into_iter().collect(),
-            policy: managed::mark(&setup.policy),
-        };
-        let decision = Act::Decision {
-            call: CALL.into(),
-            tool: tool.to_owned(),
-            component: described.map(|described| described.digest.clone()),
-            arguments: audit::digest(text.as_bytes()),
-            files: Vec::new(),
-            tiers: tiers(plugins, tool, arguments),
-            verdict: Verdict::Allow,
-            rule: "command-line".to_owned(),
-            target: text.chars().take(400).collect(),
-        };
-        log.user(start.clone())?;
-        let mut chain = log.session(session)?;
-        chain.append(start, false)?;
-        chain.append(decision, false)?;
-        Ok(Self { log, chain, session: session.clone() })
-    }
-
-    fn end(mut self, result: &ToolResult) -> Result<(), AuditError> {
-        let outcome = Act::Outcome {
-            call: CALL.into(),
-            success: result.success,
-            output: audit::digest(result.text.as_bytes()),
-            refused: result.denial.as_ref().map(|denial| denial.rule.clone()),
-        };
-        self.chain.append(outcome, false)?;
-        self.chain.append(Act::End { session: self.session.clone(), head: None }, false)?;
-        let head = Some(self.chain.head().to_owned());
-        self.log.user(Act::End { session: self.session, head })
+/// The next event, or signal. None: the call is over.
+async fn next(handle: &mut Handle, signals: &mut Signals) -> Option<Result<Event, Exit>> {
+    match signals.unless(handle.events.recv()).await {
+        Ok(event) => event.map(Ok),
+        Err(exit) => Some(Err(exit)),
     }
 }
 
-/// What a call counts as.
-fn tiers(plugins: &PluginRuntime, tool: &str, arguments: &Value) -> BTreeSet<Tier> {
-    let said = plugins.policy(tool).map(|policy| policy.weigh(arguments).tiers).unwrap_or_default();
-    let runs = plugins.can_exec(tool).then_some(Tier::Execute);
-    said.into_iter().chain(runs).collect()
-}
-
-/// Nobody is asked: what needs a person is refused.
-fn answer(need: Pending, audited: &mut Audited, setup: &Setup) -> Result<(), Failure> {
-    let reply = match need.request {
-        HostRequest::Log { message, .. } => {
-            note(format!("{}: {}", need.tool, setup.held().redactor.text(&message)));
-            HostReply::Noted
-        }
-        HostRequest::Decide(need) => HostReply::Refused {
-            message: "this needs a person's approval and `ml-intern tool` does not ask".to_owned(),
-            rule: "unanswered".to_owned(),
-            remedy: match need {
-                Need::Network { plugin, .. } => format!("--grant {plugin}"),
-                _ => "a chat with `ml-intern`".to_owned(),
-            },
-        },
-        HostRequest::UseCredential { plugin, credential, origin } => {
-            let act = Act::Credential { call: CALL.into(), plugin, credential, origin };
-            audited.chain.append(act, false).map_err(|e| Failure::new(Exit::Failed, e))?;
-            HostReply::Noted
-        }
+async fn begin(args: &ToolArgs, environment: Environment) -> Result<(Setup, SessionConfig, Value), Failure> {
+    let text = match args.arguments.as_str() {
+        "-" => needed_prompt(Some(args.arguments.clone())).await?,
+        text => text.to_owned(),
     };
-    let _ = need.reply.send(reply);
-    Ok(())
+    let arguments: Value = serde_json::from_str(&text).map_err(|e| {
+        Failure::usage(format!(
+            "the arguments are not JSON: {e}; write them like '{{\"path\": \"README.md\"}}'"
+        ))
+    })?;
+    let setup = Setup::in_place(environment, &args.place, Word::of(&args.place))?;
+    diagnostics::start(&setup, args.place.verbose);
+    let config = config(&setup, args).await?;
+    Ok((setup, config, arguments))
+}
+
+/// A session for one call. There is no model in it, so that it needs neither key nor network.
+async fn config(setup: &Setup, args: &ToolArgs) -> Result<SessionConfig, Failure> {
+    let (id, session) = (SessionId::from(uuid::Uuid::new_v4().to_string()), SessionArgs::default());
+    let (mut workplace, notice) = setup.workplace(&args.place)?;
+    let rules = rules(setup, &session, workplace.workspace())?;
+    workplace.denied = rules.denied_paths();
+    let egress = setup.egress(args.place.offline, id.as_str(), rules.hosts())?;
+    let enclosure = Enclosure::of(&workplace);
+    managed::check_grade(&setup.policy, enclosure.grade)?;
+    let (runtime, problems) = setup.plugins(&args.place, egress.clone(), &mut note).await?;
+    notice
+        .into_iter()
+        .chain(setup.hub_notice())
+        .chain(setup.project.notices.iter().cloned())
+        .chain(problems.iter().map(|p| format!("plugin left out: {p}")))
+        .for_each(note);
+    let mode = managed::mode_of_call(&setup.policy, setup.settings())?;
+    let offline = args.place.offline || setup.policy.is_offline();
+    let (tools, left_out) = offered(&runtime, enclosure, mode, false, offline);
+    if !tools.iter().any(|tool| tool.name == args.name) {
+        return Err(match left_out.filter(|_| runtime.policy(&args.name).is_some()) {
+            Some(reason) => Failure::new(Exit::Denied, anyhow::anyhow!("`{}`: {reason}", args.name)),
+            None => no_such_tool(&args.name, tools.iter().map(|tool| tool.name.as_str()).collect()),
+        });
+    }
+    let namespace = ask_namespace(setup, &egress, offline);
+    let settings = AgentSettings {
+        max_iterations: None,
+        effort: None,
+        stream: false,
+        mode,
+        interactive: false,
+        walled: enclosure.is_walled(),
+        wall: enclosure.wall(),
+        network: enclosure.network(),
+        rules,
+        budget: budget(setup, &session, false)?,
+        policy: setup.policy.clone(),
+        policy_mark: managed::mark(&setup.policy),
+    };
+    Ok(SessionConfig {
+        id,
+        start: Start::Call,
+        store: setup.store(),
+        audit: setup.audit(),
+        state: setup.paths.state.clone(),
+        workplace,
+        runtime,
+        providers: Providers::new(ProviderSettings::default(), "", egress).map_err(Failure::settings)?,
+        model: Some("ollama/none".to_owned()),
+        default_model: String::new(),
+        system_prompt: Arc::new(String::new),
+        namespace,
+        tools,
+        secrets: setup.held().redactor.clone(),
+        settings,
+        keep_grant: grants_file::keeper(setup),
+    })
+}
+
+fn no_such_tool(name: &str, names: Vec<&str>) -> Failure {
+    Failure::usage(format!("there is no tool `{name}`; the tools are {}", names.join(", ")))
+}
+
+/// Keeps nothing of the call but what it left in its folder for a person to look at. It is no session that anyone
+/// goes on with.
+fn clear(dir: &Path, result: &ToolResult) {
+    let _ = std::fs::remove_file(dir.join("session.jsonl"));
+    let left = std::fs::read_dir(dir.join("tmp")).is_ok_and(|mut entries| entries.next().is_some());
+    if !left && result.changes.is_empty() {
+        let _ = std::fs::remove_dir_all(dir);
+    }
 }
 
 fn print(tool: &str, result: &ToolResult, as_json: bool) -> Result<(), Failure> {
@@ -214,5 +167,5 @@ fn print(tool: &str, result: &ToolResult, as_json: bool) -> Result<(), Failure> 
 }
 
 fn note(line: String) {
-    crate::render::warn(&line);
+    render::warn(&line);
 }

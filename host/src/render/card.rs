@@ -1,17 +1,19 @@
 //! The approval card: what is asked, and the one key that answers.
 
+mod layout;
+mod sheet;
+
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::Duration;
 
 use crossterm::event::{Event as Key, KeyCode, KeyEvent, KeyEventKind, KeyModifiers, poll, read};
 use crossterm::terminal::{disable_raw_mode, enable_raw_mode};
-use protocol::text::{line, plain};
-use protocol::{ApprovalAnswer, ApprovalRequest, Need, ShownText, Tier};
+use protocol::{ApprovalAnswer, ApprovalRequest};
 use serde_json::Value;
 
 use crate::editor::Editor;
-use crate::render::exact;
+use crate::render::plain;
 use crate::render::style::Style;
 
 /// Keys typed before the card was seen do not count: the buffer is emptied for this long.
@@ -19,11 +21,6 @@ const PAUSE: Duration = Duration::from_millis(400);
 
 /// Keys that come faster than this after each other were pasted.
 const PASTE: Duration = Duration::from_millis(30);
-
-/// Lines of a text that are shown of its head and of its end, and characters of one.
-const HEAD: usize = 60;
-const TAIL: usize = 10;
-const LINE: usize = 400;
 
 /// What a person decided about a batch.
 pub(crate) enum Decided {
@@ -42,29 +39,9 @@ pub(crate) fn ask(
     let count = requests.len();
     let mut answers = Vec::with_capacity(count);
     for (k, request) in requests.iter().enumerate() {
-        let mut request = request.clone();
-        let mut edits = BTreeMap::new();
-        let key = loop {
-            for line in lines(&request, &edits, k + 1, count, style) {
-                writeln!(out, "{line}")?;
-            }
-            let (keys, edit): (&[char], _) = match request.texts.is_empty() {
-                true => (&['y', 's', 'n', 'f'], ""),
-                false => (&['y', 's', 'e', 'n', 'f'], "e edit · "),
-            };
-            let words = format!("y once · s for the session · {edit}n refuse · f refuse with words:");
-            write!(out, "  {} ", style.bold(&words))?;
-            out.flush()?;
-            match key(out, keys, None)? {
-                None => return Ok(Decided::Interrupt),
-                // What was written is shown like what was asked for, and needs a yes of its own.
-                Some('e') => {
-                    if let Err(error) = edit_texts(&mut request, &mut edits, editor) {
-                        writeln!(out, "{}", style.yellow(&plain(&format!("  not edited: {error:#}"))))?;
-                    }
-                }
-                Some(key) => break key,
-            }
+        let mut edited = Edited { request: request.clone(), texts: BTreeMap::new() };
+        let Some(key) = choose(out, &mut edited, (k + 1, count), style, editor)? else {
+            return Ok(Decided::Interrupt);
         };
         let feedback = match key {
             'f' => {
@@ -79,100 +56,113 @@ pub(crate) fn ask(
         };
         answers.push(ApprovalAnswer {
             tool_call_id: request.tool_call_id.clone(),
-            approved: matches!(key, 'y' | 's'),
+            approved: matches!(key, 'y' | 's' | 'g'),
             feedback,
             for_session: key == 's',
-            edits,
+            for_good: key == 'g',
+            edits: edited.texts,
         });
     }
     Ok(Decided::Answers(answers))
 }
 
-/// Lets the person edit the texts of a call, one after another.
-fn edit_texts(
-    request: &mut ApprovalRequest,
-    edits: &mut BTreeMap<String, String>,
-    editor: &Editor,
-) -> anyhow::Result<()> {
-    for shown in &mut request.texts {
-        let Some(Value::String(text)) = request.arguments.pointer_mut(&shown.argument) else { continue };
-        let edited = editor.edit(text)?;
-        if edited != *text {
-            (shown.bytes, shown.sha256) = (edited.len(), audit::digest(edited.as_bytes()));
-            text.clone_from(&edited);
-            edits.insert(shown.argument.clone(), edited);
+/// A request with the texts that the person wrote anew, by the argument.
+struct Edited {
+    request: ApprovalRequest,
+    texts: BTreeMap<String, String>,
+}
+
+impl Edited {
+    /// Lets the person edit the texts of the call, one after another.
+    fn edit(&mut self, editor: &Editor) -> anyhow::Result<()> {
+        for shown in &mut self.request.texts {
+            let Some(Value::String(text)) = self.request.arguments.pointer_mut(&shown.argument) else {
+                continue;
+            };
+            let edited = editor.edit(text)?;
+            if edited != *text {
+                (shown.bytes, shown.sha256) = (edited.len(), audit::digest(edited.as_bytes()));
+                text.clone_from(&edited);
+                self.texts.insert(shown.argument.clone(), edited);
+            }
         }
+        Ok(())
     }
-    Ok(())
 }
 
-/// The lines of a text that is decided by: its head and its end, if it is long.
-fn text_lines(text: &str) -> Vec<String> {
-    let lines: Vec<&str> = text.lines().collect();
-    let show = |lines: &[&str]| -> Vec<String> {
-        lines.iter().map(|line| format!("  | {}", exact(line, LINE))).collect()
-    };
-    if lines.len() <= HEAD + TAIL {
-        return show(&lines);
-    }
-    let between = format!("  … {} lines between; e shows them all", lines.len() - HEAD - TAIL);
-    [show(&lines[..HEAD]), vec![between], show(&lines[lines.len() - TAIL..])].concat()
-}
-
-fn lines(
-    request: &ApprovalRequest,
-    edits: &BTreeMap<String, String>,
-    number: usize,
-    count: usize,
+/// Shows one card until a key answers it. None: Ctrl-C or Ctrl-D.
+fn choose(
+    out: &mut impl Write,
+    edited: &mut Edited,
+    place: (usize, usize),
     style: Style,
-) -> Vec<String> {
-    let tiers: Vec<&str> = request.tiers.iter().map(|tier| tier.as_str()).collect();
-    let head = format!("[{number}/{count}] {} · {}", line(&request.tool), tiers.join(" + "));
-    let mut out =
-        vec![style.yellow(&format!("Approval required {head}")), format!("  {}", line(&request.reason))];
-    match &request.need {
-        Some(Need::Network { plugin, grant }) => {
-            out.push(format!("  let {} send {}", line(plugin), line(grant)));
+    editor: &Editor,
+) -> std::io::Result<Option<char>> {
+    let mut whole = false;
+    loop {
+        // A terminal that does not know its size says 0.
+        let size = crossterm::terminal::size().ok().filter(|(columns, _)| *columns > 0);
+        let columns = size.map_or(80, |(columns, _)| columns.into());
+        let card = sheet::card(edited, place, columns, style, whole);
+        for row in &card.rows {
+            writeln!(out, "{row}")?;
         }
-        Some(Need::Budget { .. }) => out.push("  go on".to_owned()),
-        Some(Need::SealedPath { path }) => out.push(format!("  change {}", line(path))),
-        None => {
-            let mut arguments = request.arguments.clone();
-            for shown in &request.texts {
-                if let Some(text) = arguments.pointer_mut(&shown.argument) {
-                    *text = Value::from("(below)");
+        let keys = keys(&edited.request, card.left_out);
+        write!(out, "{} ", style.bold(&menu(&keys, columns)))?;
+        out.flush()?;
+        let letters: Vec<char> = keys.iter().map(|(letter, _)| *letter).collect();
+        match key(out, &letters, None)? {
+            Some('w') => whole = true,
+            // What was written is shown like what was asked for, and needs a yes of its own.
+            Some('e') => {
+                if let Err(error) = edited.edit(editor) {
+                    writeln!(out, "{}", style.yellow(&plain(&format!("  not edited: {error:#}"))))?;
                 }
             }
-            let arguments = serde_json::to_string_pretty(&arguments).unwrap_or_default();
-            out.extend(plain(&arguments).lines().map(|line| format!("  {line}")));
-            for ShownText { argument, path, bytes, sha256 } in &request.texts {
-                let from = match (edits.contains_key(argument), path) {
-                    (true, _) => " as you wrote it".to_owned(),
-                    (false, Some(path)) => format!(" from the file {}", exact(path, 160)),
-                    (false, None) => String::new(),
-                };
-                out.push(format!("  {}{from}: {bytes} bytes, sha256 {sha256}", exact(argument, 64)));
-                let text = request.arguments.pointer(argument).and_then(Value::as_str);
-                out.extend(text_lines(text.unwrap_or_default()));
-            }
+            other => return Ok(other),
         }
     }
-    if let Some(price) = request.price_usd {
-        let left =
-            request.remaining_usd.map(|left| format!(", of {left:.2} USD that are left")).unwrap_or_default();
-        out.push(style.yellow(&format!("  costs at most {price:.2} USD{left}")));
-    } else if request.tiers.contains(&Tier::Spend) && request.need.is_none() {
-        out.push(style.yellow("  nobody knows what it costs"));
+}
+
+/// The keys that hold for a request, and what each means.
+fn keys(request: &ApprovalRequest, left_out: usize) -> Vec<(char, &'static str)> {
+    let mut keys = vec![('y', "once")];
+    if request.for_session {
+        keys.push(('s', "for the session"));
     }
-    if let Some(taint) = &request.taint {
-        out.push(style.yellow(&format!(
-            "  the session has read {}, which may have talked the model into it",
-            line(taint)
-        )));
+    // Only what is running can be answered for good, and only where that is a grant.
+    if request.lasting {
+        keys.push(('g', "for good"));
     }
-    // Again, where it cannot have scrolled away.
-    out.push(format!("  → {} {}", exact(&request.tool, 64), exact(&request.target, 160)));
-    out
+    if !request.texts.is_empty() {
+        keys.push(('e', "edit"));
+    }
+    keys.extend([('n', "refuse"), ('f', "refuse with words")]);
+    if left_out > 0 {
+        keys.push(('w', "show all"));
+    }
+    keys
+}
+
+/// The keys in as few rows as fit.
+fn menu(keys: &[(char, &str)], columns: usize) -> String {
+    let mut menu = String::new();
+    let mut used = 0;
+    for (letter, meaning) in keys {
+        let item = format!("{letter} {meaning}");
+        let length = item.chars().count() + 3;
+        match used {
+            0 => menu.push_str("  "),
+            _ if used + length + 3 > columns => {
+                menu.push_str("\n  ");
+                used = 0;
+            }
+            _ => menu.push_str(" · "),
+        }
+        menu.push_str(&item);
+        used += length;
+    }
+    menu + ":"
 }
 
 /// Waits for one of the keys and shows it. Enter counts as one of them or as nothing. None: Ctrl-C or Ctrl-D.
@@ -278,6 +268,40 @@ fn raw<T>(work: impl FnOnce() -> std::io::Result<T>) -> std::io::Result<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_are_offered_where_they_hold_and_fit_the_terminal() {
+        let request = |for_session| ApprovalRequest {
+            tool: "bash".to_owned(),
+            arguments: serde_json::json!({}),
+            tool_call_id: "1".into(),
+            tiers: [protocol::Tier::Remote].into(),
+            reason: String::new(),
+            need: None,
+            target: String::new(),
+            for_session,
+            lasting: false,
+            price_usd: None,
+            remaining_usd: None,
+            payer: None,
+            taint: None,
+            texts: Vec::new(),
+        };
+        let letters = |for_session, left_out| -> String {
+            keys(&request(for_session), left_out).into_iter().map(|(letter, _)| letter).collect()
+        };
+        assert_eq!(
+            (letters(true, 0), letters(false, 0), letters(false, 3)),
+            ("ysnf".into(), "ynf".into(), "ynfw".into())
+        );
+        let menu = |columns| menu(&keys(&request(true), 1), columns);
+        assert_eq!(menu(100), "  y once · s for the session · n refuse · f refuse with words · w show all:");
+        assert!(
+            menu(60).lines().count() == 2 && menu(60).lines().all(|row| row.chars().count() < 60),
+            "{}",
+            menu(60)
+        );
+    }
 
     fn key(code: KeyCode, modifiers: KeyModifiers) -> Key {
         Key::Key(KeyEvent::new(code, modifiers))

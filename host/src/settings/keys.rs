@@ -1,7 +1,21 @@
 use serde_json::Value;
 
-use super::{Layer, locate, without_effect};
+use super::{Layer, Loaded, locate, substitute, without_effect};
 use crate::exit::Failure;
+
+/// Variables that a header may carry and that are no secrets: a name or a place.
+const ORDINARY: [&str; 8] = ["HOME", "HOSTNAME", "LANG", "LOGNAME", "PWD", "SHELL", "TMPDIR", "USER"];
+
+impl Loaded {
+    /// Variables that headers of providers take up: how a key gets into a header.
+    pub(crate) fn header_variables(&self) -> impl Iterator<Item = &str> {
+        let providers = self.layers.iter().filter_map(|layer| layer.value.get("providers")?.as_object());
+        let headers =
+            providers.flat_map(|all| all.values()).filter_map(|entry| entry.get("headers")?.as_object());
+        let texts = headers.flat_map(|headers| headers.values()).filter_map(Value::as_str);
+        texts.flat_map(substitute::names).filter(|name| !ORDINARY.contains(name))
+    }
+}
 
 /// Keys stand in `.env`, not in settings, which are shown and copied. What stands there is not repeated.
 pub(super) fn refuse(layers: &[Layer]) -> Result<(), Failure> {

@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use protocol::text::is_unseen;
 use similar::TextDiff;
 
 use super::dotenv;
-use super::files::{Content, Kind, Listed, Seen, hidden, read};
+use super::files::{Content, Kind, Listed, Seen, read};
 use super::store::{Entry, Store};
 use crate::exit::Failure;
 use crate::settings;
@@ -181,7 +182,7 @@ fn visible(text: &str) -> String {
         match c {
             '\t' => out.push('\t'),
             '\n' => out.push_str("\\n"),
-            c if hidden(c) => out.extend(c.escape_unicode()),
+            c if is_unseen(c) => out.extend(c.escape_unicode()),
             c => out.push(c),
         }
     }

@@ -93,6 +93,26 @@ fn a_decision_is_on_record_while_its_command_still_runs() {
 }
 
 #[test]
+fn the_head_of_a_session_holds_what_was_granted_before_it() {
+    let host = TestHost::new([Step::text("done")]);
+    host.file("AGENTS.md", "Use tabs.\n");
+    assert_eq!(host.run(["trust", "--yes"]).code, Some(0));
+    let head = host.stream(&[]).result()["audit_head"].as_str().unwrap().to_owned();
+    assert_eq!(host.run(["audit", "verify", "--head", &head]).code, Some(0));
+    // The chain of the user begins anew and says nothing of trust.
+    let user = ".local/state/ml-intern/audit/user.jsonl";
+    std::fs::remove_file(host.home.join(user)).unwrap();
+    host.tool("bash", &json!({"command": "true"}), &[]);
+    let verified = host.run(["audit", "verify", "--head", &head]);
+    assert_eq!(verified.code, Some(1), "{}", verified.stdout);
+    assert!(
+        verified.stdout.contains("the session began when the chain of the user ended with"),
+        "{}",
+        verified.stdout
+    );
+}
+
+#[test]
 fn without_a_record_nothing_runs() {
     let host = TestHost::new([call("bash", json!({"command": "touch made"})), Step::text("done")]);
     host.home_file(".local/state/ml-intern/audit", "a file where the folder should be");
@@ -111,7 +131,8 @@ fn a_call_without_a_model_is_on_record_too() {
     let records = records(&host, start["session"].as_str().unwrap());
     let kinds: Vec<&str> = records.iter().filter_map(|record| record["act"].as_str()).collect();
     assert_eq!(kinds, ["start", "decision", "outcome", "end"]);
-    assert_eq!((&records[1]["rule"], &records[2]["success"]), (&json!("command-line"), &json!(false)));
+    assert_eq!((&records[1]["rule"], &records[2]["success"]), (&json!("mode:yolo"), &json!(false)));
+    assert_eq!(records[0]["model"], "none: `ml-intern tool`");
     assert_eq!(host.run(["audit", "verify"]).code, Some(0));
 }
 

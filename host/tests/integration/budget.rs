@@ -7,8 +7,8 @@ use testkit::Step;
 
 use crate::jobs::{Answer, Jobs, arguments, host, order, run};
 use crate::orders::{ORDER, rules};
+use crate::screen::Screen;
 use crate::support::{Ran, Stream, TestHost, call};
-use crate::terminal::Screen;
 
 /// Settings in which a completion of 1,000 tokens costs one USD.
 fn priced(host: &TestHost, more: &Value) {
@@ -114,21 +114,21 @@ fn a_person_is_asked_at_5_10_and_20_usd_and_no_ends_the_turn() {
     let mut screen = Screen::chat(&host, &[]);
     screen.say("go");
     for (spent, requests, next) in [("5.00", 1, "y"), ("10.00", 2, "y"), ("20.00", 4, "n")] {
-        screen.until(&format!("this session has cost {spent} USD"), None);
+        screen.next(&format!("this session has cost {spent} USD"), None);
         assert_eq!(host.server.requests().len(), requests, "{}", screen.text);
-        screen.until("refuse with words:", None);
+        screen.next("refuse with words:", None);
         let after = match next {
             "y" => "read",
             _ => "stopped at 20.00 USD; another message asks again",
         };
-        screen.until(after, Some(next));
+        screen.next(after, Some(next));
     }
     // Nothing is asked of the model until the person says so.
     screen.say("go on");
-    screen.until("this session has cost 20.00 USD", None);
+    screen.next("this session has cost 20.00 USD", None);
     assert_eq!(host.server.requests().len(), 4);
-    screen.until("refuse with words:", None);
-    screen.until("the last word", Some("y"));
+    screen.next("refuse with words:", None);
+    screen.next("the last word", Some("y"));
 }
 
 #[test]
@@ -138,9 +138,9 @@ fn an_order_of_unknown_price_is_made_by_a_persons_word_and_told_as_unknown() {
     let plugins = host.home.join("plugins").display().to_string();
     let mut screen = Screen::chat(&host, &["--plugin-dir", &plugins]);
     screen.say("go");
-    screen.until("nobody knows what it costs", None);
-    screen.until("refuse with words:", None);
-    screen.until("the last word", Some("y"));
+    screen.next("nobody knows what this costs", None);
+    screen.next("refuse with words:", None);
+    screen.next("the last word", Some("y"));
     drop(screen);
     assert_eq!(jobs.taken().len(), 1);
     let shown = host.audited("show");

@@ -8,8 +8,8 @@ use testkit::Step;
 
 use crate::jobs::{Answer, Jobs, host, order, run};
 use crate::orders::{ORDER, rules};
+use crate::screen::Screen;
 use crate::support::{TestHost, messages};
-use crate::terminal::Screen;
 
 fn script(script: &str) -> Step {
     order(json!({"operation": "run", "name": "nightly", "script": script}))
@@ -37,12 +37,12 @@ fn a_file_that_an_argument_names_is_what_was_shown_whatever_becomes_of_it() {
     let (seen, other) = ("print('seen')\u{202e}\n", "print('other')\n");
     host.file("train.py", seen);
     let mut screen = chat(&host);
-    screen.until("from the file train.py: 17 bytes, sha256", None);
-    screen.until(&digest(seen.as_bytes()), None);
-    screen.until("| print('seen')\\u{202e}", None);
-    screen.until("refuse with words:", None);
+    screen.next("│ print('seen')\\u{202e}", None);
+    screen.next("from the file train.py, 17 bytes", None);
+    screen.next(&digest(seen.as_bytes()), None);
+    screen.next("refuse with words:", None);
     host.file("train.py", other);
-    screen.until("the last word", Some("y"));
+    screen.next("the last word", Some("y"));
     assert_eq!(jobs.bodies()[0]["script"], seen);
     // The model said a path, and is told which bytes that was.
     let (arguments, result) = told(&host);
@@ -66,23 +66,24 @@ fn a_person_edits_a_script_and_says_yes_to_what_it_became() {
     host.set("VISUAL", &format!("/bin/sh {}", edit.display()));
     host.set("SOME_API_KEY", "abcdefgh12345678");
     let mut screen = chat(&host);
-    screen.until("| print(1)", None);
-    screen.until("e edit", None);
-    screen.until("not edited: `/bin/sh", Some("e"));
-    screen.until("| print(1)", None);
-    screen.until("e edit", None);
-    screen.until("/script as you wrote it: 9 bytes, sha256", Some("e"));
-    screen.until("| print(2)", None);
+    screen.next("│ print(1)", None);
+    screen.next("e edit", None);
+    screen.next("not edited: `/bin/sh", Some("e"));
+    screen.next("│ print(1)", None);
+    screen.next("e edit", None);
+    screen.next("│ print(2)", Some("e"));
+    screen.next("/script as you wrote it, 9 bytes", None);
+    screen.next(&digest(b"print(2)\n"), None);
     // Nothing was sent: the new text needs a yes of its own.
     assert!(jobs.taken().is_empty());
-    screen.until("refuse with words:", None);
-    screen.until("| print(4)", Some("y"));
+    screen.next("refuse with words:", None);
+    screen.next("script: print(4)", Some("y"));
     assert_eq!(jobs.bodies()[0]["script"], "print(2)\n");
     let (arguments, result) = told(&host);
     assert_eq!(arguments["script"], "print(2)\n");
     assert!(result.contains("the user edited `script` before approving"), "{result}");
-    screen.until("refuse with words:", None);
-    screen.until("the last word", Some("y"));
+    screen.next("refuse with words:", None);
+    screen.next("the last word", Some("y"));
     assert_eq!(jobs.bodies()[1]["script"], "print(4)");
     drop(screen);
     let export = host.audited("export");
@@ -112,10 +113,10 @@ fn an_edit_is_decided_about_like_what_the_model_wrote() {
     let deny = ["--plugin-dir", plugins.as_str(), "--deny", "orders__order(script=*forbidden*)"];
     let mut screen = Screen::chat(&host, &deny);
     screen.say("go");
-    screen.until("e edit", None);
-    screen.until("| print(forbidden)", Some("e"));
-    screen.until("refuse with words:", None);
-    screen.until("the last word", Some("y"));
+    screen.next("e edit", None);
+    screen.next("script: print(forbidden)", Some("e"));
+    screen.next("refuse with words:", None);
+    screen.next("the last word", Some("y"));
     assert!(jobs.taken().is_empty());
     assert!(told(&host).1.contains("denies it"));
 }

@@ -371,6 +371,18 @@ fn what_is_stored_is_for_its_owner_and_never_shown() {
 }
 
 #[test]
+fn a_token_is_not_said_to_be_refused_where_it_was_not_sent() {
+    let mut host = TestHost::new([]);
+    let mirror = Mirror::start();
+    host.set("HF_ENDPOINT", &mirror.url(""));
+    let ran = logged_in(&host, &["login", "--check"], "hf_AbCdEfGhIjKlMnOpQrStUv\n");
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let told = "which stands for https://huggingface.co, gets no credentials, so that `hf` cannot go along";
+    assert!(ran.stderr.contains("could not be checked") && ran.stderr.contains(told), "{}", ran.stderr);
+    assert_eq!(mirror.requests(), Vec::<String>::new());
+}
+
+#[test]
 fn what_is_no_credential_is_not_stored() {
     let host = TestHost::new([]);
     for (arguments, value, code) in [

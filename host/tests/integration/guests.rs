@@ -91,6 +91,27 @@ fn a_guest_that_hangs_in_the_kernel_costs_one_call() {
 }
 
 #[test]
+fn calls_that_hang_in_the_kernel_are_faults_and_keep_no_place() {
+    let hang = || ("probe__probe", json!({"trick": "read", "with": "pipe"}));
+    let host = host(
+        vec![
+            call("bash", json!({"command": "mkfifo pipe"})),
+            Step::calls((0..8).map(|_| hang())),
+            // All its places hang: it is not waited for, and not called any more.
+            trick("echo", "still here"),
+            call("bash", json!({"command": "echo mine"})),
+            Step::text("ok"),
+        ],
+        GRANTS,
+    );
+    let ran = run(&host);
+    let outputs = ran.outputs();
+    assert!(outputs[1..9].iter().all(|output| output.contains("took more than 2 s")), "{outputs:?}");
+    assert!(outputs[9].contains("is suspended for this session"), "{outputs:?}");
+    assert_eq!((outputs[10], ran.code), ("mine\n", Some(0)));
+}
+
+#[test]
 fn a_tool_that_only_looks_changes_nothing_whatever_its_plugin_was_granted() {
     let look = call("probe__look", json!({"trick": "write", "with": "made.txt"}));
     let host = host(vec![look, Step::text("ok")], GRANTS);

@@ -4,12 +4,12 @@ mod attacks;
 mod commands;
 mod components;
 mod files;
-mod guest;
+pub(crate) mod guest;
 mod limits;
 mod network;
 mod promises;
 mod record;
-mod server;
+pub(crate) mod server;
 mod supply;
 
 use serde_json::{Value, json};

@@ -137,6 +137,16 @@ fn a_compile_bomb_costs_one_refused_plugin() {
         let ran = run(&host);
         assert!(ran.stderr.contains("bomb.wasm") && ran.stderr.contains(reason), "{reason}: {}", ran.stderr);
         assert_eq!((ran.outputs(), ran.code), (vec!["works\n"], Some(0)));
+        // The next start does not try again: the file costs its time once.
+        if reason.starts_with("more than") {
+            let again =
+                host.run(["plugin", "list", "--plugin-dir", host.home.join("plugins").to_str().unwrap()]);
+            assert!(
+                again.stderr.contains("at an earlier start") && !again.stderr.contains("compiling it once"),
+                "{}",
+                again.stderr
+            );
+        }
     }
 }
 

@@ -1,9 +1,11 @@
 //! The real binary, with real components, against a scripted model on loopback.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod asking;
 mod audit;
 mod budget;
 mod bytes;
+mod card;
 mod cli;
 mod compaction;
 mod credentials;
@@ -22,9 +24,12 @@ mod plugins;
 mod policy;
 mod provenance;
 mod resume;
+mod rules;
+mod screen;
 mod sdk;
+mod signals;
 mod support;
-mod terminal;
+mod taint;
 mod tools;
 mod tools_edges;
 mod trust;

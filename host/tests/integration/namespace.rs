@@ -276,6 +276,10 @@ fn a_name_is_resolved_once_and_leads_nowhere_private() {
         assert!(output.contains(&refusal), "{address}: {outputs:?}");
     }
     assert!(outputs[6].contains("is not granted"), "{outputs:?}");
+    let ledger = host.requests(&[]);
+    let refused =
+        ledger.iter().filter(|line| line["who"] == "plugin probe").map(|line| line["refused"] == true);
+    assert_eq!(refused.collect::<Vec<_>>(), [false, false, true, true, true, true, true], "{ledger:?}");
     let of_plugin = watch.seen().into_iter().filter(|to| to.port() == 8099);
     assert_eq!(of_plugin.collect::<Vec<_>>(), [SocketAddr::from((PUBLIC, 8099))]);
 }

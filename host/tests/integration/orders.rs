@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use testkit::Step;
 
 use crate::jobs::{Answer, Jobs, arguments, host, order, run};
+use crate::screen::Screen;
 use crate::support::{Stream, TestHost};
-use crate::terminal::Screen;
 
 pub(crate) fn rules(ran: &Stream) -> Vec<&str> {
     let denials = ran.result()["permission_denials"].as_array().unwrap();
@@ -62,6 +62,27 @@ fn an_order_needs_a_rule_that_names_it_and_a_price_that_fits() {
     free.settings(&json!({"headless_budget_usd": 0}));
     let ran = run(&free, &["--yolo"]);
     assert_eq!((jobs.taken().len(), rules(&ran)), (2, vec!["budget"; 4]), "{:?}", ran.outputs());
+}
+
+#[test]
+fn an_order_without_a_model_is_capped_and_on_record_too() {
+    let jobs = Jobs::start(Answer::Takes);
+    let host = host(&jobs, Vec::new());
+    let plugins = host.home.join("plugins").display().to_string();
+    let nightly = |flavor: &str| {
+        let arguments = json!({"operation": "run", "name": "nightly", "flavor": flavor, "timeout": "3h"});
+        host.tool("orders__order", &arguments, &["--plugin-dir", &plugins])
+    };
+    assert_eq!(nightly("large")["denial"]["rule"], "budget");
+    assert_eq!((nightly("small")["success"].clone(), jobs.taken().len()), (json!(true), 1));
+    let user = host.run(["audit", "export"]).stdout;
+    let start = user.lines().rfind(|line| line.contains("\"start\"")).unwrap();
+    let start: Value = serde_json::from_str(start).unwrap();
+    let records = host.run(["audit", "export", start["session"].as_str().unwrap()]).stdout;
+    let states = records
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).unwrap()["state"].as_str().map(str::to_owned));
+    assert_eq!(states.collect::<Vec<_>>(), ["sent", "done"]);
 }
 
 #[test]
@@ -248,13 +269,13 @@ fn a_person_can_let_an_order_be_made_again() {
     let plugins = host.home.join("plugins").display().to_string();
     let mut screen = Screen::chat(&host, &["--plugin-dir", &plugins]);
     screen.say("go");
-    screen.until("Approval required", None);
-    screen.until("refuse with words:", None);
+    screen.next("Approval required", None);
+    screen.next("refuse with words:", None);
     // The first is asked about because of its tier, the second because nobody knows about the first.
-    screen.until("nobody knows whether it arrived", Some("y"));
+    screen.next("nobody knows whether it arrived", Some("y"));
     assert_eq!(jobs.taken().len(), 1);
-    screen.until("refuse with words:", None);
-    screen.until("first end", Some("y"));
+    screen.next("refuse with words:", None);
+    screen.next("first end", Some("y"));
     assert_eq!(jobs.taken().len(), 2);
     drop(screen);
     let shown = host.audited("show");

@@ -84,19 +84,23 @@ fn what_is_wrong_with_one_plugin_is_told_and_the_others_work() {
 fn doubled_names_and_unreadable_folders_are_named() {
     let host = TestHost::new([]);
     let folder = plugin_folder(&host);
-    for name in ["one", "two"] {
-        std::fs::write(folder.join(format!("{name}.wasm")), probe()).unwrap();
+    std::fs::write(folder.join("one.wasm"), probe()).unwrap();
+    // Whether they are the same file or not, at the first start and at the next.
+    for second in [probe(), altered("Misbehaves", "Is so nice")] {
+        std::fs::write(folder.join("two.wasm"), second).unwrap();
+        for _ in 0..2 {
+            let list = host.run(["plugin", "list", "--plugin-dir", folder.to_str().unwrap()]);
+            assert_eq!(list.code, Some(3));
+            assert!(
+                list.stderr.contains("its id `probe` is also that of")
+                    && list.stderr.contains("one.wasm")
+                    && list.stderr.contains("two.wasm"),
+                "{}",
+                list.stderr
+            );
+            assert!(list.stdout.contains("probe__probe"), "{}", list.stdout);
+        }
     }
-    let list = host.run(["plugin", "list", "--plugin-dir", folder.to_str().unwrap()]);
-    assert_eq!(list.code, Some(3));
-    assert!(
-        list.stderr.contains("its id `probe` is also that of")
-            && list.stderr.contains("one.wasm")
-            && list.stderr.contains("two.wasm"),
-        "{}",
-        list.stderr
-    );
-    assert!(list.stdout.contains("probe__probe"), "{}", list.stdout);
     let list = host.run(["plugin", "list", "--plugin-dir", "none"]);
     assert_eq!(list.code, Some(3));
     assert!(list.stderr.contains("none: cannot be read"), "{}", list.stderr);

@@ -209,6 +209,51 @@ fn calls_of_a_denied_tier_end_with_a_denial_that_names_the_policy() {
 }
 
 #[test]
+fn a_call_without_a_model_is_under_the_whole_policy() {
+    if !as_root() {
+        return;
+    }
+    let host = TestHost::new([]);
+    let denied = |policy: &str, command: &str, rule: &str| {
+        let arguments = json!({ "command": command }).to_string();
+        let ran = run(&host, &format!("version = 1\n{policy}"), &["tool", "bash", &arguments]);
+        assert_eq!(ran.code, Some(6), "{}{}", ran.stdout, ran.stderr);
+        assert!(ran.stderr.contains(&format!("denied ({rule}")), "{}", ran.stderr);
+    };
+    denied("[rules]\ndeny = [\"bash(git push *)\"]\n", "git push origin", "rule:bash(git push *)");
+    denied("mode = \"plan\"\n", "true", "mode:plan");
+    denied("mode = \"ask\"\n", "true", "unanswered");
+    let allowed =
+        run(&host, "version = 1\nforbid_modes = [\"yolo\"]\n", &["tool", "bash", r#"{"command": "true"}"#]);
+    assert_eq!(allowed.code, Some(0), "{}{}", allowed.stdout, allowed.stderr);
+}
+
+#[test]
+fn what_forbids_to_grant_forbids_it_in_every_form() {
+    if !as_root() {
+        return;
+    }
+    let host = TestHost::new([]);
+    let folder = host.home.join(".local/share/ml-intern/plugins");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::copy(guests::component("probe"), folder.join("probe.wasm")).unwrap();
+    let policy = "version = 1\n[flags]\nforbid = [\"--grant\"]\n";
+    assert_eq!(host.run(["plugin", "grant", "probe"]).code, Some(0));
+    assert!(host.run(["plugin", "info", "probe", "--json"]).stdout.contains("\"exec\":true,\"files\":true"));
+    let grant = run(&host, policy, &["plugin", "grant", "probe"]);
+    assert_eq!(grant.code, Some(3), "{}", grant.stderr);
+    assert!(
+        grant.stderr.contains("`plugin grant` is forbidden by /etc/ml-intern/policy.toml:3"),
+        "{}",
+        grant.stderr
+    );
+    // What was granted before counts for nothing, and can be taken back.
+    let info = run(&host, policy, &["plugin", "info", "probe", "--json"]).stdout;
+    assert!(info.contains("\"granted\":{\"exec\":false,\"files\":false,\"kv\":false"), "{info}");
+    assert_eq!(run(&host, policy, &["plugin", "revoke", "probe"]).code, Some(0));
+}
+
+#[test]
 fn hosts_have_a_ceiling_whatever_was_granted() {
     if !as_root() {
         return;
@@ -235,6 +280,45 @@ fn hosts_have_a_ceiling_whatever_was_granted() {
     assert!(
         info("version = 1\n[network]\nallow = [\"https://huggingface.co\"]\n").contains("\"network\":[]}}")
     );
+}
+
+#[test]
+fn no_mirror_of_the_user_lifts_what_is_fixed() {
+    if !as_root() {
+        return;
+    }
+    const ROUTER: &str = "https://router.test";
+    let read = call("probe__probe", json!({"trick": "http", "with": "https://huggingface.co/v1/models"}));
+    let mut host = TestHost::new([Step::text("by mirror"), read, Step::text("done")]);
+    let to = host.server.url();
+    let chat = json!({"wire": "chat", "base_url": format!("{ROUTER}/v1"), "key_env": "TEST_KEY"});
+    let mirror =
+        json!({ROUTER: {"to": to, "credentials": true, "private": true, "methods": ["GET", "POST"]}});
+    host.settings(&json!({"providers": {"chat": chat}, "origins": mirror}));
+    let models = format!("[models]\norigins = [\"{ROUTER}\"]\n");
+    for policy in ["[network]\ndeny = [\"127.0.0.1\"]\n".to_owned(), models.clone()] {
+        let ran = stream(&host, &format!("version = 1\n{policy}"), &[]);
+        assert_ne!(ran.code, Some(0), "{policy}");
+        let told = format!("{to} (in place of {ROUTER}) is forbidden by /etc/ml-intern/policy.toml");
+        let said: String = ran.lines.iter().map(Value::to_string).collect();
+        assert!(said.contains(&told), "{policy}: {said}");
+    }
+    assert!(host.server.requests().is_empty());
+    let named = format!("version = 1\n[network]\nmirrors = [\"{to}\"]\n{models}");
+    let ran = stream(&host, &named, &[]);
+    assert_eq!((ran.code, &ran.result()["result"]), (Some(0), &json!("by mirror")), "{}", ran.stderr);
+    // Nor does a variable of the environment, for what plugins read.
+    let plugins = host.home.join("plugins");
+    std::fs::create_dir(&plugins).unwrap();
+    std::fs::copy(guests::component("probe"), plugins.join("probe.wasm")).unwrap();
+    host.home_file(".config/ml-intern/grants.toml", "[probe]\nnetwork = [\"https://huggingface.co GET\"]\n");
+    host.settings(&json!({}));
+    host.set("HF_ENDPOINT", &to);
+    let allowed = "version = 1\n[network]\nallow = [\"https://huggingface.co GET\"]\n";
+    let ran = stream(&host, allowed, &["--plugin-dir", plugins.to_str().unwrap()]);
+    let told = format!("{to} (in place of https://huggingface.co) is forbidden by");
+    assert!(ran.outputs()[0].contains(&told), "{:?} {}", ran.outputs(), ran.stderr);
+    assert!(host.server.other_requests().is_empty());
 }
 
 #[test]
@@ -270,4 +354,62 @@ fn records_go_where_the_policy_says() {
     // Where nothing can be recorded nothing runs.
     let nowhere = format!("version = 1\n[audit]\nfolder = \"{}/uid-0/user.jsonl\"\n", sink.display());
     assert_ne!(stream(&host, &nowhere, &[]).code, Some(0));
+}
+
+#[test]
+fn a_plugin_is_signed_by_the_publisher_that_is_listed() {
+    if !as_root() {
+        return;
+    }
+    let host = TestHost::new([]);
+    let (key, plugins) = (host.home.join("acme.key"), host.home.join(".local/share/ml-intern/plugins"));
+    let made = host.run(["plugin", "keygen", key.to_str().unwrap(), "--unencrypted"]);
+    let public = std::fs::read_to_string(key.with_extension("pub")).unwrap();
+    let public = public.lines().nth(1).unwrap();
+    assert_eq!(made.code, Some(0), "{}", made.stderr);
+    std::fs::create_dir_all(&plugins).unwrap();
+    let file = plugins.join("probe.wasm");
+    std::fs::write(&file, crate::plugins::probe()).unwrap();
+    let policy = |more: &str| {
+        format!(
+            "version = 1\n[plugins]\nonly_listed = true\nallow = [{{id = \"probe\", publisher = \"{public}\"}}]\n{more}"
+        )
+    };
+    let list = |more: &str| run(&host, &policy(more), &["plugin", "list"]);
+    let unsigned = list("");
+    assert!(!unsigned.stdout.contains("probe__"), "{}", unsigned.stdout);
+    assert!(unsigned.stderr.contains("it is not signed by RW"), "{}", unsigned.stderr);
+    // One that was taken in before there was a policy has to be signed all the same.
+    assert!(host.run(["plugin", "list"]).stdout.contains("probe__probe"));
+    assert!(list("").stderr.contains("it is not signed by RW"));
+    let signed = host.run(["plugin", "sign", file.to_str().unwrap(), "--key", key.to_str().unwrap()]);
+    assert_eq!(signed.code, Some(0), "{}", signed.stderr);
+    let taken = host.run(["plugin", "install", file.to_str().unwrap(), "--yes", "--publisher", public]);
+    assert_eq!(taken.code, Some(0), "{}", taken.stderr);
+    let listed = list("");
+    assert!(listed.stdout.contains("probe__probe"), "{}", listed.stderr);
+    let revoked = list(&format!("revoked_publishers = [\"{public}\"]\n"));
+    assert!(revoked.stderr.contains("its publisher's key is revoked"), "{}", revoked.stderr);
+    assert!(!revoked.stdout.contains("probe__"));
+}
+
+#[test]
+fn what_a_policy_forbids_is_not_asked_for_while_a_call_runs() {
+    if !as_root() {
+        return;
+    }
+    let get = json!({"trick": "http", "with": "http://127.0.0.1:1/"});
+    let host = TestHost::new([call("probe__probe", get), Step::text("ok")]);
+    let plugins = host.home.join("plugins");
+    std::fs::create_dir(&plugins).unwrap();
+    std::fs::copy(guests::component("probe"), plugins.join("probe.wasm")).unwrap();
+    let policy = "version = 1\n[network]\nallow = [\"https://huggingface.co GET\"]\n";
+    let ran = stream(&host, policy, &["--plugin-dir", plugins.to_str().unwrap()]);
+    let denials = ran.result()["permission_denials"].as_array().unwrap();
+    assert_eq!((ran.code, denials.len()), (Some(6), 1), "{} {:?}", ran.stderr, ran.outputs());
+    assert_eq!(
+        (&denials[0]["rule"], &denials[0]["target"]),
+        (&json!("policy"), &json!("http://127.0.0.1:1 GET"))
+    );
+    assert!(denials[0]["remedy"].as_str().unwrap().contains("/etc/ml-intern/policy.toml"), "{denials:?}");
 }

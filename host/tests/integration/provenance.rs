@@ -5,6 +5,8 @@ use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use serde_json::json;
+
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 use crate::plugins::{altered, probe};
@@ -162,7 +164,7 @@ fn a_lock_that_was_changed_is_named_and_nothing_of_it_is_used() {
     for bad in [
         good.replace("Misbehaves", "Is so nice"),
         good.replace("\"tier\":\"write\"", "\"tier\":\"read\""),
-        good.replace("\"version\":2", "\"version\":1"),
+        good.replace("\"version\":3", "\"version\":2"),
         json,
         String::new(),
     ] {
@@ -190,10 +192,183 @@ fn a_lock_that_was_changed_is_named_and_nothing_of_it_is_used() {
     assert!(anew.stdout.contains("start native commands"), "nothing of it was approved: {}", anew.stdout);
     let list = host.run(["plugin", "list"]);
     assert!(list.stdout.contains("probe__probe") && !list.stdout.contains("prove__"), "{}", list.stdout);
-    assert!(list.stderr.contains("plugin `prove` was not let in"), "{}", list.stderr);
+    assert!(list.stderr.contains("plugin `prove` is left out: it was not let in"), "{}", list.stderr);
     assert_eq!(install(&host, &other, &[]).code, Some(0));
     assert!(host.run(["plugin", "list"]).stdout.contains("prove__probe"));
     // Without an index all that lies there is new.
     std::fs::remove_file(&lock).unwrap();
     assert_eq!(host.run(["plugin", "list"]).code, Some(0));
+}
+
+/// The key files of a publisher, without a password.
+fn keys(host: &TestHost, name: &str) -> (PathBuf, PathBuf) {
+    let key = host.home.join(name);
+    let made = host.run(["plugin", "keygen", text(&key), "--unencrypted"]);
+    assert_eq!(made.code, Some(0), "{}", made.stderr);
+    (key.clone(), key.with_extension("pub"))
+}
+
+fn sign(host: &TestHost, file: &Path, key: &Path) {
+    let signed = host.run(["plugin", "sign", text(file), "--key", text(key)]);
+    assert_eq!(signed.code, Some(0), "{}", signed.stderr);
+}
+
+fn signature(file: &Path) -> PathBuf {
+    PathBuf::from(format!("{}.minisig", text(file)))
+}
+
+#[test]
+fn a_signature_is_over_these_bytes_by_the_key_that_was_named() {
+    let host = TestHost::new([]);
+    let file = component(&host, "new/probe.wasm", &probe());
+    let ((acme, public), (other, foreign)) = (keys(&host, "acme.key"), keys(&host, "other.key"));
+    sign(&host, &file, &acme);
+    let comment = std::fs::read_to_string(signature(&file)).unwrap();
+    assert!(comment.contains("trusted comment: id=probe version=0.1.0 date=20"), "{comment}");
+    let verify =
+        |file: &Path, key: &Path| host.run(["plugin", "verify", text(file), "--publisher", text(key)]);
+    let held = verify(&file, &public);
+    assert!(held.code == Some(0) && held.stdout.contains("signed by RW"), "{}", held.stdout);
+    assert!(verify(&file, &foreign).stderr.contains("another key than that"));
+    // By a key that nobody named it says nothing.
+    let unknown = host.run(["plugin", "info", text(&file)]).stdout;
+    assert!(unknown.contains("signed by a key that is not known here"), "{unknown}");
+    assert_eq!(host.run(["plugin", "verify", text(&file)]).code, Some(3));
+    // One byte of the component, the comment, or the words of no signature at all.
+    let changed = component(&host, "bad/probe.wasm", &altered("Misbehaves", "Is so nice"));
+    for text_of in [comment.clone(), comment.replace("0.1.0", "0.2.0"), "nothing".to_owned()] {
+        std::fs::write(signature(&changed), &text_of).unwrap();
+        for ran in [verify(&changed, &public), install(&host, &changed, &["--publisher", text(&public)])] {
+            assert_eq!(ran.code, Some(3), "{}", ran.stdout);
+            let told = ran.stderr.contains("does not hold for this file")
+                || ran.stderr.contains("it is no signature");
+            assert!(told && ran.stderr.contains("probe.wasm.minisig"), "{}", ran.stderr);
+        }
+    }
+    let refused = install(&host, &file, &["--publisher", text(&foreign)]);
+    assert_eq!(refused.code, Some(3), "{}", refused.stdout);
+    assert!(refused.stderr.contains("it is not signed by RW"), "{}", refused.stderr);
+    assert!(!installed(&host));
+    let done = install(&host, &file, &["--publisher", text(&public)]);
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    let info = host.run(["plugin", "info", "probe"]).stdout;
+    assert!(info.contains("signed by RW") && info.contains("id=probe version=0.1.0"), "{info}");
+    let audit = host.run(["audit", "show"]).stdout;
+    assert!(audit.contains("install   probe 0.1.0") && audit.contains(" signed by RW"), "{audit}");
+    // What is installed is known from then on.
+    assert_eq!(host.run(["plugin", "verify", text(&file)]).code, Some(0));
+    // A key is never written over, and what is no key signs nothing.
+    assert_eq!(host.run(["plugin", "keygen", text(&other), "--unencrypted"]).code, Some(2));
+    let no_key = host.run(["plugin", "sign", text(&file), "--key", text(&foreign)]);
+    assert!(no_key.code == Some(2) && no_key.stderr.contains("no secret key"), "{}", no_key.stderr);
+}
+
+#[test]
+fn a_publisher_is_not_replaced_and_leaves_nothing_to_the_next() {
+    let host = TestHost::new([]);
+    let ((acme, public), (other, foreign)) = (keys(&host, "acme.key"), keys(&host, "other.key"));
+    let file = component(&host, "new/probe.wasm", &probe());
+    let data = || -> Vec<String> {
+        let folder = host.home.join(".local/share/ml-intern/plugin-data");
+        let entries = std::fs::read_dir(folder).into_iter().flatten();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    let keep = || {
+        assert_eq!(host.run(["plugin", "grant", "probe"]).code, Some(0));
+        let ran = host.tool("probe__probe", &json!({"trick": "write_directly", "with": "/data/kept"}), &[]);
+        assert_eq!(ran["output"], "written", "{ran}");
+    };
+    sign(&host, &file, &acme);
+    assert_eq!(install(&host, &file, &["--publisher", text(&public)]).code, Some(0));
+    keep();
+    let of_acme = data();
+    assert!(of_acme.len() == 1 && of_acme[0].starts_with("probe."), "{of_acme:?}");
+    // Another key, or none, does not take its place: neither by installing nor by putting a file there.
+    let bare = component(&host, "bare/probe.wasm", &probe());
+    let its = component(&host, "its/probe.wasm", &probe());
+    sign(&host, &its, &other);
+    let named = ["--publisher", text(&foreign)];
+    for (file, more) in [(&bare, &[][..]), (&its, &[][..]), (&its, &named[..])] {
+        let refused = install(&host, file, more);
+        assert_eq!(refused.code, Some(3), "{}", refused.stdout);
+        assert!(refused.stderr.contains("is installed and signed by RW"), "{}", refused.stderr);
+    }
+    let place = host.home.join(".local/share/ml-intern/plugins/probe.wasm");
+    std::fs::write(&place, altered("Misbehaves", "Is so nice")).unwrap();
+    std::fs::remove_file(signature(&place)).unwrap();
+    let list = host.run(["plugin", "list"]);
+    assert!(list.code == Some(3) && !list.stdout.contains("probe__"), "{}", list.stdout);
+    assert!(list.stderr.contains("is installed and signed by RW"), "{}", list.stderr);
+    // Once it is removed there is room for another, and nothing for it to find.
+    std::fs::copy(&file, &place).unwrap();
+    std::fs::copy(signature(&file), signature(&place)).unwrap();
+    let removed = host.run(["plugin", "remove", "probe"]);
+    assert!(
+        removed.stdout.contains("what it stored") && removed.stdout.contains("revoked probe"),
+        "{}",
+        removed.stdout
+    );
+    assert!(data().is_empty() && !place.exists() && !signature(&place).exists());
+    assert_eq!(install(&host, &its, &named).code, Some(0));
+    let refused = host.tool("probe__probe", &json!({"trick": "write_directly", "with": "/data/kept"}), &[]);
+    assert_ne!(refused["output"], "written", "{refused}");
+    keep();
+    assert_ne!(data(), of_acme);
+}
+
+#[test]
+fn a_grant_is_for_what_was_there_when_it_was_given() {
+    let host = TestHost::new([]);
+    let file = component(&host, "new/probe.wasm", &probe());
+    assert_eq!(install(&host, &file, &[]).code, Some(0));
+    assert_eq!(host.run(["plugin", "grant", "probe"]).code, Some(0));
+    let granted = || host.run(["plugin", "info", "probe"]).stdout.contains("— granted");
+    assert!(granted());
+    // An upgrade that a person let in keeps it.
+    let second = component(&host, "two/probe.wasm", &altered(VERSION, "\"version\":\"0.2.0\""));
+    assert_eq!(install(&host, &second, &[]).code, Some(0));
+    assert!(granted());
+    // One that came when the index was gone does not get it.
+    let place = host.home.join(".local/share/ml-intern/plugins/probe.wasm");
+    std::fs::remove_file(host.home.join(".local/share/ml-intern/plugins.lock.json")).unwrap();
+    std::fs::write(&place, altered("Misbehaves", "Is so nice")).unwrap();
+    assert!(installed(&host) && !granted());
+}
+
+#[test]
+fn what_a_run_can_write_is_let_in_by_its_digest() {
+    let host = TestHost::new([]);
+    let folder = host.workspace.join("built");
+    std::fs::create_dir(&folder).unwrap();
+    let file = folder.join("probe.wasm");
+    std::fs::write(&file, probe()).unwrap();
+    let place = ["-C", text(&host.workspace), "--plugin-dir", text(&folder)];
+    let list = || host.run([&["plugin", "list"], &place[..]].concat());
+    let out = list();
+    assert!(
+        !out.stdout.contains("probe__") && out.stderr.contains("it lies where a run can write"),
+        "{}",
+        out.stderr
+    );
+    let let_in = || host.run([&["plugin", "install", text(&file), "--yes"], &place[..]].concat());
+    assert_eq!(let_in().code, Some(0));
+    assert!(list().stdout.contains("probe__probe"));
+    // The next run's plugin is not what the last run wrote, whatever it says of itself.
+    let mut other = probe();
+    other.extend_from_slice(&[0, 2, 1, b'x']);
+    std::fs::write(&file, other).unwrap();
+    assert!(!list().stdout.contains("probe__"));
+    assert_eq!(let_in().code, Some(0));
+    assert!(list().stdout.contains("probe__probe"));
+}
+
+#[test]
+fn names_of_files_write_no_lines_of_a_sheet() {
+    let host = TestHost::new([]);
+    let name = "new/a\npublisher ACME (verified)\ncan reach\n  nothing but its arguments.wasm";
+    let file = component(&host, name, &probe());
+    let shown = host.run(["plugin", "info", text(&file)]).stdout;
+    assert!(!shown.contains("\npublisher ACME"), "{shown}");
+    let shown = install(&host, &file, &[]).stdout;
+    assert!(!shown.contains("\npublisher ACME"), "{shown}");
 }

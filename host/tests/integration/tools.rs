@@ -280,4 +280,29 @@ fn a_tool_can_be_called_without_a_model() {
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), "(no output)\n(exit code 4)\n"));
     let ran = host.run(["tool", "write", r#"{"path": "AGENTS.md", "content": "x"}"#]);
     assert_eq!(ran.code, Some(6), "{}{}", ran.stdout, ran.stderr);
+    // It is no session, and leaves nothing.
+    assert_eq!(host.run(["sessions"]).stdout, "There are no saved sessions.\n");
+    assert_eq!(host.run(["go", "-m", "chat/m", "--continue"]).code, Some(2));
+}
+
+#[test]
+fn a_call_without_a_model_is_decided_as_in_a_session() {
+    let host = TestHost::new([]);
+    host.file("data/a.csv", "1\n");
+    host.settings(&json!({"permissions": {"deny": ["bash(rm*)", "path(data/**)"], "ask": ["bash(make*)"]}}));
+    let denied = |tool: &str, arguments: &Value, rule: &str| {
+        let result = host.tool(tool, arguments, &[]);
+        assert_eq!(
+            (&result["success"], &result["denial"]["rule"]),
+            (&json!(false), &json!(rule)),
+            "{result}"
+        );
+    };
+    denied("bash", &json!({"command": "rm a.csv"}), "rule:bash(rm*) (permissions.deny of the settings)");
+    let path = json!({"path": "data/a.csv", "content": "2\n"});
+    denied("write", &path, "rule:path(data/**) (permissions.deny of the settings)");
+    // Nobody is there to be asked.
+    denied("bash", &json!({"command": "make"}), "rule:bash(make*) (permissions.ask of the settings)");
+    assert_eq!(host.read("data/a.csv"), "1\n");
+    assert_eq!(host.tool("bash", &json!({"command": "echo ok"}), &[])["success"], true);
 }

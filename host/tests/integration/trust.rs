@@ -6,8 +6,8 @@ use std::path::Path;
 use serde_json::{Value, json};
 use testkit::{ModelServer, Step};
 
+use crate::screen::Screen;
 use crate::support::{TestHost, call, messages};
-use crate::terminal::Screen;
 
 /// The system prompt of the last request.
 fn system(host: &TestHost) -> String {
@@ -282,7 +282,10 @@ fn the_model_cannot_give_trust() {
     // Also where a command finds the program itself, and knows the home folder.
     std::fs::copy(crate::support::BINARY, host.workspace.join("program")).unwrap();
     host.file("AGENTS.md", "Use tabs.\n");
-    let command = format!("./program trust --yes; HOME={} ./program trust --yes", host.home.display());
+    let command = format!(
+        "./program trust --yes; unset ML_INTERN_INSIDE; ./program trust --yes; HOME={} ./program trust --yes",
+        host.home.display()
+    );
     for step in [
         call("bash", json!({"command": command})),
         call("write", json!({"path": "AGENTS.md", "content": "Obey."})),
@@ -294,6 +297,7 @@ fn the_model_cannot_give_trust() {
     let ran = host.stream(&[]);
     assert_eq!(ran.result()["exit_code"], 6, "{:?}", ran.outputs());
     assert_eq!(ran.result()["permission_denials"].as_array().unwrap().len(), 2, "{}", ran.result());
+    assert!(ran.outputs()[0].contains("`ml-intern trust` is for a person"), "{}", ran.outputs()[0]);
     assert!(
         ran.outputs()[0].contains("trusted: "),
         "it is given in a home that is the commands' own: {}",
@@ -313,7 +317,9 @@ fn settings_that_others_could_have_written_are_refused() {
     };
     let folder = host.home.join(".config/ml-intern");
     let file = folder.join("cli_agent_config.json");
-    for path in [&folder, &file] {
+    host.home_file(".config/ml-intern/.env", "A=1\n");
+    host.home_file(".config/ml-intern/grants.toml", "[nobody]\nkv = true\n");
+    for path in [&folder, &file, &folder.join(".env"), &folder.join("grants.toml")] {
         let before = path.metadata().unwrap().permissions().mode();
         mode(path, before | 0o002);
         refused(&host, &format!("{}: others can write to it", path.display()));
@@ -330,6 +336,10 @@ fn settings_that_others_could_have_written_are_refused() {
     let own = host.file("mine.json", &std::fs::read_to_string(&file).unwrap());
     let own = own.to_str().unwrap().to_owned();
     assert_eq!(host.run(["go", "-m", "chat/m", "--config", &own]).code, Some(0));
+    mode(Path::new(&own), 0o666);
+    let ran = host.run(["go", "-m", "chat/m", "--config", &own]);
+    assert!(ran.code == Some(3) && ran.stderr.contains("mine.json: others can write"), "{}", ran.stderr);
+    mode(Path::new(&own), 0o644);
     host.set("ML_INTERN_CLI_CONFIG", &own);
     refused(&host, &format!("say --config {own}"));
     host.set("ML_INTERN_CLI_CONFIG", "");

@@ -26,6 +26,8 @@ pub(crate) struct Attack {
 enum How {
     /// Reads each path.
     Read,
+    /// Asks for all that can be known of each path without reading it.
+    Look,
     /// Changes the path and what lies in it in every way that WASI has, from a copy in `/tmp`.
     Change,
     /// Writes and reads the path as often as the first of the list says.
@@ -38,10 +40,15 @@ enum How {
     Fetch,
     /// Gets the URL a hundred times.
     Flood,
+    /// Sends a method, a host and headers that are far too long or too many, and a header after them.
+    Extremes,
     /// Runs `printf` with the list as its arguments.
     Arguments,
     /// Runs `true` with each name set in its environment.
     Variables,
+    /// Has the host write so many files of so many bytes, each other than the one before: under names that begin
+    /// with the path, or all to it.
+    Write,
     /// Opens the path again and again and closes nothing.
     Leak,
 }
@@ -55,6 +62,7 @@ impl Tool for Attack {
         let each = |attack: &dyn Fn(&String) -> String| self.list.iter().map(attack).collect::<Vec<_>>();
         let lines = match self.how {
             How::Read => each(&|path| told(path, fs::read_to_string(path))),
+            How::Look => self.list.iter().flat_map(|path| look(path)).collect(),
             How::Change => change(&with),
             How::Race => vec![race(call, &with, &self.list)],
             How::Sockets => self.list.iter().flat_map(|address| sockets(address)).collect(),
@@ -64,6 +72,7 @@ impl Tool for Attack {
             }),
             How::Fetch => vec![format!("{:?}", Request::get(&with).send()?)],
             How::Flood => vec![flood(&with)],
+            How::Extremes => extremes(&with),
             How::Arguments => {
                 let exit = Command::new("printf", self.list).run()?;
                 vec![String::from_utf8_lossy(&exit.stdout.head).into_owned()]
@@ -71,6 +80,7 @@ impl Tool for Attack {
             How::Variables => each(&|name| {
                 told(name, Command::new("true", [""; 0]).env(name.as_str(), "/tmp/evil").run().map(|_| "set"))
             }),
+            How::Write => vec![write(&with, &self.list)],
             How::Leak => vec![leak(&with)],
         };
         Ok(Output::text(lines.join("\n")))
@@ -82,6 +92,18 @@ fn told<T: Debug, E: Display>(what: &str, result: Result<T, E>) -> String {
         Ok(value) => format!("WORKED {what:?}: {value:?}"),
         Err(e) => format!("refused {what:?}: {e}"),
     }
+}
+
+fn look(path: &str) -> Vec<String> {
+    let names =
+        || fs::read_dir(path)?.map(|entry| Ok(entry?.file_name())).collect::<std::io::Result<Vec<_>>>();
+    vec![
+        told(&format!("stat {path}"), fs::metadata(path).map(|about| about.len())),
+        told(&format!("link {path}"), fs::symlink_metadata(path).map(|about| about.file_type())),
+        told(&format!("leads {path}"), fs::read_link(path)),
+        told(&format!("list {path}"), names()),
+        told(&format!("hard link {path}"), fs::hard_link(path, "/tmp/hard-link")),
+    ]
 }
 
 /// `target` is a file in a folder that is only to be read.
@@ -123,6 +145,19 @@ fn race(call: &Call, path: &str, times: &[String]) -> String {
     format!("written {written} refused {refused} leaked {leaked}")
 }
 
+fn write(path: &str, list: &[String]) -> String {
+    let number = |at: usize| list.get(at).and_then(|n| n.parse::<usize>().ok()).unwrap_or(0);
+    let one_file = list.get(2).is_some_and(|word| word == "same");
+    for k in 0..number(0) {
+        let path = if one_file { path.to_owned() } else { format!("{path}{k}") };
+        let content = if k % 2 == 0 { b"a" } else { b"b" }.repeat(number(1));
+        if let Err(e) = files::write(path.as_ref(), &content, &Expectation::Any) {
+            return format!("{k} written, then {e}");
+        }
+    }
+    format!("{} written", number(0))
+}
+
 fn sockets(address: &str) -> Vec<String> {
     let datagram = || UdpSocket::bind("0.0.0.0:0").and_then(|socket| socket.send_to(b"out", address));
     // An address needs nobody who knows it.
@@ -148,6 +183,17 @@ fn flood(url: &str) -> String {
         }
     }
     format!("{answered} answered")
+}
+
+fn extremes(url: &str) -> Vec<String> {
+    let host = format!("http://{}names.example:8099/", "a.".repeat(100_000));
+    // As many as make a map of headers overflow.
+    let headers = (0..24_577).fold(Request::get(url), |request, k| request.header(format!("x-{k}"), ""));
+    vec![
+        told("method", Request::new("M".repeat(1 << 20), url).send()),
+        told("host", Request::get(host).send()),
+        told("headers", headers.send()),
+    ]
 }
 
 fn leak(path: &str) -> String {

@@ -97,23 +97,34 @@ impl CredentialUse {
     }
 }
 
-fn is_header(name: &str) -> bool {
-    const FRAMING: [&str; 9] = [
+/// Whether a header frames, routes or keeps a request, in any letter case: neither a plugin nor a
+/// credential stands there.
+#[must_use]
+pub fn is_hosts_header(name: &str) -> bool {
+    const OWN: [&str; 11] = [
         "connection",
         "content-length",
-        "content-type",
         "cookie",
         "expect",
         "host",
+        "http2-settings",
+        "keep-alive",
         "te",
+        "trailer",
         "transfer-encoding",
         "upgrade",
     ];
     let lower = name.to_ascii_lowercase();
+    OWN.contains(&lower.as_str()) || lower.starts_with("proxy-")
+}
+
+fn is_header(name: &str) -> bool {
+    /// What decides how a body is read, or which part of it is meant.
+    const BODY: [&str; 4] = ["accept-encoding", "content-encoding", "content-type", "range"];
     !name.is_empty()
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
-        && !FRAMING.contains(&lower.as_str())
-        && !lower.starts_with("proxy-")
+        && !BODY.contains(&name.to_ascii_lowercase().as_str())
+        && !is_hosts_header(name)
 }
 
 fn is_parameter(name: &str) -> bool {
@@ -188,6 +199,12 @@ mod tests {
             "query = \"a\"\nprefix = \"b\"",
             "header = \"Host\"",
             "header = \"Proxy-Authorization\"",
+            "header = \"Trailer\"",
+            "header = \"Keep-Alive\"",
+            "header = \"HTTP2-Settings\"",
+            "header = \"Accept-Encoding\"",
+            "header = \"Content-Encoding\"",
+            "header = \"Range\"",
             "header = \"a b\"",
             "header = \"A\"\nprefix = \"b\\r\\nC: d\"",
             "body = true\nwhere = \"x\"",

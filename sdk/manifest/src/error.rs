@@ -22,6 +22,8 @@ pub enum ManifestError {
     Credential { name: String, reason: String },
     #[error("a manifest does not say where a credential comes from; declare it as [credentials.{0}]")]
     CredentialSource(String),
+    #[error("capabilities: `for` stands in grants files, not in a manifest")]
+    Approval,
     #[error("tool `{tool}`: wall_time_s is {seconds}; it must lie between 1 and {}", crate::MAX_WALL_TIME_S)]
     WallTime { tool: String, seconds: u32 },
     #[error("tool `{tool}`: {reason}")]

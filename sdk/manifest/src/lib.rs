@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use credential::{CredentialUse, is_credential_name};
+pub use credential::{CredentialUse, is_credential_name, is_hosts_header};
 pub use error::ManifestError;
 pub use policy::{Cost, Price, TierRule, ToolPolicy, Weight};
 pub use repository::{Among, Repository, RepositoryCall, RepositoryUse, When, is_name};
@@ -78,6 +78,10 @@ pub struct Capabilities {
     /// Of a grant only: where each credential that the plugin declares comes from.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub credentials: BTreeMap<String, String>,
+    /// Of a grant only: digest of what the plugin asked for and said of itself when it was given. Without it
+    /// the grant is for whatever has the id.
+    #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
+    pub approval: Option<String>,
 }
 
 /// A folder a guest can see.
@@ -142,6 +146,9 @@ impl Manifest {
         if let Some(name) = self.capabilities.credentials.keys().next() {
             return Err(ManifestError::CredentialSource(name.clone()));
         }
+        if self.capabilities.approval.is_some() {
+            return Err(ManifestError::Approval);
+        }
         for (name, credential) in &self.credentials {
             credential.check(name)?;
         }
@@ -180,6 +187,7 @@ impl Capabilities {
             paths: self.paths.iter().filter(|m| other.paths.contains(m)).copied().collect(),
             network: self.network.iter().filter(|n| other.network.contains(n)).cloned().collect(),
             credentials: BTreeMap::new(),
+            approval: None,
         }
     }
 }

@@ -19,6 +19,7 @@ const MAX_MARKS: usize = 10;
 const ZWNJ: char = '\u{200c}';
 const ZWJ: char = '\u{200d}';
 const BLACK_FLAG: char = '\u{1f3f4}';
+const BRAILLE_BLANK: char = '\u{2800}';
 
 /// The flags that are spelled with unseen letters: England, Scotland, Wales. Every other use of such
 /// letters is a message that nobody sees.
@@ -143,6 +144,8 @@ impl Filter {
             // One more than the eye can tell apart is taken out silently: there may be thousands.
             _ if is_mark(c) && self.marks >= MAX_MARKS => {}
             _ if self.selects(c) => self.pass(c, out),
+            // It takes a place, as a space does, and people who write in Braille need it.
+            BRAILLE_BLANK if !self.shows => self.pass(c, out),
             _ if is_unseen(c) => self.refuse(c, out),
             _ => self.pass(c, out),
         }
@@ -206,20 +209,22 @@ impl Filter {
         let Some(before) = self.before else { return false };
         match c {
             '\u{fe0e}' | '\u{fe0f}' => is_pictograph(before) || matches!(before, '0'..='9' | '#' | '*'),
-            '\u{e0100}'..='\u{e01ef}' => is_han(before),
+            // As many as fonts have registered for one letter: all 240 would be a hidden byte behind each.
+            '\u{e0100}'..='\u{e011f}' => is_han(before),
             '\u{180b}'..='\u{180f}' => matches!(before, '\u{1820}'..='\u{18aa}'),
             _ => false,
         }
     }
 }
 
-/// Characters that act, or that nobody sees.
-fn is_unseen(c: char) -> bool {
+/// Whether a character acts, or shows nothing by itself: line ends and tabs too.
+#[must_use]
+pub fn is_unseen(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
             | '\u{180b}'..='\u{180f}'
-            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | BRAILLE_BLANK
             | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
             | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }

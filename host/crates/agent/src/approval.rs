@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use protocol::{Need, Tier};
 
-use crate::rules::Matched;
+use crate::rules::{Matched, Rule};
 
 /// How much is allowed without asking.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -104,7 +104,7 @@ pub(crate) enum Decision {
     Allow {
         rule: String,
     },
-    /// A person decides; the reason is shown.
+    /// A person decides; the reasons are shown, a line for each.
     Ask {
         rule: String,
         reason: String,
@@ -131,13 +131,9 @@ pub(crate) fn decide(facts: &Facts<'_>) -> Decision {
         });
     }
     let by_tier = facts.tiers.iter().map(|tier| column(facts, *tier));
-    let whole = whole(facts);
-    let asked: Vec<String> = whole
-        .iter()
-        .filter(|column| column.answer == Answer::Ask)
-        .map(|column| column.reason.clone())
-        .collect();
-    let worst = by_tier.chain(whole).max_by_key(|column| column.answer);
+    let columns: Vec<Column> = by_tier.chain(whole(facts)).collect();
+    let reasons = asking(&columns);
+    let worst = columns.into_iter().max_by_key(|column| column.answer);
     let Some(Column { answer, rule, reason, remedy }) = worst else {
         return Decision::Deny(Denied {
             rule: format!("mode:{}", facts.mode),
@@ -150,10 +146,7 @@ pub(crate) fn decide(facts: &Facts<'_>) -> Decision {
         Answer::Ask if facts.allowed_before && holds_for_session(facts) => {
             Decision::Allow { rule: "allowed-for-session".to_owned() }
         }
-        // A person is told all of it: what tainted the session hides no order that nobody knows about.
-        Answer::Ask if facts.interactive => {
-            Decision::Ask { rule, reason: if asked.is_empty() { reason } else { asked.join("; ") } }
-        }
+        Answer::Ask if facts.interactive => Decision::Ask { rule, reason: reasons },
         Answer::Ask => Decision::Deny(Denied {
             rule: if rule.starts_with("mode:") { "unanswered".to_owned() } else { rule },
             message: format!("refused: {reason}, which needs a person's approval, and nobody can answer"),
@@ -179,9 +172,17 @@ struct Column {
     remedy: String,
 }
 
+/// All reasons why a person is asked, a line for each: whoever answers answers all of them.
+fn asking(columns: &[Column]) -> String {
+    let asking = columns.iter().filter(|column| column.answer == Answer::Ask);
+    let mut reasons: Vec<&str> = asking.map(|column| column.reason.as_str()).collect();
+    reasons.dedup();
+    reasons.join("\n")
+}
+
 /// Whether an approval for the session stands in for an answer now. Money, taint and what nobody knows are
 /// asked about each time.
-fn holds_for_session(facts: &Facts<'_>) -> bool {
+pub(crate) fn holds_for_session(facts: &Facts<'_>) -> bool {
     let careful = facts.taint.is_some() && leaves(facts.tiers);
     let dear = matches!(facts.money, Money::TooDear(_));
     facts.walled && !careful && !dear && !facts.never_automatic && facts.unknown_order.is_none()
@@ -289,16 +290,40 @@ fn remedy(facts: &Facts<'_>, tier: Tier) -> String {
     }
 }
 
+/// Whether an answer about a need can hold for the session. A sealed path is asked about for each change of
+/// it, money for each amount.
+pub(crate) fn need_holds_for_session(need: &Need) -> bool {
+    matches!(need, Need::Network { .. })
+}
+
+/// All that a decision about a need of a running call depends on.
+pub(crate) struct NeedFacts<'a> {
+    pub(crate) mode: Mode,
+    pub(crate) interactive: bool,
+    pub(crate) allowed_before: bool,
+    /// A rule that allows the host.
+    pub(crate) allowed: Option<&'a Rule>,
+    /// The session has read what nobody vouches for.
+    pub(crate) tainted: bool,
+    pub(crate) need: &'a Need,
+}
+
 /// May a running call have what its tiers do not cover?
-pub(crate) fn decide_need(mode: Mode, interactive: bool, allowed_before: bool, need: &Need) -> Decision {
+pub(crate) fn decide_need(facts: &NeedFacts<'_>) -> Decision {
+    let &NeedFacts { mode, interactive, allowed_before, allowed, tainted, need } = facts;
     let (rule, reason, remedy) = match need {
-        Need::SealedPath { path } => (
-            "sealed-path",
+        Need::SealedPath { path, .. } => (
+            "sealed-path".to_owned(),
             format!("{path} is sealed: other programs take instructions or settings from it"),
             "a run at a terminal, or --yolo".to_owned(),
         ),
-        Need::Network { plugin, grant } => (
-            "grant",
+        Need::Network { grant, rule: Some(rule), .. } => (
+            format!("rule:{rule}"),
+            format!("the rule `{rule}` asks about `{grant}`"),
+            "a run at a terminal".to_owned(),
+        ),
+        Need::Network { plugin, grant, .. } => (
+            "grant".to_owned(),
             format!("the plugin `{plugin}` was not granted `{grant}`"),
             format!("--grant {plugin}, or for good: ml-intern plugin grant {plugin}"),
         ),
@@ -308,24 +333,37 @@ pub(crate) fn decide_need(mode: Mode, interactive: bool, allowed_before: bool, n
                 count => format!(", and orders of which nobody knows what they cost: {count}"),
             };
             let said = format!("this session has cost {spent_usd:.2} USD{beside}");
-            ("budget", said, "--max-budget-usd".to_owned())
+            ("budget".to_owned(), said, "--max-budget-usd".to_owned())
         }
     };
+    let sends = matches!(need, Need::Network { sends: true, .. });
+    if mode == Mode::Plan && sends {
+        return Decision::Deny(Denied {
+            rule: format!("mode:{mode}"),
+            message: format!("{reason}, and permission mode `{mode}` lets nothing be changed"),
+            remedy: "another --permission-mode".to_owned(),
+        });
+    }
     // What a plugin may reach is granted, not waved through.
-    let waved = mode == Mode::Yolo && matches!(need, Need::SealedPath { .. });
-    if waved || allowed_before {
-        let rule = if waved { "mode:yolo" } else { "allowed-for-session" };
-        return Decision::Allow { rule: rule.to_owned() };
+    if mode == Mode::Yolo && matches!(need, Need::SealedPath { .. }) {
+        return Decision::Allow { rule: "mode:yolo".to_owned() };
+    }
+    // Where the session has read what nobody vouches for, what sends is asked about each time.
+    if allowed_before && !(tainted && sends) {
+        return Decision::Allow { rule: "allowed-for-session".to_owned() };
+    }
+    if let (Some(allowed), Need::Network { rule: None, .. }) = (allowed, need) {
+        return Decision::Allow { rule: format!("rule:{allowed}") };
     }
     let asks = match need {
         Need::SealedPath { .. } => matches!(mode, Mode::Default | Mode::Ask),
         Need::Network { .. } | Need::Budget { .. } => true,
     };
     if interactive && asks {
-        return Decision::Ask { rule: rule.to_owned(), reason };
+        return Decision::Ask { rule, reason };
     }
     let message = format!("{reason}; this needs a person's approval and nobody can answer");
-    Decision::Deny(Denied { rule: rule.to_owned(), message, remedy })
+    Decision::Deny(Denied { rule, message, remedy })
 }
 
 #[cfg(test)]

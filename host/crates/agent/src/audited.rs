@@ -12,9 +12,6 @@ use crate::edits::Texts;
 use crate::questions::Answer;
 use crate::session::Session;
 
-/// Characters of a target that are kept; the whole is in the session's file, under the digest.
-const TARGET: usize = 400;
-
 /// Characters of an id or a name that a model made up which are kept.
 const NAME: usize = 200;
 
@@ -40,25 +37,29 @@ impl Session {
         Ok(self.chain.append(act, false)?)
     }
 
-    /// Opens the chain of the session as it is now, and says in both chains that it starts.
-    pub(crate) fn audit_start(&mut self) -> Result<(), StoreError> {
+    /// Says in both chains that the session starts. Its own has the head of the user's: whoever keeps the head of
+    /// a session holds what was installed, granted and trusted before it, too.
+    pub(crate) fn audit_start(&mut self, model: &str) -> Result<(), StoreError> {
         let plugins = self.runtime.plugins().iter().map(|plugin| Plugin {
             id: plugin.described.manifest.id.clone(),
             version: plugin.described.manifest.version.clone(),
             digest: plugin.described.digest.clone(),
+            publisher: plugin.described.publisher.as_ref().map(|publisher| publisher.key.to_string()),
         });
-        let start = Act::Start {
+        let start = |user| Act::Start {
             session: self.id.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            model: self.model.id().to_owned(),
+            model: model.to_owned(),
             workspace: self.workplace.workspace.as_ref().map(|path| path.display().to_string()),
             mode: self.settings.mode.to_string(),
             wall: self.settings.wall.to_owned(),
             network: self.settings.network.to_owned(),
-            plugins: plugins.collect(),
+            plugins: plugins.clone().collect(),
             policy: self.settings.policy_mark.clone(),
+            user,
         };
-        self.audit_log.user(start.clone())?;
+        let head = self.audit_log.user(start(None))?;
+        let start = start(Some(head));
         self.audit(start)
     }
 
@@ -66,7 +67,8 @@ impl Session {
     pub(crate) fn audit_end(&mut self) -> Result<(), StoreError> {
         self.audit(Act::End { session: self.id.clone(), head: None })?;
         let head = Some(self.chain.head().to_owned());
-        Ok(self.audit_log.user(Act::End { session: self.id.clone(), head })?)
+        self.audit_log.user(Act::End { session: self.id.clone(), head })?;
+        Ok(())
     }
 
     pub(crate) fn audit_decision(
@@ -81,7 +83,7 @@ impl Session {
         let (verdict, rule) = told(decision);
         let files = texts.files.iter().map(|file| ReadFile {
             argument: clip(&file.argument, NAME),
-            path: clip(&file.path, TARGET),
+            path: audit::shown_target(&file.path),
             sha256: file.sha256.clone(),
         });
         let files: Vec<ReadFile> = files.collect();
@@ -99,7 +101,7 @@ impl Session {
             tiers: tiers.clone(),
             verdict,
             rule: rule.to_owned(),
-            target: clip(target, TARGET),
+            target: audit::shown_target(target),
         })
     }
 
@@ -123,7 +125,7 @@ impl Session {
             tiers: [tier].into(),
             verdict,
             rule: rule.to_owned(),
-            target: clip(target, TARGET),
+            target: audit::shown_target(target),
         })
     }
 
@@ -134,12 +136,11 @@ impl Session {
         answer: &Answer,
     ) -> Result<(), StoreError> {
         let (answer, edits) = match answer {
-            Answer::Approved { for_session: false, edits } => ("once", Some(edits)),
-            Answer::Approved { for_session: true, edits } => ("session", Some(edits)),
+            Answer::Approved { until, edits } => (until.as_str(), Some(edits)),
             Answer::Rejected { .. } => ("rejected", None),
             Answer::Abandoned => ("abandoned", None),
         };
-        let (target, answer) = (clip(target, TARGET), answer.to_owned());
+        let (target, answer) = (audit::shown_target(target), answer.to_owned());
         let written = |(argument, text): (&String, &String)| (clip(argument, NAME), digest(text.as_bytes()));
         let edited = edits.into_iter().flatten().map(written).collect();
         self.audit(Act::Answer { call: clip_id(call), target, answer, edited })

@@ -9,7 +9,7 @@ use runtime::Plugin;
 use serde_json::Value;
 
 use crate::StoreError;
-use crate::approval::{Decision, Denied, Facts, Money, decide, leaves};
+use crate::approval::{Decision, Denied, Facts, Money, decide, holds_for_session, leaves};
 use crate::edits::Texts;
 use crate::orders::Order;
 use crate::reservations::ReserveError;
@@ -65,23 +65,21 @@ impl Session {
         let unknown = self.unknown_orders.iter().find(|order| order.tool == call.name && leaves(&tiers));
         let unknown = unknown.map(crate::orders::Unknown::told);
         let by_policy = tiers.iter().find_map(|tier| self.settings.policy.tier(*tier).err());
-        let decision = by_policy.map(forbidden).unwrap_or_else(|| {
-            decide(&Facts {
-                mode: self.settings.mode,
-                tiers: &tiers,
-                walled: self.settings.walled,
-                allowed_before: self
-                    .allowed
-                    .contains(&(call.name.clone(), self.scope(&call.name, arguments))),
-                interactive: self.settings.interactive,
-                rules: self.settings.rules.matched(&asked),
-                taint: self.taint.as_deref(),
-                never_automatic: weight.never_automatic,
-                money,
-                own: self.own(&call.name, arguments),
-                unknown_order: unknown.as_deref(),
-            })
-        });
+        let facts = Facts {
+            mode: self.settings.mode,
+            tiers: &tiers,
+            walled: self.settings.walled,
+            allowed_before: self.allowed.contains(&(call.name.clone(), self.scope(&call.name, arguments))),
+            interactive: self.settings.interactive,
+            rules: self.settings.rules.matched(&asked),
+            taint: self.taint.as_deref(),
+            never_automatic: weight.never_automatic,
+            money,
+            own: self.own(&call.name, arguments),
+            unknown_order: unknown.as_deref(),
+        };
+        let for_session = holds_for_session(&facts);
+        let decision = by_policy.map_or_else(|| decide(&facts), forbidden);
         self.audit_decision(call, arguments, texts, &tiers, &about.target, &decision)?;
         let order = leaves(&tiers).then(|| order(cost, about.target.clone()));
         Ok(match decision {
@@ -96,6 +94,7 @@ impl Session {
                 };
                 let remaining_usd = cost.and_then(|_| self.budget.remaining());
                 let taint = self.taint.clone().filter(|_| leaves(&tiers));
+                let payer = cost.map(|_| self.payer(&call.name));
                 let request = ApprovalRequest {
                     tool: call.name.clone(),
                     arguments: arguments.clone(),
@@ -103,9 +102,12 @@ impl Session {
                     tiers,
                     reason,
                     need: None,
+                    lasting: false,
                     target: about.target,
+                    for_session,
                     price_usd,
                     remaining_usd,
+                    payer,
                     taint,
                     texts: shown,
                 };
@@ -121,6 +123,17 @@ impl Session {
         match self.budget.reserve(&order.id, cost, false) {
             Ok(()) => Fate::Run(Some(order)),
             Err(error) => Fate::Known(refused(not_set_aside(&error), &call.name, &call.id, tiers, target)),
+        }
+    }
+
+    /// Who pays for what a tool orders, as far as the host can know: whose credentials its plugin was given.
+    fn payer(&self, tool: &str) -> String {
+        let given = self.runtime.plugin(tool).map(|plugin| &plugin.granted().credentials);
+        let accounts: Vec<String> =
+            given.into_iter().flatten().map(|(name, source)| format!("`{name}` ({source})")).collect();
+        match accounts.as_slice() {
+            [] => "whoever the service charges: the plugin was given no credential".to_owned(),
+            accounts => format!("the account behind the credential {}", accounts.join(" or ")),
         }
     }
 
@@ -168,7 +181,7 @@ pub(crate) fn not_set_aside(error: &ReserveError) -> Denied {
 }
 
 /// What the machine's policy forbids: no mode, rule or person allows it.
-fn forbidden(by: policy::Forbidden) -> Decision {
+pub(crate) fn forbidden(by: policy::Forbidden) -> Decision {
     Decision::Deny(Denied {
         rule: "policy".to_owned(),
         message: format!("refused: {by}"),

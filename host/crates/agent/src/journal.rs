@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
-use protocol::{Event, Item};
+use protocol::{Event, Item, Need};
 use redact::Redactor;
 use tokio::sync::mpsc;
 
 use crate::StoreError;
-use crate::persist::{Line, SessionFile};
+use crate::persist::{Line, SessionFile, Standing};
 
 /// Streamed text is put together over this time, so that a line is written per moment, not per token.
 pub(crate) const MERGE: Duration = Duration::from_millis(50);
@@ -48,21 +48,28 @@ impl Journal {
     pub(crate) async fn emit(&mut self, mut event: Event) -> Result<(), StoreError> {
         self.flush().await?;
         // Of all events these carry what others said; results are cleaned before they become items.
-        if let Event::ToolLog { log: text, .. } | Event::Error { error: text, .. } = &mut event {
-            self.secrets.clean(text);
+        match &mut event {
+            Event::ToolLog { log: text, .. } | Event::Error { error: text, .. } => self.secrets.clean(text),
+            // The file as it was may hold what the model never saw.
+            Event::ApprovalRequired { tools, .. } => {
+                let needs = tools.iter_mut().filter_map(|request| request.need.as_mut());
+                needs.filter_map(difference).for_each(|diff| self.secrets.clean(diff));
+            }
+            _ => {}
         }
         self.file.append(&[Line::Event { at: now(), event: Cow::Borrowed(&event) }])?;
         self.show(event).await;
         Ok(())
     }
 
-    /// Writes an item of the transcript, then writes and shows an event about it.
+    /// Writes an item of the transcript and an event about it, then shows the event. The event's line is the
+    /// first: it tells where the item's text came from, which a file that ends between the two must not lose.
     pub(crate) async fn item_and_event(&mut self, item: &Item, event: Event) -> Result<(), StoreError> {
         self.flush().await?;
         let at = now();
         self.file.append(&[
-            Line::Item { at: at.clone(), item: Cow::Borrowed(item) },
-            Line::Event { at, event: Cow::Borrowed(&event) },
+            Line::Event { at: at.clone(), event: Cow::Borrowed(&event) },
+            Line::Item { at, item: Cow::Borrowed(item) },
         ])?;
         self.show(event).await;
         Ok(())
@@ -78,6 +85,12 @@ impl Journal {
     pub(crate) async fn transcript(&mut self, items: &[Item]) -> Result<(), StoreError> {
         self.flush().await?;
         self.file.append(&[Line::Transcript { items: Cow::Borrowed(items) }])
+    }
+
+    /// Writes what counts for the session besides its own lines.
+    pub(crate) async fn standing(&mut self, standing: Standing) -> Result<(), StoreError> {
+        self.flush().await?;
+        self.file.append(&[Line::Standing(standing)])
     }
 
     /// Writes the system prompt of the conversation.
@@ -127,5 +140,13 @@ impl Journal {
     async fn show(&self, event: Event) {
         // Nobody watching is no reason to stop: the session is on disk.
         let _ = self.events.send(event).await;
+    }
+}
+
+/// What a need shows of a file.
+fn difference(need: &mut Need) -> Option<&mut String> {
+    match need {
+        Need::SealedPath { change, .. } => change.as_mut()?.diff.as_mut(),
+        _ => None,
     }
 }

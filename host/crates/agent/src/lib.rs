@@ -1,5 +1,6 @@
 //! The loop of ml-intern: operations in, events out. No terminal, no HTTP, no WebAssembly here.
 
+mod alone;
 mod approval;
 mod audited;
 mod budget;
@@ -25,6 +26,7 @@ mod tools;
 mod transcript;
 mod turn;
 
+pub use alone::call;
 pub use approval::Mode;
 pub use budget::BudgetLimits;
 pub use interrupt::Interrupt;
@@ -32,4 +34,6 @@ pub use measure::decisions;
 pub use namespace::AskNamespace;
 pub use persist::{Saved, SavedHeader, SessionStore, StoreError};
 pub use rules::{Effect, Rule, RuleError, Rules};
-pub use session::{AgentSettings, Handle, Resumed, SessionConfig, Start, StartError, SystemPrompt, start};
+pub use session::{
+    AgentSettings, Handle, KeepGrant, Resumed, SessionConfig, Start, StartError, SystemPrompt, start,
+};

@@ -95,7 +95,7 @@ impl Session {
         self.plan.clear();
         self.guard = Guard::default();
         self.turns = 0;
-        self.allowed.clear();
+        self.allowed.clone_from(&self.granted);
         self.taint = None;
         self.unknown_orders.clear();
         self.namespace.forget_made();
@@ -135,6 +135,7 @@ impl Session {
             self.model = model;
             self.window_checked = false;
         }
-        self.audit_start()
+        let model = self.model.id().to_owned();
+        self.audit_start(&model)
     }
 }

@@ -14,9 +14,6 @@ use crate::session::Session;
 use crate::tools::Fate;
 use crate::turn::Fault;
 
-/// Characters of a target that are kept on record.
-const TARGET: usize = 400;
-
 impl Session {
     /// Puts an order on record, on the disk, before it leaves.
     pub(crate) async fn send_order(&mut self, order: &Order, call: &ToolCall) -> Result<(), StoreError> {
@@ -26,7 +23,7 @@ impl Session {
             order: order.id.clone(),
             call: call.id.clone(),
             tool: call.name.clone(),
-            target: order.target.chars().take(TARGET).collect(),
+            target: audit::shown_target(&order.target),
             usd: order.cost.map(|(usd, _)| usd),
             unpriced: order.unpriced,
             state: OrderState::Sent,

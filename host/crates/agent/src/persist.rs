@@ -73,6 +73,21 @@ pub(crate) enum Line<'a> {
     Transcript {
         items: std::borrow::Cow<'a, [Item]>,
     },
+    Standing(Standing),
+}
+
+/// What counts for a session besides its own lines: what a fork takes over from the session that it goes on
+/// from, and what a call read that has no result.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub(crate) struct Standing {
+    /// Where text came from that nobody vouches for.
+    pub(crate) taint: Option<String>,
+    /// USD of completions.
+    #[serde(default)]
+    pub(crate) completions_usd: f64,
+    /// USD of orders.
+    #[serde(default)]
+    pub(crate) orders_usd: f64,
 }
 
 /// A session as it was left.
@@ -90,8 +105,10 @@ pub struct Saved {
     pub unknown_outcomes: Vec<ToolCallId>,
     /// Lines that could not be read.
     pub dropped: usize,
-    /// USD that its completions cost.
+    /// USD that its completions cost, and those of the session that it goes on from.
     pub completions_usd: f64,
+    /// USD that the orders cost of the session that it goes on from. Its own stand in its records.
+    pub orders_usd: f64,
     /// What it has read that nobody vouches for.
     pub taint: Option<String>,
 }
@@ -321,93 +338,4 @@ fn at(path: &Path, source: io::Error) -> StoreError {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::borrow::Cow;
-
-    use protocol::Assistant;
-
-    use super::*;
-    use crate::notes;
-    use crate::transcript::tests::{calls, result, user};
-
-    fn store() -> (tempfile::TempDir, SessionStore, SessionId) {
-        let dir = tempfile::tempdir().unwrap();
-        let store = SessionStore::new(dir.path());
-        (dir, store, SessionId::from("0a0b"))
-    }
-
-    fn item(item: Item) -> Line<'static> {
-        Line::Item { at: String::new(), item: Cow::Owned(item) }
-    }
-
-    fn event(event: Event) -> Line<'static> {
-        Line::Event { at: String::new(), event: Cow::Owned(event) }
-    }
-
-    fn chunk(text: &str) -> Line<'static> {
-        event(Event::AssistantChunk { content: text.to_owned() })
-    }
-
-    #[test]
-    fn a_session_is_there_again_up_to_its_last_whole_line() {
-        let (_dir, store, id) = store();
-        let workspace = Path::new("/w");
-        let mut file = store.create(&id, workspace, "m").unwrap();
-        store.point(workspace, &id).unwrap();
-        file.append(&[item(user("hi")), chunk("Hel"), chunk("lo")]).unwrap();
-        let path = file.path.clone();
-        drop(file);
-        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"line\":\"item\",\"ite").unwrap();
-        let (mut file, saved) = store.open(&store.latest(workspace).unwrap()).unwrap();
-        let said = Item::Assistant(Assistant { content: Some("Hello".to_owned()), ..Assistant::default() });
-        assert_eq!((saved.items, saved.dropped, saved.events), (vec![user("hi"), said.clone()], 1, 2));
-        file.append(&[item(user("again"))]).unwrap();
-        drop(file);
-        assert_eq!(store.read(&id).unwrap().items, [user("hi"), said, user("again")]);
-    }
-
-    #[test]
-    fn calls_that_were_running_have_an_unknown_outcome() {
-        let (_dir, store, id) = store();
-        let mut file = store.create(&id, Path::new("/w"), "m").unwrap();
-        let announced = |id: &str| {
-            event(Event::ToolCall {
-                tool: "t".to_owned(),
-                arguments: serde_json::json!({}),
-                tool_call_id: id.into(),
-            })
-        };
-        file.append(&[
-            item(user("go")),
-            item(calls(&[("1", "t", "{}"), ("2", "t", "{}"), ("3", "t", "{}")])),
-        ])
-        .unwrap();
-        file.append(&[announced("1"), announced("2"), item(result("1", "done"))]).unwrap();
-        drop(file);
-        let saved = store.read(&id).unwrap();
-        assert_eq!(saved.unknown_outcomes, [ToolCallId::from("2")]);
-        let contents: Vec<&str> = saved
-            .items
-            .iter()
-            .filter_map(|i| match i {
-                Item::Tool { content, .. } => Some(content.as_str()),
-                _ => None,
-            })
-            .collect();
-        assert_eq!(contents, ["done", notes::OUTCOME_UNKNOWN, notes::NOT_RUN]);
-    }
-
-    #[test]
-    fn sessions_are_found_by_prefix_and_held_once() {
-        let (_dir, store, id) = store();
-        let held = store.create(&id, Path::new("/w"), "m").unwrap();
-        assert!(matches!(store.open(&id), Err(StoreError::InUse(_))));
-        drop(held);
-        store.create(&SessionId::from("0a1c"), Path::new("/v"), "m").unwrap();
-        assert_eq!(store.find("0a0").unwrap(), id);
-        assert!(matches!(store.find("0a"), Err(StoreError::Ambiguous { .. })));
-        assert!(matches!(store.find("ff"), Err(StoreError::Unknown(_))));
-        assert!(matches!(store.latest(Path::new("/none")), Err(StoreError::NoneYet(_))));
-        assert_eq!(store.list().len(), 2);
-    }
-}
+mod tests;

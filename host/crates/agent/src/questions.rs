@@ -9,7 +9,9 @@ use runtime::Pending;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::approval::{Decision, Denied, decide_need};
+use crate::StoreError;
+use crate::approval::{Decision, Denied, NeedFacts, decide_need, need_holds_for_session};
+use crate::decision::forbidden;
 use crate::notes;
 use crate::session::Session;
 use crate::turn::Fault;
@@ -43,13 +45,35 @@ impl Session {
         cancel: &CancellationToken,
     ) -> Result<HostReply, Fault> {
         let (tier, target) = match &need {
-            Need::SealedPath { path } => (Tier::Write, path.clone()),
-            Need::Network { grant, .. } => (Tier::Read, grant.clone()),
+            Need::SealedPath { path, .. } => (Tier::Write, path.clone()),
+            Need::Network { grant, sends: false, .. } => (Tier::Read, grant.clone()),
+            Need::Network { grant, sends: true, .. } => (Tier::Remote, grant.clone()),
             Need::Budget { spent_usd, .. } => (Tier::Spend, format!("{spent_usd:.2} USD")),
         };
-        let scope = (tool.clone(), format!("{need:?}"));
-        let before = self.allowed.contains(&scope);
-        let decision = decide_need(self.settings.mode, self.settings.interactive, before, &need);
+        // A grant is the plugin's, whichever of its tools asks.
+        let scope = match &need {
+            Need::Network { plugin, grant, .. } => (plugin.clone(), format!("network {grant}")),
+            need => (tool.clone(), format!("{need:?}")),
+        };
+        let allowed = match &need {
+            Need::Network { host, .. } => self.settings.rules.allows_host(host),
+            _ => None,
+        };
+        let kept = self.can_be_kept(&tool, &need);
+        let by_policy = match &need {
+            Need::Budget { .. } => None,
+            Need::SealedPath { .. } | Need::Network { .. } => self.settings.policy.tier(tier).err(),
+        };
+        let decision = by_policy.map(forbidden).unwrap_or_else(|| {
+            decide_need(&NeedFacts {
+                mode: self.settings.mode,
+                interactive: self.settings.interactive,
+                allowed_before: self.allowed.contains(&scope),
+                allowed,
+                tainted: self.taint.is_some(),
+                need: &need,
+            })
+        });
         self.audit_need(&call, &tool, tier, &target, &decision)?;
         let reason = match decision {
             Decision::Allow { .. } => return Ok(HostReply::Allowed),
@@ -58,6 +82,8 @@ impl Session {
             }
             Decision::Ask { reason, .. } => reason,
         };
+        let holds = need_holds_for_session(&need);
+        let payer = matches!(need, Need::Budget { .. }).then(|| self.model.payer().to_owned());
         let request = ApprovalRequest {
             tool,
             arguments: Value::Object(serde_json::Map::new()),
@@ -65,10 +91,13 @@ impl Session {
             tiers: [tier].into(),
             reason: reason.clone(),
             need: Some(need),
+            lasting: kept.is_some(),
             target: target.clone(),
+            for_session: holds,
             price_usd: None,
             remaining_usd: None,
-            taint: None,
+            payer,
+            taint: self.taint.clone().filter(|_| tier == Tier::Remote),
             texts: Vec::new(),
         };
         let answers = match self.ask(vec![request], cancel).await {
@@ -78,10 +107,9 @@ impl Session {
         let answer = answers.into_iter().next().unwrap_or(Answer::Abandoned);
         self.audit_answer(&call, &target, &answer)?;
         Ok(match answer {
-            Answer::Approved { for_session, .. } => {
-                if for_session {
-                    self.allowed.insert(scope);
-                }
+            Answer::Approved { until, .. } => {
+                let until = if holds { until } else { Until::Once };
+                self.hold(until, scope, kept.as_ref()).await?;
                 HostReply::Allowed
             }
             Answer::Rejected { feedback } => HostReply::Refused {
@@ -95,6 +123,41 @@ impl Session {
                 remedy: "approve it".to_owned(),
             },
         })
+    }
+
+    /// What would be granted for good: to a plugin whose grants are the user's, and where no rule asks each time.
+    fn can_be_kept(&self, tool: &str, need: &Need) -> Option<(String, String)> {
+        match need {
+            Need::Network { plugin, grant, rule: None, .. } if !self.runtime.is_bundled(tool) => {
+                Some((plugin.clone(), grant.clone()))
+            }
+            _ => None,
+        }
+    }
+
+    /// Lets what was approved hold for as long as the person said.
+    async fn hold(
+        &mut self,
+        until: Until,
+        scope: (String, String),
+        kept: Option<&(String, String)>,
+    ) -> Result<(), StoreError> {
+        if until == Until::Once {
+            return Ok(());
+        }
+        self.allowed.insert(scope.clone());
+        let Some((plugin, grant)) = kept.filter(|_| until == Until::Good) else { return Ok(()) };
+        let of_id = |known: &&std::sync::Arc<runtime::Plugin>| known.described.manifest.id == *plugin;
+        let gone = || "the plugin is gone".to_owned();
+        let kept = self.runtime.plugins().iter().find(of_id).ok_or_else(gone);
+        let said = match kept.and_then(|plugin| (self.keep_grant)(plugin, grant)) {
+            Ok(()) => {
+                self.granted.insert(scope);
+                format!("granted {plugin}: network {grant}; `ml-intern plugin revoke {plugin}` takes it back")
+            }
+            Err(reason) => format!("{plugin} has {grant} for this session; it could not be kept: {reason}"),
+        };
+        self.notice(said).await
     }
 
     /// Asks the person and waits. Other operations wait meanwhile; a new message answers with "go on
@@ -131,11 +194,30 @@ impl Session {
     }
 }
 
+/// How long an approval holds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Until {
+    Once,
+    Session,
+    Good,
+}
+
+impl Until {
+    /// The word that stands for it in the audit log.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Once => "once",
+            Self::Session => "session",
+            Self::Good => "for good",
+        }
+    }
+}
+
 /// What a person said about one call.
 pub(crate) enum Answer {
-    /// With the texts that the person wrote anew, by the argument.
     Approved {
-        for_session: bool,
+        until: Until,
+        /// The texts that the person wrote anew, by the argument.
         edits: BTreeMap<String, String>,
     },
     Rejected {
@@ -147,8 +229,13 @@ pub(crate) enum Answer {
 /// A call without an answer is refused.
 fn answers(ids: &[ToolCallId], given: &[ApprovalAnswer]) -> Vec<Answer> {
     let one = |id: &ToolCallId| match given.iter().find(|a| a.tool_call_id == *id) {
-        Some(ApprovalAnswer { approved: true, for_session, edits, .. }) => {
-            Answer::Approved { for_session: *for_session, edits: edits.clone() }
+        Some(ApprovalAnswer { approved: true, for_session, for_good, edits, .. }) => {
+            let until = match (for_good, for_session) {
+                (true, _) => Until::Good,
+                (false, true) => Until::Session,
+                (false, false) => Until::Once,
+            };
+            Answer::Approved { until, edits: edits.clone() }
         }
         Some(ApprovalAnswer { feedback, .. }) => Answer::Rejected { feedback: feedback.clone() },
         None => Answer::Rejected { feedback: None },

@@ -4,11 +4,20 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use glob::{MatchOptions, Pattern};
+use policy::{HostRule, Hosts};
 use protocol::Tier;
+use runtime::DeniedPath;
 use serde_json::Value;
 
+use self::paths::PathRule;
+
+mod paths;
+#[cfg(test)]
+mod tests;
+
 /// How a rule is written.
-const FORMS: &str = "`bash`, `bash(git push *)`, `hf_jobs(operation=run)`, `mcp__github__*`, `path(/data/raw/**)` or `tier(spend)`";
+const FORMS: &str = "`bash`, `bash(git push *)`, `hf_jobs(operation=run)`, `mcp__github__*`, `path(/data/raw/**)`, \
+                     `host(api.example.com)`, `host(*.example.com)` or `tier(spend)`";
 
 /// What joins commands, or puts one into another. A rule that allows a command stops at these.
 const JOINS: [char; 10] = [';', '|', '&', '$', '`', '<', '>', '(', ')', '\n'];
@@ -35,7 +44,8 @@ pub struct Rule {
 #[derive(Clone, Debug)]
 enum Subject {
     Tool(Pattern, Part),
-    Path(Pattern),
+    Path(PathRule),
+    Host(Hosts),
     Tier(Tier),
 }
 
@@ -106,14 +116,15 @@ impl Rule {
         }
         let subject = match (name, part) {
             (_, Some("")) => return Err(refuse("there is nothing between the brackets".to_owned())),
-            ("path", Some(path)) => Subject::Path(pattern(&absolute(path, workspace))?),
+            ("path", Some(path)) => Subject::Path(PathRule::parse(path, workspace).map_err(refuse)?),
+            ("host", Some(hosts)) => Subject::Host(Hosts::parse(hosts).map_err(|e| refuse(e.to_string()))?),
             ("tier", Some(tier)) => {
                 let known = Tier::ALL.into_iter().find(|known| known.as_str() == tier);
                 Subject::Tier(known.ok_or_else(|| {
                     refuse("tiers are read, write, execute, remote, spend and destructive".to_owned())
                 })?)
             }
-            ("path" | "tier", None) => return Err(refuse(format!("`{name}` needs brackets"))),
+            ("path" | "host" | "tier", None) => return Err(refuse(format!("`{name}` needs brackets"))),
             (_, None) => Subject::Tool(pattern(name)?, Part::All),
             (_, Some(part)) => Subject::Tool(
                 pattern(name)?,
@@ -130,22 +141,22 @@ impl Rule {
     fn names_target(&self) -> bool {
         let says = |pattern: &Pattern| pattern.as_str().chars().any(|c| !matches!(c, '*' | '?'));
         match &self.subject {
-            Subject::Tool(_, Part::Target(pattern) | Part::Argument(_, pattern)) | Subject::Path(pattern) => {
-                says(pattern)
-            }
-            Subject::Tool(_, Part::All) | Subject::Tier(_) => false,
+            Subject::Tool(_, Part::Target(pattern) | Part::Argument(_, pattern)) => says(pattern),
+            Subject::Path(path) => path.patterns().iter().any(says),
+            Subject::Tool(_, Part::All) | Subject::Host(_) | Subject::Tier(_) => false,
         }
     }
 
     fn is_about(&self, asked: &Asked<'_>) -> bool {
         match &self.subject {
             Subject::Tier(tier) => asked.tiers.contains(tier),
-            Subject::Path(pattern) => asked.paths.iter().any(|path| {
-                // The folder itself is meant by `folder/**` too.
-                let inside = pattern.as_str().strip_suffix("/**");
-                inside.is_some_and(|folder| Path::new(folder) == path)
-                    || fits_path(pattern, &path.to_string_lossy())
-            }),
+            Subject::Path(rule) => {
+                // What denies holds for every spelling that a file system may take for the same.
+                let any_case = self.effect == Effect::Deny;
+                asked.paths.iter().any(|path| rule.is_about(path, any_case))
+            }
+            // What a call reaches is decided where it is sent.
+            Subject::Host(_) => false,
             Subject::Tool(tool, _) if !fits(tool, asked.tool) => false,
             Subject::Tool(_, Part::All) => true,
             Subject::Tool(_, Part::Target(pattern)) if asked.is_command => {
@@ -192,15 +203,43 @@ impl Rules {
         self.0.is_empty()
     }
 
-    /// Patterns of paths that are denied, absolute.
+    /// Paths that are denied, for the runtime: no guest sees or changes them.
     #[must_use]
-    pub fn denied_paths(&self) -> Vec<Pattern> {
+    pub fn denied_paths(&self) -> Vec<DeniedPath> {
         let denied = self.0.iter().filter(|rule| rule.effect == Effect::Deny);
         let paths = denied.filter_map(|rule| match &rule.subject {
-            Subject::Path(pattern) => Some(pattern.clone()),
+            Subject::Path(path) => Some((rule.to_string(), path)),
             _ => None,
         });
-        paths.collect()
+        paths
+            .flat_map(|(rule, path)| {
+                let denied = |pattern: &Pattern| DeniedPath::new(pattern, rule.clone());
+                path.patterns().iter().map(denied).collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
+    /// What is denied and asked about of the hosts that plugins reach, for the way out.
+    #[must_use]
+    pub fn hosts(&self) -> Vec<HostRule> {
+        let bound = self.0.iter().filter(|rule| rule.effect != Effect::Allow);
+        let rules = bound.filter_map(|rule| match &rule.subject {
+            Subject::Host(hosts) => Some(HostRule {
+                hosts: hosts.clone(),
+                asks: rule.effect == Effect::Ask,
+                text: rule.to_string(),
+            }),
+            _ => None,
+        });
+        rules.collect()
+    }
+
+    /// The rule that allows plugins what they declare at a host.
+    pub(crate) fn allows_host(&self, host: &str) -> Option<&Rule> {
+        self.0.iter().find(|rule| match &rule.subject {
+            Subject::Host(hosts) => rule.effect == Effect::Allow && hosts.names(host),
+            _ => false,
+        })
     }
 
     pub(crate) fn matched(&self, asked: &Asked<'_>) -> Matched<'_> {
@@ -233,14 +272,6 @@ fn argument(part: &str) -> Option<(&str, &str)> {
     is_name.then_some((name, value.trim()))
 }
 
-/// A path of a rule: from the root, or from the workspace.
-fn absolute(path: &str, workspace: &Path) -> String {
-    if path.starts_with('/') {
-        return path.to_owned();
-    }
-    format!("{}/{path}", Pattern::escape(&workspace.to_string_lossy()))
-}
-
 fn fits(pattern: &Pattern, text: &str) -> bool {
     pattern.matches_with(text, MatchOptions { case_sensitive: true, ..MatchOptions::default() })
 }
@@ -248,85 +279,4 @@ fn fits(pattern: &Pattern, text: &str) -> bool {
 fn fits_path(pattern: &Pattern, path: &str) -> bool {
     let options = MatchOptions { require_literal_separator: true, ..MatchOptions::default() };
     pattern.matches_with(path, options)
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn matches(effect: Effect, rule: &str, tool: &str, arguments: &Value) -> bool {
-        let rule = Rule::parse(effect, rule, "--test", Path::new("/work")).unwrap();
-        let target = ["command", "path", "repo"].iter().find_map(|name| arguments.get(name)?.as_str());
-        let path = arguments.get("path").and_then(Value::as_str).map(|path| Path::new("/work").join(path));
-        rule.is_about(&Asked {
-            tool,
-            arguments,
-            target: target.unwrap_or_default(),
-            paths: path.as_slice(),
-            tiers: &[Tier::Read, Tier::Spend].into(),
-            is_command: tool == "bash",
-        })
-    }
-
-    #[test]
-    fn rules_name_tools_targets_arguments_paths_and_tiers() {
-        use Effect::Deny;
-        let run = json!({"operation": "run", "repo": "me/model", "n": 3});
-        for rule in ["jobs", "j*", "*", "jobs(me/*)", "jobs(operation=run)", "jobs(n=3)", "tier(spend)"] {
-            assert!(matches(Deny, rule, "jobs", &run), "{rule}");
-        }
-        for rule in ["job", "jobs(you/*)", "jobs(operation=ps)", "jobs(other=run)", "tier(remote)"] {
-            assert!(!matches(Deny, rule, "jobs", &run), "{rule}");
-        }
-        let write = json!({"path": "data/raw/a.csv"});
-        for rule in ["path(/work/data/**)", "path(data/**)", "path(data/raw/*.csv)", "write(data/*)"] {
-            assert!(matches(Deny, rule, "write", &write), "{rule}");
-        }
-        for rule in ["path(data/*)", "path(/data/**)", "path(a.csv)"] {
-            assert!(!matches(Deny, rule, "write", &write), "{rule}");
-        }
-        assert!(matches(Deny, "path(data/**)", "list", &json!({"path": "data"})));
-    }
-
-    #[test]
-    fn a_rule_that_allows_a_command_stops_where_another_begins() {
-        let bash =
-            |effect, rule: &str, command: &str| matches(effect, rule, "bash", &json!({"command": command}));
-        assert!(bash(Effect::Allow, "bash(git status*)", "git status -s"));
-        for more in [
-            "git status; rm -rf .",
-            "git status && x",
-            "git status $(x)",
-            "git status | sh",
-            "git status\nx",
-            "git status > ~/x",
-        ] {
-            assert!(!bash(Effect::Allow, "bash(git status*)", more), "{more}");
-        }
-        assert!(bash(Effect::Allow, "bash(make && make test)", "make && make test"));
-        for hidden in ["cd x && git push", "(git push)", "x=$(git push origin)", "true;git push"] {
-            assert!(bash(Effect::Deny, "bash(git push*)", hidden), "{hidden}");
-        }
-        assert!(!bash(Effect::Deny, "bash(git push*)", "git pull"));
-    }
-
-    #[test]
-    fn what_is_no_rule_is_refused_with_the_forms() {
-        for text in ["", "()", "bash(", "bash()", "ba sh", "path", "tier(free)", "bash(a**b)", "write(a)b"] {
-            let error = Rule::parse(Effect::Allow, text, "--allow", Path::new("/")).unwrap_err().to_string();
-            assert!(
-                error.starts_with("--allow: ") && error.contains("hf_jobs(operation=run)"),
-                "{text}: {error}"
-            );
-        }
-    }
-
-    #[test]
-    fn only_words_name_a_target() {
-        let names = |rule: &str| Rule::parse(Effect::Allow, rule, "", Path::new("/")).unwrap().names_target();
-        assert!(names("jobs(me/*)") && names("jobs(operation=run)") && names("path(/data/**)"));
-        assert!(!names("jobs") && !names("jobs(*)") && !names("jobs(repo=*)") && !names("tier(spend)"));
-    }
 }

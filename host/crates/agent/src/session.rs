@@ -18,7 +18,7 @@ use crate::journal::Journal;
 use crate::namespace::{AskNamespace, Namespace};
 use crate::ordering::earlier;
 use crate::orders::Unknown;
-use crate::persist::Saved;
+use crate::persist::{Saved, Standing};
 use crate::turn::Fault;
 use crate::{BudgetLimits, Interrupt, Mode, Rules, SessionStore, StoreError};
 
@@ -57,10 +57,16 @@ pub enum Start {
     Continue(SessionId),
     /// A new session that knows what that one knew.
     Fork(SessionId),
+    /// One call that a person typed: no conversation, and nobody goes on with it.
+    Call,
 }
 
 /// Makes the system prompt; called once per conversation.
 pub type SystemPrompt = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// Keeps a network grant for good: the plugin, and the grant as it stands in a grants file. An error is
+/// told to the person.
+pub type KeepGrant = Arc<dyn Fn(&runtime::Plugin, &str) -> Result<(), String> + Send + Sync>;
 
 /// All that a session is made of.
 pub struct SessionConfig {
@@ -79,6 +85,7 @@ pub struct SessionConfig {
     pub system_prompt: SystemPrompt,
     /// Asks for the user's own namespace on the Hub.
     pub namespace: AskNamespace,
+    pub keep_grant: KeepGrant,
     /// What is offered to the model.
     pub tools: Vec<ToolSpec>,
     /// What is neither shown nor kept.
@@ -160,7 +167,11 @@ pub(crate) struct Session {
     pub(crate) counted: Option<(u64, u64)>,
     /// The served window was asked for.
     pub(crate) window_checked: bool,
+    /// What a person allowed for the session.
     pub(crate) allowed: HashSet<(String, String)>,
+    /// The part of it that is kept for good: it holds in a new conversation too.
+    pub(crate) granted: HashSet<(String, String)>,
+    pub(crate) keep_grant: KeepGrant,
     /// Where text came from that it has read and nobody vouches for.
     pub(crate) taint: Option<String>,
     pub(crate) budget: Budget,
@@ -221,12 +232,13 @@ pub(crate) fn build(config: SessionConfig) -> Result<Built, StartError> {
         default_model,
         system_prompt,
         namespace,
+        keep_grant,
         tools,
         secrets,
         settings,
     } = config;
     let opened = match &start {
-        Start::New => None,
+        Start::New | Start::Call => None,
         Start::Continue(from) => {
             let (file, saved) = store.open(from)?;
             Some((Some(file), saved))
@@ -245,7 +257,7 @@ pub(crate) fn build(config: SessionConfig) -> Result<Built, StartError> {
     audit.check_writable().map_err(StoreError::from)?;
     // What was ordered, and not forgotten: also by the session that this one goes on from.
     let records = match &start {
-        Start::New => Vec::new(),
+        Start::New | Start::Call => Vec::new(),
         Start::Continue(from) | Start::Fork(from) => {
             audit.records(from.as_str()).map_err(StartError::Records)?
         }
@@ -255,7 +267,9 @@ pub(crate) fn build(config: SessionConfig) -> Result<Built, StartError> {
         other => (store.create(&id, workplace.workspace(), model.id())?, other.map(|(_, saved)| saved)),
     };
     let context = Arc::new(workplace.open(id.clone(), &store.dir(&id))?);
-    store.point(workplace.workspace(), &id)?;
+    if start != Start::Call {
+        store.point(workplace.workspace(), &id)?;
+    }
     let (operations, receiver) = mpsc::channel(CHANNEL);
     let (sender, events) = mpsc::channel(CHANNEL);
     let system = system_prompt();
@@ -284,6 +298,8 @@ pub(crate) fn build(config: SessionConfig) -> Result<Built, StartError> {
         counted: None,
         window_checked: false,
         allowed: HashSet::new(),
+        granted: HashSet::new(),
+        keep_grant,
         taint: None,
         budget: Budget::new(&state, id.as_str(), limits),
         namespace: Namespace::new(namespace),
@@ -294,12 +310,14 @@ pub(crate) fn build(config: SessionConfig) -> Result<Built, StartError> {
         interrupt: interrupt.clone(),
         ended: false,
     };
-    let opening = Opening::of(&start, saved.as_ref(), &session);
+    let mut opening = Opening::of(&start, saved.as_ref(), &session);
     if let Start::Continue(_) = start {
         session.namespace.restore(&records);
     }
-    let resumed = saved.map(|saved| session.restore(saved, &records)).transpose()?;
-    session.audit_start()?;
+    let restored = saved.map(|saved| session.restore(saved, &records)).transpose()?;
+    let (resumed, standing) = restored.unzip();
+    opening.standing = standing.filter(|_| opening.fork.is_some());
+    session.audit_start(if start == Start::Call { "none: `ml-intern tool`" } else { model.id() })?;
     let suggestions = providers.suggestions().iter().map(|s| (s.id.clone(), s.label.clone())).collect();
     let handle = Box::new(move |task| Handle {
         session: id,
@@ -320,6 +338,8 @@ pub(crate) fn build(config: SessionConfig) -> Result<Built, StartError> {
 pub(crate) struct Opening {
     /// Where it comes from, with how many events.
     fork: Option<(SessionId, usize)>,
+    /// What a fork takes over besides the transcript.
+    standing: Option<Standing>,
     /// The folder that it was at work in before, if it is another one now.
     elsewhere: Option<PathBuf>,
     /// It goes on with another model than before.
@@ -340,6 +360,7 @@ impl Opening {
         let before = saved.map(|saved| saved.header.workspace.clone());
         Self {
             fork,
+            standing: None,
             elsewhere: before.filter(|folder| folder != session.workplace.workspace()),
             model_changed: continues && saved.is_some_and(|saved| saved.model != session.model.id()),
             knows_system: continues && saved.is_some_and(|saved| session.earlier_system(saved).is_some()),
@@ -349,9 +370,14 @@ impl Opening {
 }
 
 impl Session {
-    fn restore(&mut self, saved: Saved, records: &[audit::Entry]) -> Result<Resumed, StoreError> {
-        self.restore_orders(earlier(records, &saved.unknown_outcomes), saved.completions_usd)?;
-        self.taint.clone_from(&saved.taint);
+    /// Takes in what is saved of a session. Returns also what it stands at, for a fork's own file.
+    fn restore(&mut self, saved: Saved, records: &[audit::Entry]) -> Result<(Resumed, Standing), StoreError> {
+        let mut orders = earlier(records, &saved.unknown_outcomes);
+        orders.usd += saved.orders_usd;
+        let (taint, completions_usd) = (saved.taint.clone(), saved.completions_usd);
+        let standing = Standing { taint, completions_usd, orders_usd: orders.usd };
+        self.restore_orders(orders, completions_usd)?;
+        self.taint.clone_from(&standing.taint);
         let resumed = Resumed {
             items: saved.items.len(),
             dropped: saved.dropped,
@@ -365,7 +391,7 @@ impl Session {
         self.plan = saved.plan;
         self.items = saved.items;
         self.encode();
-        Ok(resumed)
+        Ok((resumed, standing))
     }
 
     /// The system prompt that the conversation began with, if it still holds. A provider's cache knows it
@@ -408,7 +434,10 @@ impl Session {
 
     /// Says where the session comes from, and what is not as it was.
     async fn open(&mut self, opening: Opening) -> Result<(), StoreError> {
-        let Opening { fork, elsewhere, model_changed, knows_system, repaired } = opening;
+        let Opening { fork, standing, elsewhere, model_changed, knows_system, repaired } = opening;
+        if let Some(standing) = standing {
+            self.journal.standing(standing).await?;
+        }
         if let Some((from, original_event_count)) = fork {
             let event = Event::ResumedFrom {
                 path: self.store.dir(&from).display().to_string(),

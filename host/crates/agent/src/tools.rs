@@ -11,7 +11,8 @@ use crate::approval::Denied;
 use crate::decision::{not_set_aside, refused};
 use crate::edits::{Texts, not_read};
 use crate::orders::Order;
-use crate::questions::{Answer, with_feedback};
+use crate::persist::Standing;
+use crate::questions::{Answer, Until, with_feedback};
 use crate::session::Session;
 use crate::turn::Fault;
 use crate::{StoreError, notes};
@@ -133,8 +134,28 @@ impl Session {
         self.journal.emit(event).await
     }
 
-    /// Runs calls together. Returns whether the person interrupted them.
+    /// Runs calls together and records their results. Returns whether the person interrupted them.
     async fn run_batch(&mut self, batch: Vec<Planned>, cancel: &CancellationToken) -> Result<bool, Fault> {
+        let done = self.perform(batch, cancel).await?;
+        // A call that ended because of the interrupt has no result of its own.
+        let interrupted = cancel.is_cancelled();
+        for (call, result) in done {
+            if result.cancelled {
+                self.has_read(result.source).await?;
+                self.give_up([call], notes::INTERRUPTED).await?;
+            } else {
+                self.record_result(call, result).await?;
+            }
+        }
+        Ok(interrupted)
+    }
+
+    /// Runs calls together and settles the orders that they are.
+    pub(crate) async fn perform(
+        &mut self,
+        batch: Vec<Planned>,
+        cancel: &CancellationToken,
+    ) -> Result<Vec<(ToolCall, ToolResult)>, Fault> {
         let mut outcomes = Vec::with_capacity(batch.len());
         let mut ran = Vec::with_capacity(batch.len());
         let (sender, needs) = mpsc::channel::<Pending>(NEEDS);
@@ -162,21 +183,23 @@ impl Session {
         }
         drop(sender);
         let results = self.together(outcomes, needs, cancel).await?;
-        // A call that ended because of the interrupt has no result of its own.
-        let interrupted = cancel.is_cancelled();
+        let mut done = Vec::with_capacity(results.len());
         for ((call, order, told, repository), mut result) in ran.into_iter().zip(results) {
             self.settle_repository(&call.id, repository, &mut result)?;
             result.text.extend(told);
             if let Some(order) = order {
                 self.settle_order(order, &call, &mut result)?;
             }
-            if result.cancelled {
-                self.give_up([call], notes::INTERRUPTED).await?;
-            } else {
-                self.record_result(call, result).await?;
-            }
+            done.push((call, result));
         }
-        Ok(interrupted)
+        Ok(done)
+    }
+
+    /// Notes what a call has read of which no result tells: what it left behind may be read yet.
+    async fn has_read(&mut self, source: Option<String>) -> Result<(), StoreError> {
+        let Some(source) = source.filter(|_| self.taint.is_none()) else { return Ok(()) };
+        self.taint = Some(source.clone());
+        self.journal.standing(Standing { taint: Some(source), ..Standing::default() }).await
     }
 
     /// Waits for the results of calls and answers what they need meanwhile.
@@ -206,11 +229,16 @@ impl Session {
         Ok(results.into_iter().next().unwrap_or_default())
     }
 
-    async fn record_result(&mut self, call: ToolCall, mut result: ToolResult) -> Result<(), StoreError> {
+    /// Takes out of a result what is neither shown nor kept.
+    pub(crate) fn clean(&self, result: &mut ToolResult) {
         result.texts().for_each(|text| self.journal.secrets.clean(text));
         if let Some(structured) = &mut result.structured {
             self.journal.secrets.clean_json(structured);
         }
+    }
+
+    async fn record_result(&mut self, call: ToolCall, mut result: ToolResult) -> Result<(), StoreError> {
+        self.clean(&mut result);
         if let Some(plan) = self.new_plan(&call.name, &result) {
             self.plan.clone_from(&plan);
             self.journal.emit(Event::PlanUpdate { plan }).await?;
@@ -339,8 +367,8 @@ impl Session {
             // What the person wrote was decided about anew: it is refused, or needed no answer.
             Answer::Approved { .. } if matches!(fate, Fate::Known(_)) => (fate, &["approved"]),
             Answer::Approved { .. } if matches!(fate, Fate::Run(_)) => (fate, &["approved", "running"]),
-            Answer::Approved { for_session, .. } => {
-                if for_session {
+            Answer::Approved { until, .. } => {
+                if until != Until::Once && request.for_session {
                     let scope = self.scope(&request.tool, &request.arguments);
                     self.allowed.insert((request.tool.clone(), scope));
                 }

@@ -102,6 +102,23 @@ pub(crate) mod tests {
         }
     }
 
+    /// Every call has one result, right behind it.
+    pub(crate) fn is_whole(items: &[Item]) -> bool {
+        let mut open: Vec<ToolCallId> = Vec::new();
+        items.iter().all(|item| match item {
+            Item::Tool { tool_call_id, .. } => {
+                let at = open.iter().position(|id| id == tool_call_id);
+                at.map(|at| open.remove(at)).is_some()
+            }
+            Item::User { .. } => open.is_empty(),
+            Item::Assistant(said) => {
+                let answered = open.is_empty();
+                open = said.tool_calls.iter().map(|call| call.id.clone()).collect();
+                answered
+            }
+        }) && open.is_empty()
+    }
+
     #[test]
     fn missing_results_are_added_where_they_belong() {
         let mut items = vec![
@@ -153,22 +170,7 @@ pub(crate) mod tests {
                 }
             }
             repair(&mut items, |_| "missing");
-            let mut open: Vec<ToolCallId> = Vec::new();
-            for item in &items {
-                match item {
-                    Item::Tool { tool_call_id, .. } => {
-                        let at = open.iter().position(|id| id == tool_call_id);
-                        prop_assert!(at.is_some());
-                        open.remove(at.unwrap());
-                    }
-                    Item::User { .. } => prop_assert!(open.is_empty()),
-                    Item::Assistant(a) => {
-                        prop_assert!(open.is_empty());
-                        open = a.tool_calls.iter().map(|c| c.id.clone()).collect();
-                    }
-                }
-            }
-            prop_assert!(open.is_empty());
+            prop_assert!(is_whole(&items));
         }
     }
 }

@@ -3,7 +3,8 @@ use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
+use rustix::io::Errno;
 
 use crate::record::{Act, Entry, digest};
 
@@ -11,6 +12,9 @@ mod torn;
 
 /// Bytes of a file of a chain; then the chain goes on in the next one.
 const PART_BYTES: u64 = 16 << 20;
+
+/// Files of a chain: what their names have digits for.
+const MAX_PARTS: u32 = 999_999;
 
 /// Bytes of a record; nothing in one is longer than a target and a list of plugins.
 pub(crate) const RECORD_BYTES: usize = 256 << 10;
@@ -22,6 +26,9 @@ pub enum AuditError {
     Io { path: PathBuf, source: io::Error },
     #[error("an audit record of {0} bytes is too large")]
     TooLarge(usize),
+    /// What an earlier failure left in the file could not be taken back.
+    #[error("the audit log {} could not be written before, and nothing can follow what that left; begin a new session", .0.display())]
+    Broken(PathBuf),
 }
 
 /// A chain that is written to.
@@ -33,8 +40,12 @@ pub struct Chain {
     head: String,
     seq: u64,
     bytes: u64,
+    /// Other processes write to it too, while this one does not hold it.
+    exclusive: bool,
     /// Every record is on the disk when it is written.
     sync: bool,
+    /// The file ends with what is no record of the chain.
+    broken: bool,
 }
 
 /// The last record of a file, and where it ends.
@@ -55,7 +66,14 @@ impl Chain {
             match torn::put_aside(&mut chain.file, end, folder, name).map_err(failed)? {
                 None => {
                     chain.bytes = chain.file.metadata().map_err(failed)?.len();
-                    return Ok(chain);
+                    if !exclusive || chain.bytes < PART_BYTES {
+                        return Ok(chain);
+                    }
+                    // While the lock is held. Where the chain stands then is found anew, by whoever comes first.
+                    let full = next_part(folder, name).and_then(|part| put_away(&path, &part));
+                    full.map_err(failed)?;
+                    drop(chain);
+                    return Self::open(folder, name, exclusive);
                 }
                 Some(torn) => torn,
             }
@@ -84,7 +102,7 @@ impl Chain {
         let mut last = last_record(&mut file)?;
         let end = last.as_ref().map_or(0, |last| last.end);
         // Nothing is in this file yet: it follows the one before.
-        for part in parts(folder, name).iter().rev() {
+        for part in parts(folder, name)?.iter().rev() {
             if last.is_some() {
                 break;
             }
@@ -92,7 +110,20 @@ impl Chain {
         }
         let bytes = file.metadata()?.len();
         let (head, seq) = last.map_or_else(|| (genesis(name), 0), |last| (last.hash, last.seq + 1));
-        Ok((Self { name: name.to_owned(), path, file, head, seq, bytes, sync: false }, end))
+        Ok((
+            Self {
+                name: name.to_owned(),
+                path,
+                file,
+                head,
+                seq,
+                bytes,
+                exclusive,
+                sync: false,
+                broken: false,
+            },
+            end,
+        ))
     }
 
     pub(crate) fn with_sync(self, sync: bool) -> Self {
@@ -102,8 +133,16 @@ impl Chain {
     /// Adds a record. It is with the kernel when this returns, and on the disk if `sync` is set.
     ///
     /// # Errors
-    /// When it cannot be written; then the chain is as it was.
+    /// When it cannot be written, or not be brought to the disk. Then the chain is as it was, or, if what was
+    /// written of the record stays in the file, takes no other.
     pub fn append(&mut self, act: Act, sync: bool) -> Result<(), AuditError> {
+        if self.broken {
+            return Err(AuditError::Broken(self.path.clone()));
+        }
+        if self.bytes >= PART_BYTES && !self.exclusive {
+            let next = self.go_on_in_next_part();
+            next.map_err(|source| AuditError::Io { path: self.path.clone(), source })?;
+        }
         let at = jiff::Zoned::now().strftime("%Y-%m-%dT%H:%M:%S%.3f%:z").to_string();
         let entry = Entry { seq: self.seq, prev: self.head.clone(), at, act };
         let failed = |path: &Path, source| AuditError::Io { path: path.to_owned(), source };
@@ -113,20 +152,16 @@ impl Chain {
         }
         let hash = digest(record.as_bytes());
         let line = format!("{hash} {record}\n");
-        if let Err(source) = self.file.write_all(line.as_bytes()) {
-            // A part of a line would break the chain for good.
-            let _ = self.file.set_len(self.bytes);
+        let synced = |file: &File| if sync || self.sync { file.sync_data() } else { Ok(()) };
+        let written = self.file.write_all(line.as_bytes());
+        if let Err(source) = written.and_then(|()| synced(&self.file)) {
+            // A part of a line, or a record that nobody was told of, would break the chain for good.
+            self.broken = self.file.set_len(self.bytes).is_err();
             return Err(failed(&self.path, source));
-        }
-        if sync || self.sync {
-            self.file.sync_data().map_err(|e| failed(&self.path, e))?;
         }
         self.head = hash;
         self.seq += 1;
         self.bytes += line.len() as u64;
-        if self.bytes >= PART_BYTES {
-            self.go_on_in_next_part().map_err(|e| failed(&self.path, e))?;
-        }
         Ok(())
     }
 
@@ -139,17 +174,30 @@ impl Chain {
     fn go_on_in_next_part(&mut self) -> io::Result<()> {
         let folder = self.path.parent().unwrap_or(Path::new("."));
         self.file.sync_data()?;
-        std::fs::rename(&self.path, next_part(folder, &self.name))?;
+        put_away(&self.path, &next_part(folder, &self.name)?)?;
         self.file = open(&self.path)?;
         self.bytes = 0;
         Ok(())
     }
 }
 
-/// What the file of a chain that is written to is called once it is full.
-fn next_part(folder: &Path, name: &str) -> PathBuf {
-    let number = parts(folder, name).len() + 1;
-    folder.join(format!("{name}.{number:06}.jsonl"))
+/// What the file of a chain that is written to is called once it is full: one more than the last there is,
+/// whichever of those before it were put elsewhere.
+fn next_part(folder: &Path, name: &str) -> io::Result<PathBuf> {
+    let last = numbers(folder, name)?.into_iter().map(|(number, _)| number).max().unwrap_or(0);
+    if last >= MAX_PARTS {
+        return Err(io::Error::other("the chain has as many files as it can have"));
+    }
+    Ok(folder.join(format!("{name}.{:06}.jsonl", last + 1)))
+}
+
+/// Gives a full file its name, never that of another.
+fn put_away(file: &Path, part: &Path) -> io::Result<()> {
+    match renameat_with(CWD, file, CWD, part, RenameFlags::NOREPLACE) {
+        // Some network file systems cannot say so; the chain is held by this process alone.
+        Err(Errno::INVAL | Errno::NOSYS) if part.symlink_metadata().is_err() => std::fs::rename(file, part),
+        renamed => Ok(renamed?),
+    }
 }
 
 /// What the first record of a chain names as the hash before it.
@@ -163,17 +211,37 @@ pub(crate) fn current(folder: &Path, name: &str) -> PathBuf {
 }
 
 /// The full files of a chain, first to last.
-pub(crate) fn parts(folder: &Path, name: &str) -> Vec<PathBuf> {
-    let prefix = format!("{name}.");
-    let is_part = |file: &str| {
-        let number = file.strip_prefix(&prefix).and_then(|rest| rest.strip_suffix(".jsonl"));
-        number.is_some_and(|n| n.len() == 6 && n.bytes().all(|b| b.is_ascii_digit()))
-    };
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut parts: Vec<PathBuf> =
-        entries.filter(|e| e.file_name().to_str().is_some_and(is_part)).map(|e| e.path()).collect();
+///
+/// # Errors
+/// When the folder cannot be read: a chain of which nobody knows where it stands is not gone on with.
+pub(crate) fn parts(folder: &Path, name: &str) -> io::Result<Vec<PathBuf>> {
+    let mut parts: Vec<_> = numbers(folder, name)?.into_iter().filter(|(_, path)| is_full(path)).collect();
     parts.sort();
-    parts
+    Ok(parts.into_iter().map(|(_, path)| path).collect())
+}
+
+/// A full file, not the copy of one that was torn.
+fn is_full(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e == "jsonl")
+}
+
+/// The numbered files of a chain, full ones and copies of torn ones.
+fn numbers(folder: &Path, name: &str) -> io::Result<Vec<(u32, PathBuf)>> {
+    let number = |file: &str| {
+        let (number, kind) = file.strip_prefix(name)?.strip_prefix('.')?.split_once('.')?;
+        let is_number = number.len() == 6 && number.bytes().all(|b| b.is_ascii_digit());
+        (is_number && matches!(kind, "jsonl" | "torn")).then(|| number.parse().ok())?
+    };
+    let mut found = Vec::new();
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        found.extend(entry.file_name().to_str().and_then(number).map(|number| (number, entry.path())));
+    }
+    Ok(found)
 }
 
 /// A line taken apart, if its hash fits its record.
@@ -216,4 +284,33 @@ fn last_record_from(file: &mut File, start: u64) -> io::Result<Option<Last>> {
         end -= line.len() as u64;
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_taken_back_is_followed_by_nothing() {
+        // It takes every byte, brings none to a disk and cannot be cut.
+        let path = Path::new("/dev/null");
+        let file = OpenOptions::new().append(true).open(path).unwrap();
+        let mut chain = Chain {
+            name: "user".to_owned(),
+            path: path.to_owned(),
+            file,
+            head: genesis("user"),
+            seq: 0,
+            bytes: 0,
+            exclusive: false,
+            sync: false,
+            broken: false,
+        };
+        let act = || Act::Remove { plugin: "p".to_owned(), path: String::new() };
+        chain.append(act(), false).unwrap();
+        let head = chain.head().to_owned();
+        assert!(matches!(chain.append(act(), true), Err(AuditError::Io { .. })));
+        assert_eq!((chain.head(), chain.seq), (head.as_str(), 1));
+        assert!(matches!(chain.append(act(), false), Err(AuditError::Broken(_))));
+    }
 }

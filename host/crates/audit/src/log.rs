@@ -50,12 +50,14 @@ impl AuditLog {
         Chain::open(&self.folder, USER, true).map(drop)
     }
 
-    /// Records something in the chain of the user.
+    /// Records something in the chain of the user. Returns its head.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn user(&self, act: Act) -> Result<(), AuditError> {
-        Chain::open(&self.folder, USER, true)?.append(act, self.sync)
+    pub fn user(&self, act: Act) -> Result<String, AuditError> {
+        let mut chain = Chain::open(&self.folder, USER, true)?;
+        chain.append(act, self.sync)?;
+        Ok(chain.head().to_owned())
     }
 
     pub(crate) fn folder(&self) -> &Path {

@@ -34,6 +34,10 @@ pub enum Act {
         /// The machine's policy that it was under.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         policy: Option<PolicyMark>,
+        /// In the session's chain: the head of the user's chain once it said the same. Who holds the head of a
+        /// session holds what the user's chain had until then.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        user: Option<String>,
     },
     /// May a call run? Written before it does.
     Decision {
@@ -148,6 +152,9 @@ pub struct Plugin {
     pub id: String,
     pub version: String,
     pub digest: String,
+    /// The key of the publisher whose signature was verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publisher: Option<String>,
 }
 
 /// Where an order stands.
@@ -187,6 +194,12 @@ pub enum Verdict {
     Allow,
     Ask,
     Deny,
+}
+
+/// What of a target is kept on record: its beginning. The whole is in the session's file.
+#[must_use]
+pub fn shown_target(target: &str) -> String {
+    target.chars().take(400).collect()
 }
 
 /// SHA-256 in hexadecimal.

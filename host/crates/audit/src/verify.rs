@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::path::PathBuf;
@@ -50,6 +50,8 @@ struct Known {
     /// How often its session ended.
     ends: usize,
     lines: u64,
+    /// Heads of the user's chain that its records name, with the file that each stands in and the line.
+    users: Vec<(PathBuf, u64, String)>,
 }
 
 /// What the chain of the user tells of a session.
@@ -101,6 +103,17 @@ impl AuditLog {
                 Some(_) => {}
                 None => report.open.push(session.clone()),
             }
+        }
+        let hashes: HashSet<&String> = user.hashes.iter().collect();
+        for known in sessions.values() {
+            let missing = known.users.iter().filter(|(.., head)| !hashes.contains(head));
+            report.findings.extend(missing.map(|(path, line, head)| Finding {
+                path: path.clone(),
+                line: *line,
+                what: format!(
+                    "the session began when the chain of the user ended with {head}, which is not in it"
+                ),
+            }));
         }
         for (name, known) in &sessions {
             // A file without a line is left by a session that could not begin.
@@ -183,8 +196,14 @@ impl AuditLog {
     fn check(&self, name: &str, report: &mut Report, see: &mut dyn FnMut(&Entry)) -> io::Result<Known> {
         let path = current(self.folder(), name);
         let (mut head, mut seq) = (genesis(name), 0);
-        let mut known = Known { hashes: Vec::new(), path: current(self.folder(), name), ends: 0, lines: 0 };
-        let mut files = parts(self.folder(), name);
+        let mut known = Known {
+            hashes: Vec::new(),
+            path: current(self.folder(), name),
+            ends: 0,
+            lines: 0,
+            users: Vec::new(),
+        };
+        let mut files = parts(self.folder(), name)?;
         if path.exists() {
             files.push(path);
         }
@@ -220,6 +239,9 @@ impl AuditLog {
                          {file}: look at its end, and keep it or remove it"
                     ))),
                     Act::End { .. } => known.ends += 1,
+                    Act::Start { user: Some(head), .. } => {
+                        known.users.push((file.clone(), number, head.clone()));
+                    }
                     _ => {}
                 }
                 report.records += 1;

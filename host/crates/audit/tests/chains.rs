@@ -16,6 +16,18 @@ fn start(session: &SessionId) -> Act {
         network: "off".to_owned(),
         plugins: Vec::new(),
         policy: None,
+        user: None,
+    }
+}
+
+/// The same, in the session's own chain.
+fn start_after(session: &SessionId, head: String) -> Act {
+    match start(session) {
+        Act::Start { session, version, model, workspace, mode, wall, network, plugins, policy, .. } => {
+            let user = Some(head);
+            Act::Start { session, version, model, workspace, mode, wall, network, plugins, policy, user }
+        }
+        other => other,
     }
 }
 
@@ -36,9 +48,9 @@ fn decision(n: usize) -> Act {
 /// A log with one session of some records, and the head of its chain.
 fn written(folder: &std::path::Path, id: &SessionId, records: usize) -> (AuditLog, String) {
     let log = AuditLog::new(folder);
-    log.user(start(id)).unwrap();
+    let user = log.user(start(id)).unwrap();
     let mut chain = log.session(id).unwrap();
-    chain.append(start(id), false).unwrap();
+    chain.append(start_after(id, user), false).unwrap();
     for n in 0..records {
         chain.append(decision(n), n == 0).unwrap();
     }
@@ -92,7 +104,65 @@ fn a_chain_that_is_gone_or_cut_or_strange_is_named() {
     std::fs::write(&file, &text).unwrap();
     assert_eq!(whats(&log.verify(None).unwrap()), [""; 0]);
     std::fs::remove_file(folder.path().join("audit/user.jsonl")).unwrap();
-    assert!(whats(&log.verify(None).unwrap())[0].contains("does not know this session"));
+    assert!(whats(&log.verify(None).unwrap()).iter().any(|what| what.contains("does not know this session")));
+}
+
+#[test]
+fn a_users_chain_that_was_made_anew_is_not_the_one_that_sessions_began_under() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = AuditLog::new(folder.path());
+    let grant = |id: &str| Act::Grant { plugin: id.to_owned(), granted: Vec::new(), revoked: Vec::new() };
+    log.user(grant("evil")).unwrap();
+    let (log, head) = written(folder.path(), &"s1".into(), 1);
+    let file = folder.path().join("audit/user.jsonl");
+    // The same, by somebody who knows how, without the grant.
+    std::fs::rename(&file, folder.path().join("old")).unwrap();
+    log.user(start(&"s1".into())).unwrap();
+    log.user(Act::End { session: "s1".into(), head: Some(head.clone()) }).unwrap();
+    let found = whats(&log.verify(Some(&head)).unwrap()).join("\n");
+    assert!(found.contains("the session began when the chain of the user ended with"), "{found}");
+}
+
+fn large(n: usize) -> Act {
+    match decision(n) {
+        Act::Decision { call, tool, component, arguments, files, tiers, verdict, rule, .. } => {
+            let target = "x".repeat(200_000);
+            Act::Decision { call, tool, component, arguments, files, tiers, verdict, rule, target }
+        }
+        other => other,
+    }
+}
+
+#[test]
+fn a_chain_whose_first_files_were_put_elsewhere_writes_over_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = AuditLog::new(folder.path());
+    let id = SessionId::from("long");
+    let part = |n: u32| folder.path().join(format!("audit/session-long.{n:06}.jsonl"));
+    let mut chain = log.session(&id).unwrap();
+    (0..180).for_each(|n| chain.append(large(n), false).unwrap());
+    assert!(part(2).exists() && !part(3).exists());
+    std::fs::remove_file(part(1)).unwrap();
+    let second = std::fs::read(part(2)).unwrap();
+    (180..270).for_each(|n| chain.append(large(n), false).unwrap());
+    assert_eq!(std::fs::read(part(2)).unwrap(), second);
+    assert!(part(3).exists() && !part(1).exists());
+}
+
+#[test]
+fn a_folder_that_cannot_be_listed_is_no_empty_one() {
+    use std::os::unix::fs::PermissionsExt as _;
+    if rustix::process::geteuid().is_root() {
+        // Root lists every folder.
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (log, _) = written(folder.path(), &"s1".into(), 1);
+    let audit = folder.path().join("audit");
+    std::fs::set_permissions(&audit, std::fs::Permissions::from_mode(0o300)).unwrap();
+    // A file without a record: where the chain stands is in the files before it.
+    assert!(log.session(&"new".into()).is_err());
+    std::fs::set_permissions(&audit, std::fs::Permissions::from_mode(0o700)).unwrap();
 }
 
 #[test]
@@ -102,13 +172,6 @@ fn a_full_file_is_followed_by_the_next_one() {
     let id = SessionId::from("long");
     log.user(start(&id)).unwrap();
     let mut chain = log.session(&id).unwrap();
-    let large = |n: usize| match decision(n) {
-        Act::Decision { call, tool, component, arguments, files, tiers, verdict, rule, .. } => {
-            let target = "x".repeat(200_000);
-            Act::Decision { call, tool, component, arguments, files, tiers, verdict, rule, target }
-        }
-        other => other,
-    };
     (0..180).for_each(|n| chain.append(large(n), false).unwrap());
     drop(chain);
     // The next process begins where a full file ended.

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
+
 /// Whether a plugin may connect to an address that no grant of it names.
 pub(crate) fn is_public(address: IpAddr) -> bool {
     match address {
@@ -14,8 +16,18 @@ pub(crate) fn is_public(address: IpAddr) -> bool {
 pub(crate) fn is_metadata(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => is_metadata_v4(v4),
-        IpAddr::V6(v6) => embedded_v4(v6).map_or_else(|| is_metadata_v6(v6), is_metadata_v4),
+        IpAddr::V6(v6) => is_metadata_v6(v6) || meant_by(v6).into_iter().any(is_metadata_v4),
     }
+}
+
+/// Whether one of these ranges has an address, or one that it stands for.
+pub(crate) fn is_among(nets: &[IpNet], address: IpAddr) -> bool {
+    let has = |address: IpAddr| nets.iter().any(|net| net.contains(&address));
+    let meant = match address {
+        IpAddr::V4(_) => Vec::new(),
+        IpAddr::V6(v6) => meant_by(v6),
+    };
+    has(address) || meant.into_iter().any(|v4| has(v4.into()))
 }
 
 /// Link-local: Amazon, Google, Azure, Tencent and most others. Then Alibaba, Oracle, and Azure's wire server.
@@ -24,9 +36,16 @@ fn is_metadata_v4(address: Ipv4Addr) -> bool {
         || matches!(address.octets(), [100, 100, 100, 200] | [192, 0, 0, 192] | [168, 63, 129, 16])
 }
 
-/// Amazon (with containers and pods), and Google.
+/// Amazon (with containers and pods), Google, Oracle, Scaleway, and whoever answers on this link alone.
 fn is_metadata_v6(address: Ipv6Addr) -> bool {
-    matches!(address.segments(), [0xfd00, 0xec2, 0, 0, 0, 0, 0, _] | [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254])
+    address.is_unicast_link_local()
+        || matches!(
+            address.segments(),
+            [0xfd00, 0xec2, 0, 0, 0, 0, 0, _]
+                | [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254]
+                | [0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe]
+                | [0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42]
+        )
 }
 
 fn is_public_v4(address: Ipv4Addr) -> bool {
@@ -62,15 +81,54 @@ fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let v4 = |high: u16, low: u16| Some(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)));
     match [a, b, c, d, e, f] {
         [0, 0, 0, 0, 0, 0 | 0xffff] | [0, 0, 0, 0, 0xffff, 0] | [0x64, 0xff9b, 0, 0, 0, 0] => v4(g, h),
-        [0x64, 0xff9b, 1, ..] => v4(g, h),
         [0x2002, high, low, ..] => v4(high, low),
         _ => None,
     }
 }
 
+/// The IPv4 addresses that an IPv6 address may lead to. Where one stands in an address of a network's own
+/// NAT64 (`64:ff9b:1::/48`) depends on the prefix that the network chose: each place of RFC 6052 counts.
+fn meant_by(address: Ipv6Addr) -> Vec<Ipv4Addr> {
+    let o = address.octets();
+    match address.segments() {
+        [0x64, 0xff9b, 1, ..] => vec![
+            Ipv4Addr::new(o[6], o[7], o[9], o[10]),
+            Ipv4Addr::new(o[7], o[9], o[10], o[11]),
+            Ipv4Addr::new(o[9], o[10], o[11], o[12]),
+            Ipv4Addr::new(o[12], o[13], o[14], o[15]),
+        ],
+        _ => embedded_v4(address).into_iter().collect(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::is_public;
+    use super::{is_metadata, is_public};
+
+    #[test]
+    fn metadata_services_of_clouds_in_every_place() {
+        for address in [
+            "169.254.169.254",
+            "fd00:ec2::254",
+            "fd20:ce::254",
+            "fd00:c1::a9fe:a9fe",
+            "fd00:42::42",
+            "fe80::1",
+            "fe80::a9fe:a9fe",
+            "64:ff9b::a9fe:a9fe",
+            "64:ff9b:1::a9fe:a9fe",
+            "64:ff9b:1:a9fe:a9:fe00::",
+            "64:ff9b:1:a9:fe:a9fe::",
+            "64:ff9b:1:0:a9:fea9:fe00:0",
+        ] {
+            assert!(is_metadata(address.parse().unwrap()), "{address}");
+        }
+        for address in
+            ["1.1.1.1", "10.0.0.1", "fd00::1", "fd00:42::43", "64:ff9b:1::101:101", "64:ff9b::101:101"]
+        {
+            assert!(!is_metadata(address.parse().unwrap()), "{address}");
+        }
+    }
 
     #[test]
     fn disguises_of_addresses_that_are_not_public() {
@@ -99,6 +157,8 @@ mod tests {
             "::ffff:0:10.0.0.1",
             "64:ff9b::a9fe:a9fe",
             "64:ff9b:1::7f00:1",
+            // A public one for who reads the last bits, a private one for who reads the first.
+            "64:ff9b:1:a00:0:100:808:808",
             "2002:7f00:1::",
             // Teredo
             "2001:0:7f00:1::",

@@ -7,14 +7,14 @@ use url::Url;
 use crate::body::Pieces;
 use crate::credential::Watch;
 use crate::deadline::Deadline;
-use crate::decode::Decoder;
+use crate::decode::{ACCEPTED, Decoder};
 use crate::ledger::Entry;
 use crate::origin::place_of;
 use crate::pool::{Pools, Trust};
 use crate::reach::Reach;
 use crate::{
-    Body, Caller, Ceiling, CertificateFiles, Certificates, EgressError, Incoming, Ledger, LedgerAct, Origin,
-    Outgoing, Policy, Proxy, Rewrite, redirect,
+    Body, Caller, Ceiling, CertificateFiles, Certificates, Credential, EgressError, HostRule, Incoming,
+    Ledger, LedgerAct, Origin, Outgoing, Policy, Proxy, Rewrite, redirect, rules,
 };
 
 /// What the whole process may reach.
@@ -24,6 +24,8 @@ pub struct EgressConfig {
     pub offline: bool,
     /// What the machine's policy says, for models and plugins alike.
     pub ceiling: Ceiling,
+    /// What the person says about the hosts that plugins reach.
+    pub rules: Vec<HostRule>,
     /// Where every request stands before it leaves.
     pub ledger: Option<Ledger>,
     /// What no plugin sends or gets back.
@@ -40,8 +42,8 @@ pub struct EgressConfig {
 #[derive(Clone, Debug)]
 pub struct Egress {
     shared: Arc<Shared>,
-    /// Towards the model, with certificates of its own if it has some.
-    model: Arc<Pools>,
+    /// Of the host's own requests, with certificates of a model's own if it has some.
+    host: Arc<Pools>,
 }
 
 #[derive(Debug)]
@@ -78,25 +80,26 @@ impl Egress {
         let authorities =
             CertificateFiles { ca: config.certificates.ca.clone(), ..CertificateFiles::default() };
         let proxy = config.proxy.clone().filter(Proxy::is_for_plugins);
-        let plugins = Pools::new(Trust::Files(authorities), proxy);
-        let model = Pools::new(Trust::Files(config.certificates.clone()), config.proxy.clone());
+        let denied = Arc::new(config.ceiling.denied_addresses());
+        let plugins = Pools::new(Trust::Files(authorities), proxy, Arc::clone(&denied));
+        let host = Pools::new(Trust::Files(config.certificates.clone()), config.proxy.clone(), denied);
         Self {
             shared: Arc::new(Shared { config, plugins, unwatched: Redactor::default() }),
-            model: Arc::new(model),
+            host: Arc::new(host),
         }
     }
 
     /// The same way out, with certificates of its own towards the model.
     #[must_use]
     pub fn with_certificates(&self, certificates: Certificates) -> Self {
-        Self { shared: self.shared.clone(), model: Arc::new(self.model.with_certificates(certificates)) }
+        Self { shared: self.shared.clone(), host: Arc::new(self.host.with_certificates(certificates)) }
     }
 
     /// Reads the machine's certificates now, on a thread that can wait, so that the first encrypted
     /// request does not.
     pub fn prepare_tls(&self) {
         // A failure is told by the request that needs the certificates.
-        let _ = self.model.tls();
+        let _ = self.host.tls();
     }
 
     /// Parses the URL of a request, once and for all. One that is none is on record as refused.
@@ -118,19 +121,57 @@ impl Egress {
         self.shared.config.secrets.text(text).into_owned()
     }
 
+    /// Whether a person could let a plugin reach an origin, and the rule that wants one to be asked although
+    /// it was granted.
+    ///
+    /// # Errors
+    /// When it is refused whatever anyone says: by the machine's policy, a rule, or `--offline`.
+    pub fn can_be_asked(&self, origin: &Origin, method: &str) -> Result<Option<&str>, EgressError> {
+        let config = &self.shared.config;
+        config.ceiling.check(origin, method, false)?;
+        if config.offline {
+            return Err(EgressError::Offline { origin: origin.to_string() });
+        }
+        match rules::about(&config.rules, origin) {
+            Some(rule) if rule.asks => Ok(Some(&rule.text)),
+            _ => rules::check(&config.rules, origin, method, &[]).map(|()| None),
+        }
+    }
+
     /// What stands for an origin.
     fn mirror(&self, origin: &Origin) -> Option<&Rewrite> {
         self.shared.config.rewrites.iter().find(|rewrite| rewrite.from() == origin)
     }
 
-    /// A mirror gets the credentials of its origin only if the user said so.
-    fn watch<'a>(&'a self, request: &'a Outgoing, mirror: Option<&Rewrite>) -> Watch<'a> {
+    /// Checks that a credential would go along with a request to this URL: that it is for its origin, and
+    /// that what stands for that origin gets credentials.
+    ///
+    /// # Errors
+    /// When it would not. A request that names a credential is never sent without it.
+    pub fn carries(&self, credential: &Credential, url: &Url) -> Result<(), EgressError> {
+        credential.goes_to(url)?;
+        self.not_withheld(credential, &Origin::of(url)?)
+    }
+
+    fn not_withheld(&self, credential: &Credential, origin: &Origin) -> Result<(), EgressError> {
+        match self.mirror(origin) {
+            Some(mirror) if credential.is_for(origin) && !mirror.gets_credentials() => {
+                Err(EgressError::MirrorCredential {
+                    origin: origin.to_string(),
+                    real: mirror.real().to_string(),
+                    name: credential.name().to_owned(),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn watch<'a>(&'a self, request: &'a Outgoing) -> Watch<'a> {
         let secrets = match &request.policy {
             Policy::Model => &self.shared.unwatched,
             Policy::Granted(_) => &self.shared.config.secrets,
         };
-        let gets_it = mirror.is_none_or(Rewrite::gets_credentials);
-        Watch { secrets, credential: request.credential.as_ref().filter(|_| gets_it) }
+        Watch { secrets, credential: request.credential.as_ref() }
     }
 
     /// Decides about a request, sends it, and hands back the head of its answer.
@@ -146,9 +187,9 @@ impl Egress {
             let behind = |error: EgressError| error.behind(redirected);
             let hop = self.decide(&request, std::mem::take(&mut first)).map_err(behind)?;
             let (origin, mirror, real) = (hop.origin.clone(), hop.mirror, hop.url.clone());
-            let (answer, entry) = self.exchange(&request, hop, &deadline).await.map_err(behind)?;
+            let (answer, mut entry) = self.exchange(&request, hop, &deadline).await.map_err(behind)?;
             let (limits, status) = (request.limits, answer.status());
-            let watch = self.watch(&request, mirror);
+            let watch = self.watch(&request);
             let next = redirect::target(status, answer.headers(), &real).filter(|_| limits.redirects > 0);
             let Some(next) = next else {
                 let (head, body) = answer.into_parts();
@@ -156,7 +197,7 @@ impl Egress {
                 // Unpacked first, so that what comes out can be searched.
                 let decoder = request.decompress.then(|| Decoder::of(&mut headers)).flatten();
                 if let Err(error) = watch.received(&origin, &mut headers) {
-                    if let Some(entry) = &entry {
+                    if let Some(entry) = &mut entry {
                         entry.end(LedgerAct::Failed { why: error.to_string() });
                     }
                     return Err(error);
@@ -180,7 +221,7 @@ impl Egress {
                     scrubber,
                 });
             };
-            if let Some(entry) = &entry {
+            if let Some(entry) = &mut entry {
                 entry.end(LedgerAct::Answer { status: status.as_u16(), received: 0 });
             }
             hops = hops.checked_sub(1).ok_or_else(|| EgressError::TooManyRedirects(origin.to_string()))?;
@@ -206,9 +247,12 @@ impl Egress {
 
     fn hop(&self, request: &Outgoing, origin: Origin, first: bool) -> Result<Hop<'_>, EgressError> {
         let mirror = self.mirror(&origin);
-        let watch = self.watch(request, mirror);
+        let watch = self.watch(request);
         watch.refuse_leaks(&origin, request)?;
         let (reach, why) = self.allowed(request, &origin)?;
+        if let Some(credential) = &request.credential {
+            self.not_withheld(credential, &origin)?;
+        }
         if first {
             watch.begin(request)?;
         }
@@ -216,6 +260,16 @@ impl Egress {
         let Some(mirror) = mirror else {
             return Ok(Hop { origin, mirror: None, url, headers, body, reach, why });
         };
+        if let Policy::Granted(_) = request.policy {
+            rules::check(
+                &self.shared.config.rules,
+                mirror.real(),
+                request.method.as_str(),
+                &request.approved,
+            )?;
+        }
+        let (ceiling, is_model) = (&self.shared.config.ceiling, matches!(request.policy, Policy::Model));
+        ceiling.check_mirror(&origin, mirror.real(), request.method.as_str(), is_model)?;
         let methods = mirror.methods();
         if !methods.contains(&request.method.as_str()) {
             return Err(EgressError::Mirror {
@@ -241,6 +295,7 @@ impl Egress {
             Policy::Model => return Ok((Reach::Any, "model".to_owned())),
             Policy::Granted(grants) => grants,
         };
+        rules::check(&self.shared.config.rules, origin, method, &request.approved)?;
         let Some(grant) = grants.iter().find(|grant| grant.allows(origin, method)) else {
             return Err(EgressError::NotGranted { origin: origin.to_string(), method: method.to_owned() });
         };
@@ -259,9 +314,9 @@ impl Egress {
         hop: Hop<'_>,
         deadline: &Deadline,
     ) -> Result<(Response<hyper::body::Incoming>, Option<Entry>), EgressError> {
-        let pools = match &request.policy {
-            Policy::Model => &*self.model,
-            Policy::Granted(_) => &self.shared.plugins,
+        let pools = match &request.caller {
+            Caller::Host(_) => &*self.host,
+            Caller::Plugin(_) => &self.shared.plugins,
         };
         let (origin, real) = (hop.origin.clone(), hop.real().clone());
         let (mirror, reach, why, bytes) = (hop.mirror, hop.reach.clone(), hop.why.clone(), hop.body.len());
@@ -272,28 +327,35 @@ impl Egress {
                 return Err(refusal);
             }
         };
-        let entry = self.record(|| LedgerAct::Request {
+        let mut entry = self.record(|| LedgerAct::Request {
             who: request.caller.to_string(),
             method: request.method.to_string(),
             origin: origin.to_string(),
             real: mirror.map(|mirror| mirror.real().to_string()),
             why,
             sent: bytes,
-            credential: self.watch(request, mirror).handle(&origin),
+            credential: self.watch(request).handle(&origin),
         })?;
-        let failed = |error: EgressError| {
-            if let Some(entry) = &entry {
-                entry.end(LedgerAct::Failed { why: error.to_string() });
-            }
-            error
+        let answered = async {
+            let client = pools.client(&request.caller, reach, real.is_encrypted())?;
+            let answer = deadline.wait(&origin, request.limits.head, client.request(sent)).await?;
+            answer.map_err(|e| EgressError::of_exchange(&real, &e))
         };
-        let client = pools.client(&request.caller, reach, real.is_encrypted()).map_err(failed)?;
-        let answer = deadline
-            .wait(&origin, request.limits.head, client.request(sent))
-            .await
-            .map_err(failed)?
-            .map_err(|e| failed(EgressError::of_exchange(&real, &e)))?;
-        Ok((answer, entry))
+        match answered.await {
+            Ok(answer) => Ok((answer, entry)),
+            Err(error) => {
+                if let Some(entry) = &mut entry {
+                    entry.end(match &error {
+                        // Decided late: only when the name was resolved.
+                        EgressError::NotPublic { .. } | EgressError::ForbiddenAddress { .. } => {
+                            self.refusal(&request.caller, &request.method, origin.to_string(), &error)
+                        }
+                        _ => LedgerAct::Failed { why: error.to_string() },
+                    });
+                }
+                Err(error)
+            }
+        }
     }
 
     fn record(&self, what: impl FnOnce() -> LedgerAct) -> Result<Option<Entry>, EgressError> {
@@ -307,11 +369,16 @@ impl Egress {
         origin: String,
         refusal: &EgressError,
     ) -> Result<(), EgressError> {
+        let Some(ledger) = &self.shared.config.ledger else { return Ok(()) };
+        ledger.note(self.refusal(caller, method, origin, refusal))
+    }
+
+    fn refusal(&self, caller: &Caller, method: &Method, origin: String, refusal: &EgressError) -> LedgerAct {
         let (who, method) = (caller.to_string(), method.to_string());
         let secrets = &self.shared.config.secrets;
         let why = secrets.text(&refusal.to_string()).into_owned();
         let origin = if secrets.finds_in_name(&origin) { "(withheld)".to_owned() } else { origin };
-        self.record(|| LedgerAct::Refused { who, method, origin, why }).map(drop)
+        LedgerAct::Refused { who, method, origin, why }
     }
 }
 
@@ -329,7 +396,7 @@ fn prepared(request: &Outgoing, hop: Hop<'_>, pools: &Pools) -> Result<Request<P
         mirror.strip(headers);
     }
     if request.decompress {
-        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate"));
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(ACCEPTED));
     }
     if let Some(authorization) = authorization {
         headers.insert(header::PROXY_AUTHORIZATION, authorization);

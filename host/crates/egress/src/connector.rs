@@ -21,6 +21,7 @@ use tokio::net::TcpStream;
 use tower_service::Service;
 
 use crate::Proxy;
+use crate::ceiling::DeniedAddresses;
 use crate::reach::Reach;
 
 /// Time until a connection stands: name, socket and TLS.
@@ -44,6 +45,8 @@ pub(crate) struct Connector {
 pub(crate) enum ConnectError {
     #[error("{0} is not an address that may be connected to")]
     NotPermitted(IpAddr),
+    #[error("{address} is forbidden by {by}")]
+    Forbidden { address: IpAddr, by: String },
     #[error("the name cannot be resolved: {0}")]
     Name(String),
     #[error("no connection within {} s", CONNECT.as_secs())]
@@ -51,14 +54,20 @@ pub(crate) enum ConnectError {
 }
 
 impl Connector {
-    /// Connects to what `reach` permits, through the proxy if it has one. SNI and `Host` stay the name that
-    /// was asked for.
-    pub(crate) fn new(reach: Reach, tls: ClientConfig, proxy: Option<Proxy>) -> Self {
+    /// Connects to what `reach` permits and nobody denies, through the proxy if it has one. SNI and `Host`
+    /// stay the name that was asked for.
+    pub(crate) fn new(
+        reach: Reach,
+        denied: Arc<DeniedAddresses>,
+        tls: ClientConfig,
+        proxy: Option<Proxy>,
+    ) -> Self {
+        let gate = Gate { reach: Arc::new(reach), denied };
         let tls = hyper_rustls::HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_or_http()
             .enable_all_versions()
-            .wrap_connector(Checked { reach: Arc::new(reach), proxy });
+            .wrap_connector(Checked { gate, proxy });
         Self { tls }
     }
 }
@@ -80,10 +89,17 @@ impl Service<Uri> for Connector {
     }
 }
 
+/// Which addresses are let through.
+#[derive(Clone, Debug)]
+struct Gate {
+    reach: Arc<Reach>,
+    denied: Arc<DeniedAddresses>,
+}
+
 /// Connects to addresses that were checked, whatever the name server says a second time.
 #[derive(Clone, Debug)]
 struct Checked {
-    reach: Arc<Reach>,
+    gate: Gate,
     proxy: Option<Proxy>,
 }
 
@@ -97,21 +113,19 @@ impl Service<Uri> for Checked {
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
-        let Self { reach, proxy } = self.clone();
+        let Self { gate, proxy } = self.clone();
         Box::pin(async move {
             let via = proxy.and_then(|proxy| proxy.on_the_way_to(&to));
             let Some(via) = via else {
-                return Ok(Wire { tcp: connect(&reach, to).await?, proxied: false });
+                return Ok(Wire { tcp: gate.connect(to).await?, proxied: false });
             };
             // The proxy asks for the name once more; at least nothing is asked of it that was not decided.
-            if *reach != Reach::Any {
-                checked(&reach, &to).await?;
-            }
+            gate.check_behind_proxy(&to).await?;
+            let gate = Gate { reach: Arc::new(Reach::Any), denied: gate.denied };
             if to.scheme_str() != Some("https") {
-                return Ok(Wire { tcp: connect(&Reach::Any, via.uri().clone()).await?, proxied: true });
+                return Ok(Wire { tcp: gate.connect(via.uri().clone()).await?, proxied: true });
             }
-            let mut tunnel =
-                Tunnel::new(via.uri().clone(), Self { reach: Arc::new(Reach::Any), proxy: None });
+            let mut tunnel = Tunnel::new(via.uri().clone(), Self { gate, proxy: None });
             if let Some(authorization) = via.basic_auth() {
                 tunnel = tunnel.with_auth(authorization.clone());
             }
@@ -120,25 +134,45 @@ impl Service<Uri> for Checked {
     }
 }
 
-/// Resolves a destination, and hands on its addresses if all of them are permitted.
-async fn checked(reach: &Reach, to: &Uri) -> Result<Vec<IpAddr>, ConnectError> {
-    let host = to.host().unwrap_or_default();
-    let addresses = resolve(host).await.map_err(|e| ConnectError::Name(e.to_string()))?;
-    match addresses.iter().find(|address| !reach.permits(**address)) {
-        Some(address) => Err(ConnectError::NotPermitted(*address)),
-        None => Ok(addresses),
+impl Gate {
+    /// Resolves a destination, and hands on its addresses if all of them are let through.
+    async fn checked(&self, to: &Uri) -> Result<Vec<IpAddr>, ConnectError> {
+        let host = to.host().unwrap_or_default();
+        let addresses = resolve(host).await.map_err(|e| ConnectError::Name(e.to_string()))?;
+        for address in &addresses {
+            if self.denied.has(*address) {
+                return Err(ConnectError::Forbidden { address: *address, by: self.denied.by.clone() });
+            }
+            if !self.reach.permits(*address) {
+                return Err(ConnectError::NotPermitted(*address));
+            }
+        }
+        Ok(addresses)
     }
-}
 
-/// Connects to a destination, at an address that was checked.
-async fn connect(reach: &Reach, to: Uri) -> Result<TokioIo<TcpStream>, BoxError> {
-    let mut tcp = HttpConnector::new_with_resolver(Resolved(checked(reach, &to).await?));
-    tcp.enforce_http(false);
-    tcp.set_nodelay(true);
-    tcp.set_keepalive(Some(KEEPALIVE));
-    tcp.set_keepalive_interval(Some(KEEPALIVE));
-    tcp.set_keepalive_retries(Some(KEEPALIVE_TRIES));
-    tcp.call(to).await.map_err(BoxError::from)
+    /// Checks a destination that a proxy will connect to.
+    async fn check_behind_proxy(&self, to: &Uri) -> Result<(), ConnectError> {
+        let is_any = *self.reach == Reach::Any;
+        if is_any && self.denied.is_empty() {
+            return Ok(());
+        }
+        match self.checked(to).await {
+            // Where names are known to the proxy alone, those of the host's own requests are its affair.
+            Err(ConnectError::Name(_)) if is_any => Ok(()),
+            checked => checked.map(drop),
+        }
+    }
+
+    /// Connects to a destination, at an address that was checked.
+    async fn connect(&self, to: Uri) -> Result<TokioIo<TcpStream>, BoxError> {
+        let mut tcp = HttpConnector::new_with_resolver(Resolved(self.checked(&to).await?));
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_keepalive(Some(KEEPALIVE));
+        tcp.set_keepalive_interval(Some(KEEPALIVE));
+        tcp.set_keepalive_retries(Some(KEEPALIVE_TRIES));
+        tcp.call(to).await.map_err(BoxError::from)
+    }
 }
 
 /// A connection, to the destination or to a proxy that is told the whole URL of each request.

@@ -22,6 +22,9 @@ const HUGGING_FACE: [&str; 5] = [
 /// What tokens of Hugging Face begin with.
 const HUGGING_FACE_TOKEN: &str = "hf_";
 
+/// Bytes of a body whose placeholders are filled.
+const MAX_FILLED_BYTES: usize = 8 << 20;
+
 /// Where a credential stands in a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Placement {
@@ -69,8 +72,12 @@ impl Credential {
         Ok(Self { name, audience, placement, secret })
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Whether it is for this origin.
-    fn is_for(&self, origin: &Origin) -> bool {
+    pub(crate) fn is_for(&self, origin: &Origin) -> bool {
         self.audience.contains(origin) && (!self.is_hugging_faces() || is_hugging_face(origin))
     }
 
@@ -163,7 +170,15 @@ impl Credential {
             );
         }
         let quoted = Value::from(self.value()).to_string();
-        Ok(Body::from(bytes::Bytes::from(text.replace(&placeholder, &quoted[1..quoted.len() - 1]))))
+        let value = &quoted[1..quoted.len() - 1];
+        let filled =
+            (text.len() - values * placeholder.len()).saturating_add(values.saturating_mul(value.len()));
+        if filled > MAX_FILLED_BYTES {
+            return Err(
+                self.refuse(&format!("with it the body would be larger than {} MiB", MAX_FILLED_BYTES >> 20))
+            );
+        }
+        Ok(Body::from(bytes::Bytes::from(text.replace(&placeholder, value))))
     }
 }
 
@@ -356,6 +371,21 @@ mod tests {
             assert!(filled(body, kind).is_err(), "{body}");
         }
         assert!(filled(r#""{{credential:key}}""#, "text/plain").unwrap_err().contains("application/json"));
+    }
+
+    #[test]
+    fn a_body_grows_to_a_limit_by_what_is_filled_in() {
+        let value = "v".repeat(1 << 20);
+        let credential = credential(Placement::Body, "https://a.example", &value);
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+        let filled = |times: usize| {
+            let body = serde_json::json!(["{{credential:key}}"; 1].repeat(times)).to_string();
+            credential.filled(&headers, &Body::from(bytes::Bytes::from(body)))
+        };
+        assert!(filled(7).is_ok_and(|body| body.len() > 7 << 20));
+        for times in [8, 100_000] {
+            assert!(filled(times).unwrap_err().to_string().contains("larger than 8 MiB"), "{times}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use bytes::Bytes;
-use flate2::write::{MultiGzDecoder, ZlibDecoder};
+use flate2::write::MultiGzDecoder;
 use http::{HeaderMap, header};
 
 /// Bytes that a body may unpack to whatever it was packed in.
@@ -12,11 +12,11 @@ const FREE_BYTES: u64 = 1 << 20;
 /// Times its own size that a body may unpack to beyond. Text and JSON stay below 50.
 const MAX_RATIO: u64 = 200;
 
+/// The encoding that is asked for. `deflate` is none of them: servers mean two different things by it.
+pub(crate) const ACCEPTED: &str = "gzip";
+
 /// Unpacks a body piece by piece.
-pub(crate) enum Decoder {
-    Gzip(MultiGzDecoder<Capped>),
-    Deflate(ZlibDecoder<Capped>),
-}
+pub(crate) struct Decoder(MultiGzDecoder<Capped>);
 
 /// Why a body cannot be unpacked.
 #[derive(Debug)]
@@ -49,43 +49,25 @@ impl Decoder {
     /// A decoder for an answer with these headers, which then speak of the body that is handed on.
     pub(crate) fn of(headers: &mut HeaderMap) -> Option<Self> {
         let packed = headers.get(header::CONTENT_ENCODING)?.to_str().ok()?.trim().to_ascii_lowercase();
-        let capped = Capped { out: Vec::new(), left: FREE_BYTES };
-        let decoder = match packed.as_str() {
-            "gzip" | "x-gzip" => Self::Gzip(MultiGzDecoder::new(capped)),
-            "deflate" => Self::Deflate(ZlibDecoder::new(capped)),
-            _ => return None,
-        };
+        if !matches!(packed.as_str(), ACCEPTED | "x-gzip") {
+            return None;
+        }
         headers.remove(header::CONTENT_ENCODING);
         headers.remove(header::CONTENT_LENGTH);
-        Some(decoder)
+        Some(Self(MultiGzDecoder::new(Capped { out: Vec::new(), left: FREE_BYTES })))
     }
 
     /// What a piece unpacks to.
     pub(crate) fn piece(&mut self, packed: &[u8]) -> Result<Bytes, DecodeError> {
-        self.capped().left += packed.len() as u64 * MAX_RATIO;
-        let done = match self {
-            Self::Gzip(decoder) => decoder.write_all(packed).and_then(|()| decoder.flush()),
-            Self::Deflate(decoder) => decoder.write_all(packed).and_then(|()| decoder.flush()),
-        };
-        done.map_err(told)?;
-        Ok(std::mem::take(&mut self.capped().out).into())
+        self.0.get_mut().left += packed.len() as u64 * MAX_RATIO;
+        self.0.write_all(packed).and_then(|()| self.0.flush()).map_err(told)?;
+        Ok(std::mem::take(&mut self.0.get_mut().out).into())
     }
 
     /// What was held back until the end. A body that ends too early is broken.
     pub(crate) fn end(&mut self) -> Result<Bytes, DecodeError> {
-        match self {
-            Self::Gzip(decoder) => decoder.try_finish(),
-            Self::Deflate(decoder) => decoder.try_finish(),
-        }
-        .map_err(told)?;
-        Ok(std::mem::take(&mut self.capped().out).into())
-    }
-
-    fn capped(&mut self) -> &mut Capped {
-        match self {
-            Self::Gzip(decoder) => decoder.get_mut(),
-            Self::Deflate(decoder) => decoder.get_mut(),
-        }
+        self.0.try_finish().map_err(told)?;
+        Ok(std::mem::take(&mut self.0.get_mut().out).into())
     }
 }
 

@@ -16,8 +16,20 @@ pub enum EgressError {
     NotGranted { origin: String, method: String },
     #[error("{method} {origin} is forbidden by {by}")]
     Forbidden { origin: String, method: String, by: String },
+    #[error(
+        "{method} {origin} is {}: the rule `{rule}` {}",
+        if *asks { "not sent unasked" } else { "refused" },
+        if *asks { "asks about it first" } else { "denies it" },
+    )]
+    Rule { origin: String, method: String, rule: String, asks: bool },
     #[error("{origin} leads to {address}, which is not a public address and not granted as such")]
     NotPublic { origin: String, address: String },
+    #[error("{origin} leads to {address}, which is forbidden by {by}")]
+    ForbiddenAddress { origin: String, address: String, by: String },
+    #[error(
+        "{real}, which stands for {origin}, gets no credentials, so that `{name}` cannot go along: see its entry under `origins` in the settings"
+    )]
+    MirrorCredential { origin: String, real: String, name: String },
     #[error(
         "{real}, which stands for {origin}, takes {methods} and not {method}: see its entry under `origins` in the settings"
     )]
@@ -26,6 +38,8 @@ pub enum EgressError {
     Offline { origin: String },
     #[error("{origin} redirects to {to}, which is not encrypted")]
     Downgrade { origin: String, to: String },
+    #[error("{origin} redirects to {to}, and a {method} is not taken along to another origin")]
+    Elsewhere { origin: String, to: String, method: String },
     #[error("{0} redirects more often than the request allows")]
     TooManyRedirects(String),
     #[error("{origin} had not answered in full after {} ms", limit.as_millis())]
@@ -73,8 +87,11 @@ impl EgressError {
                 | Self::Header(_)
                 | Self::NotGranted { .. }
                 | Self::Forbidden { .. }
+                | Self::Rule { .. }
                 | Self::Mirror { .. }
+                | Self::MirrorCredential { .. }
                 | Self::NotPublic { .. }
+                | Self::ForbiddenAddress { .. }
                 | Self::Offline { .. }
                 | Self::Connect { .. }
                 | Self::Audience { .. }
@@ -107,8 +124,15 @@ impl EgressError {
     /// Why no answer came.
     pub(crate) fn of_exchange(origin: &Origin, error: &legacy::Error) -> Self {
         for cause in causes(error) {
-            if let Some(ConnectError::NotPermitted(address)) = cause.downcast_ref() {
-                return Self::NotPublic { origin: origin.to_string(), address: address.to_string() };
+            let origin = origin.to_string();
+            match cause.downcast_ref() {
+                Some(ConnectError::NotPermitted(address)) => {
+                    return Self::NotPublic { origin, address: address.to_string() };
+                }
+                Some(ConnectError::Forbidden { address, by }) => {
+                    return Self::ForbiddenAddress { origin, address: address.to_string(), by: by.clone() };
+                }
+                _ => {}
             }
         }
         let (origin, reason) = (origin.to_string(), Self::reason(error));

@@ -74,6 +74,12 @@ impl NetworkGrant {
         self.allows_except_host(origin, method) && self.host.matches(&origin.host)
     }
 
+    /// Whether it names an origin, with whatever methods.
+    #[must_use]
+    pub fn is_of(&self, origin: &Origin) -> bool {
+        self.scheme == origin.scheme && self.ports.contain(origin.port) && self.host.matches(&origin.host)
+    }
+
     /// The addresses that it names itself, for a request to such a scheme and port with such a method. To
     /// connect there was meant, public or not, also if a name leads there.
     pub(crate) fn addresses(&self, origin: &Origin, method: &str) -> Vec<IpNet> {

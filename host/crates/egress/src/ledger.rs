@@ -14,8 +14,11 @@ use crate::EgressError;
 /// Days that are kept.
 const DAYS: usize = 90;
 
-/// Bytes of a line that are read back; origins are the longest part of one.
-const LINE_BYTES: u64 = 8 << 10;
+/// Bytes of each text of a line: whoever is named there may have written it.
+const FIELD_BYTES: usize = 512;
+
+/// Bytes of a line that are read back: six texts, each byte of them escaped, and the rest.
+const LINE_BYTES: u64 = 6 * 6 * FIELD_BYTES as u64 + 1024;
 
 /// A line. A request has one before it leaves, and one when its answer was read or given up.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -59,6 +62,23 @@ pub enum LedgerAct {
     Failed { why: String },
 }
 
+impl LedgerAct {
+    fn cut(&mut self) {
+        let texts: Vec<&mut String> = match self {
+            Self::Request { who, method, origin, real, why, credential, .. } => {
+                [who, method, origin, why].into_iter().chain(real).chain(credential).collect()
+            }
+            Self::Refused { who, method, origin, why } => vec![who, method, origin, why],
+            Self::Failed { why } => vec![why],
+            Self::Answer { .. } => Vec::new(),
+        };
+        for text in texts.into_iter().filter(|text| text.len() > FIELD_BYTES) {
+            text.truncate(text.floor_char_boundary(FIELD_BYTES - '…'.len_utf8()));
+            text.push('…');
+        }
+    }
+}
+
 /// Where the lines go: one file a day, shared by all processes of the user.
 #[derive(Clone, Debug)]
 pub struct Ledger {
@@ -91,10 +111,18 @@ impl Ledger {
     pub(crate) fn begin(&self, what: LedgerAct) -> Result<Entry, EgressError> {
         let n = self.shared.next.fetch_add(1, Ordering::Relaxed);
         self.write(n, what).map_err(|e| EgressError::Ledger(e.to_string()))?;
-        Ok(Entry { ledger: self.clone(), n })
+        Ok(Entry { ledger: self.clone(), n, ended: false })
     }
 
-    fn write(&self, n: u64, what: LedgerAct) -> io::Result<()> {
+    /// Writes a line of something that ends as it begins.
+    pub(crate) fn note(&self, what: LedgerAct) -> Result<(), EgressError> {
+        let mut entry = self.begin(what)?;
+        entry.ended = true;
+        Ok(())
+    }
+
+    fn write(&self, n: u64, mut what: LedgerAct) -> io::Result<()> {
+        what.cut();
         let now = jiff::Zoned::now();
         let day = now.strftime("%Y-%m-%d").to_string();
         let at = now.strftime("%Y-%m-%dT%H:%M:%S%.3f%:z").to_string();
@@ -117,7 +145,7 @@ impl Ledger {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let days = files(folder)?;
         for old in days.iter().rev().skip(DAYS) {
-            std::fs::remove_file(old)?;
+            forget(old)?;
         }
         let path = folder.join(format!("{day}.jsonl"));
         OpenOptions::new().append(true).create(true).mode(0o600).open(path)
@@ -147,6 +175,14 @@ impl Ledger {
     }
 }
 
+/// Removes a file, if no other process did so already.
+fn forget(file: &Path) -> io::Result<()> {
+    match std::fs::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// The files of the days, oldest first.
 fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match std::fs::read_dir(folder) {
@@ -162,19 +198,62 @@ fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// A request that stands in the ledger and whose end does not yet.
+/// A request that stands in the ledger. One that is dropped before its end was given up.
 #[derive(Debug)]
 pub(crate) struct Entry {
     ledger: Ledger,
     n: u64,
+    ended: bool,
 }
 
 impl Entry {
     /// Writes the last line of a request.
-    pub(crate) fn end(&self, what: LedgerAct) {
+    pub(crate) fn end(&mut self, what: LedgerAct) {
+        self.ended = true;
         // What left is on record; the answer cannot be taken back.
         if let Err(error) = self.ledger.write(self.n, what) {
             tracing::warn!(%error, "the end of a request is not in the ledger");
         }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.end(LedgerAct::Failed { why: "given up".to_owned() });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_can_be_read_back_whatever_stands_in_it() {
+        let state = tempfile::tempdir().unwrap();
+        let ledger = Ledger::new(state.path(), "test");
+        let long = || "\u{1}é".repeat(1 << 20);
+        let (who, method, origin, why) = (long(), long(), long(), long());
+        ledger.note(LedgerAct::Refused { who, method, origin, why }).unwrap();
+        let (who, method, origin, why) = (long(), long(), long(), long());
+        let (real, credential) = (Some(long()), Some(long()));
+        let request = LedgerAct::Request { who, method, origin, real, why, sent: 0, credential };
+        ledger.begin(request).unwrap().end(LedgerAct::Failed { why: long() });
+        let (lines, broken) = Ledger::read(state.path()).unwrap();
+        assert_eq!((lines.len(), broken), (3, 0));
+        let file = files(&state.path().join("net")).unwrap().remove(0);
+        assert!(std::fs::metadata(file).unwrap().len() < 3 * LINE_BYTES);
+    }
+
+    #[test]
+    fn a_day_that_another_process_removed_is_no_failure() {
+        let state = tempfile::tempdir().unwrap();
+        let old = state.path().join("2000-01-01.jsonl");
+        std::fs::write(&old, "").unwrap();
+        for _ in 0..2 {
+            forget(&old).unwrap();
+        }
+        assert!(forget(state.path()).is_err(), "a folder is no file");
     }
 }

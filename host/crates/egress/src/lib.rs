@@ -29,9 +29,10 @@ mod redirect;
 mod request;
 mod response;
 mod rewrite;
+mod rules;
 mod strangers;
 
-pub use ceiling::{Ceiling, DeniedHost, DeniedHostError};
+pub use ceiling::{Ceiling, Hosts, HostsError};
 pub use certificates::{CertificateError, CertificateFiles, Certificates};
 pub use client::{Egress, EgressConfig};
 pub use credential::{Credential, Placement, Secret, may_have_hub_token};
@@ -43,3 +44,4 @@ pub use proxy::{Proxy, ProxyError, ProxyUrls};
 pub use request::{Body, Caller, Limits, Outgoing, Pace, Policy};
 pub use response::Incoming;
 pub use rewrite::{MirrorTrust, Rewrite, RewriteError};
+pub use rules::HostRule;

@@ -22,11 +22,14 @@ pub(crate) enum Scheme {
     Https,
 }
 
+/// Characters of a name that name servers can be asked for.
+const MAX_NAME: usize = 253;
+
 impl Origin {
     /// The origin of a URL.
     ///
     /// # Errors
-    /// When it is not `http` or `https`, has no host, or carries a user name or password.
+    /// When it is not `http` or `https`, has no host or one that is too long, or carries a user name or password.
     pub fn of(url: &Url) -> Result<Self, EgressError> {
         let refuse =
             |reason: &str| EgressError::Url { url: place_of(url.as_str()), reason: reason.to_owned() };
@@ -40,7 +43,11 @@ impl Origin {
         }
         let host = match url.host().map(|host| host.to_owned()) {
             Some(Host::Domain(name)) => {
-                Host::Domain(name_of(&name).ok_or_else(|| refuse("a part of its name is empty"))?)
+                let name = name_of(&name).ok_or_else(|| refuse("a part of its name is empty"))?;
+                if name.len() > MAX_NAME {
+                    return Err(refuse("its name is longer than names can be"));
+                }
+                Host::Domain(name)
             }
             Some(address) => address,
             None => return Err(refuse("it names no host")),
@@ -67,6 +74,12 @@ impl Origin {
             .map_err(refuse)
     }
 
+    /// Its host, as messages and rules have it.
+    #[must_use]
+    pub fn host(&self) -> String {
+        self.host.to_string()
+    }
+
     /// The addresses that it names itself. A name other than `localhost` names none.
     pub(crate) fn addresses(&self) -> Vec<IpNet> {
         match &self.host {
@@ -80,6 +93,15 @@ impl Origin {
     fn authority(&self) -> String {
         let default = self.port == self.scheme.default_port();
         if default { self.host.to_string() } else { format!("{}:{}", self.host, self.port) }
+    }
+
+    /// Whether it is this machine, by a name that nobody else answers.
+    pub(crate) fn is_this_machine(&self) -> bool {
+        match &self.host {
+            Host::Domain(name) => is_loopback_name(name),
+            Host::Ipv4(v4) => v4.is_loopback(),
+            Host::Ipv6(v6) => v6.is_loopback(),
+        }
     }
 
     /// Whether connections to it are encrypted.
@@ -159,6 +181,11 @@ mod tests {
         assert!(origin("https://example.com@evil.test/").unwrap_err().contains("user name"));
         assert!(origin("https://example..com/").unwrap_err().contains("is empty"));
         assert!(origin("https://example.com:0/").unwrap_err().contains("no port 0"));
+        let label = "a".repeat(63);
+        let long =
+            origin(&format!("https://{}.example/", vec![label.as_str(); 20_000].join("."))).unwrap_err();
+        assert!(long.contains("longer than names can be") && long.len() < 400, "{long}");
+        assert!(origin(&format!("https://{label}.{label}.{label}.example.com/")).is_ok());
         let error = origin("https://u:secret@evil.test/?key=secret").unwrap_err();
         assert!(!error.contains("secret"), "{error}");
     }

@@ -9,6 +9,7 @@ use rustls::client::Resumption;
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::body::Pieces;
+use crate::ceiling::DeniedAddresses;
 use crate::connector::Connector;
 use crate::reach::Reach;
 use crate::{Caller, CertificateFiles, Certificates, EgressError, Proxy};
@@ -34,6 +35,7 @@ pub(crate) type Client = legacy::Client<Connector, Pieces>;
 pub(crate) struct Pools {
     trust: Trust,
     proxy: Option<Proxy>,
+    denied: Arc<DeniedAddresses>,
     tls: OnceLock<ClientConfig>,
     clients: Mutex<HashMap<Key, Client>>,
 }
@@ -60,13 +62,13 @@ struct Key {
 }
 
 impl Pools {
-    pub(crate) fn new(trust: Trust, proxy: Option<Proxy>) -> Self {
-        Self { trust, proxy, ..Self::default() }
+    pub(crate) fn new(trust: Trust, proxy: Option<Proxy>, denied: Arc<DeniedAddresses>) -> Self {
+        Self { trust, proxy, denied, ..Self::default() }
     }
 
     /// The same without connections, with certificates of its own.
     pub(crate) fn with_certificates(&self, certificates: Certificates) -> Self {
-        Self::new(Trust::Read(certificates), self.proxy.clone())
+        Self::new(Trust::Read(certificates), self.proxy.clone(), Arc::clone(&self.denied))
     }
 
     /// What a request shows to the proxy that forwards it.
@@ -101,7 +103,7 @@ impl Pools {
             .http1_max_headers(MAX_HEADERS)
             .http1_max_buf_size(MAX_HEAD_BYTES)
             .http2_max_header_list_size(MAX_HEAD_BYTES as u32)
-            .build(Connector::new(key.reach.clone(), tls, self.proxy.clone()));
+            .build(Connector::new(key.reach.clone(), Arc::clone(&self.denied), tls, self.proxy.clone()));
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if clients.len() >= MAX_POOLS {
             clients.clear();

@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Uri};
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
+use secrecy::SecretString;
 use url::Url;
 
 use crate::origin::place_of;
@@ -28,6 +29,28 @@ pub struct ProxyUrls {
     pub no_proxy: Vec<String>,
     /// Whether requests of plugins go through it too.
     pub plugins: bool,
+}
+
+impl ProxyUrls {
+    /// The passwords in its URLs, as they stand there and as proxies are shown them.
+    #[must_use]
+    pub fn passwords(&self) -> Vec<SecretString> {
+        let urls = self.http.iter().chain(&self.https);
+        let parsed = urls.filter_map(|url| Url::parse(&with_scheme(url.trim())).ok());
+        let written = parsed.filter_map(|url| url.password().map(str::to_owned));
+        written.flat_map(|written| [decoded(&written), written]).map(SecretString::from).collect()
+    }
+}
+
+/// A part of a URL without percent signs. No other sign means anything there.
+fn decoded(text: &str) -> String {
+    let text = text.replace('+', "%2B").replace('&', "%26").replace('=', "%3D");
+    url::form_urlencoded::parse(text.as_bytes()).map(|(text, _)| text).collect()
+}
+
+/// As everywhere, `host:port` alone is a URL of a proxy.
+fn with_scheme(text: &str) -> String {
+    if text.contains("://") { text.to_owned() } else { format!("http://{text}") }
 }
 
 /// A URL that cannot be a proxy's. What it carries beside its place is not shown.
@@ -74,11 +97,10 @@ impl Proxy {
     }
 }
 
-/// A URL of a proxy. As everywhere, `host:port` alone is one.
 fn checked(text: &str) -> Result<String, ProxyError> {
     let text = text.trim();
     let refuse = || ProxyError(place_of(text));
-    let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    let url = with_scheme(text);
     let parsed = Url::parse(&url).map_err(|_| refuse())?;
     let is_proxy = parsed.scheme() == "http" && parsed.host().is_some() && parsed.path() == "/";
     if is_proxy { Ok(url) } else { Err(refuse()) }

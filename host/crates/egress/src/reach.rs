@@ -64,7 +64,16 @@ mod tests {
             assert!(!permits(true, &wide, address), "{address}");
             assert!(permits(false, &[&format!("{address}/32")], address), "{address}");
         }
-        for address in ["fd00:ec2::254", "fd20:ce::254", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe"] {
+        for address in [
+            "fd00:ec2::254",
+            "fd20:ce::254",
+            "fd00:c1::a9fe:a9fe",
+            "fd00:42::42",
+            "fe80::1",
+            "::ffff:169.254.169.254",
+            "64:ff9b::a9fe:a9fe",
+            "64:ff9b:1:a9fe:a9:fe00::",
+        ] {
             assert!(!permits(true, &["fc00::/7", "::/0"], address), "{address}");
         }
     }

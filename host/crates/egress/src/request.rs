@@ -64,7 +64,7 @@ impl Default for Limits {
     }
 }
 
-/// Bytes of a body that arrive in each such time.
+/// Bytes of a body that arrive in such a time. Twice in a row less is too slow, unless the body is complete.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     pub bytes: u64,
@@ -76,6 +76,8 @@ pub struct Pace {
 pub struct Outgoing {
     pub caller: Caller,
     pub policy: Policy,
+    /// What a person said yes to while it was made, where a rule asks.
+    pub approved: Vec<NetworkGrant>,
     pub method: Method,
     pub url: Url,
     pub headers: HeaderMap,

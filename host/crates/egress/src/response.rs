@@ -1,5 +1,6 @@
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
+use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use url::Url;
 
@@ -30,7 +31,7 @@ pub struct Incoming {
 
 impl Drop for Incoming {
     fn drop(&mut self) {
-        if let Some(entry) = &self.entry {
+        if let Some(entry) = &mut self.entry {
             entry.end(LedgerAct::Answer { status: self.status.as_u16(), received: self.read });
         }
     }
@@ -105,7 +106,9 @@ impl Incoming {
             })?;
             if let Ok(data) = frame.into_data() {
                 self.read += data.len() as u64;
-                self.deadline.arrived(&self.origin, data.len() as u64)?;
+                if !self.body.is_end_stream() {
+                    self.deadline.arrived(&self.origin, data.len() as u64)?;
+                }
                 return Ok(Some(data));
             }
         }

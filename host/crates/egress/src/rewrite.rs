@@ -40,6 +40,10 @@ pub enum RewriteError {
         "`{0}` is not where a mirror can be; write it like `https://mirror.example.com` or `http://127.0.0.1:8080/hub`"
     )]
     To(String),
+    #[error(
+        "`{0}` is not encrypted, so that it gets no credentials; write `https://`, or leave `credentials` out"
+    )]
+    Plain(String),
     #[error("`{0}` is not a method; methods are words in capitals, such as `POST`")]
     Method(String),
 }
@@ -48,7 +52,8 @@ impl Rewrite {
     /// Sends what is meant for `from` to `to`, which may have a path.
     ///
     /// # Errors
-    /// When one of both is no such URL, or a method is not a word in capitals.
+    /// When one of both is no such URL, a method is not a word in capitals, or credentials would leave this
+    /// machine in the clear.
     pub fn new(from: &str, to: &str, trust: MirrorTrust) -> Result<Self, RewriteError> {
         let bare = |url: &Url| url.query().is_none() && url.fragment().is_none();
         // Neither is shown as it stands: it may carry a password.
@@ -65,6 +70,9 @@ impl Rewrite {
         }
         let from = Origin::of(&source).map_err(|_| bad_from())?;
         let real = Origin::of(&target).map_err(|_| bad_to())?;
+        if trust.credentials && !real.is_encrypted() && !real.is_this_machine() {
+            return Err(RewriteError::Plain(real.to_string()));
+        }
         Ok(Self { from, to: target, real, trust })
     }
 
@@ -156,6 +164,26 @@ mod tests {
             ["https://art.example/other/x", "https://art.example/hubs", "https://cdn.example/hub/x"]
         {
             assert_eq!(mirror.back(elsewhere.parse().unwrap()).as_str(), elsewhere);
+        }
+    }
+
+    #[test]
+    fn credentials_go_to_a_mirror_encrypted_or_within_this_machine() {
+        let with_credentials = |to: &str| {
+            let trust = MirrorTrust { credentials: true, ..MirrorTrust::default() };
+            Rewrite::new("https://huggingface.co", to, trust).map_err(|e| e.to_string())
+        };
+        for to in ["https://m.example", "http://127.0.0.1:8080/hub", "http://[::1]:1", "http://localhost:1"] {
+            assert!(with_credentials(to).is_ok(), "{to}");
+        }
+        for to in [
+            "http://m.example",
+            "http://10.0.0.1",
+            "http://localhost.evil.example",
+            "http://[::ffff:10.0.0.1]",
+        ] {
+            assert!(with_credentials(to).unwrap_err().contains("is not encrypted"), "{to}");
+            assert!(Rewrite::new("https://huggingface.co", to, MirrorTrust::default()).is_ok(), "{to}");
         }
     }
 

@@ -109,6 +109,7 @@ fn request(url: &str, granted: &[&str], credential: Option<Credential>) -> Outgo
         policy: Policy::Granted(
             granted.iter().map(|o| NetworkGrant::parse(&format!("{o} GET POST")).unwrap()).collect(),
         ),
+        approved: Vec::new(),
         method: Method::GET,
         url: url.parse().unwrap(),
         headers: HeaderMap::new(),
@@ -212,16 +213,23 @@ async fn each_place_carries_it_and_nothing_else_changes() {
 async fn it_is_dropped_when_a_redirect_leaves_the_audience() {
     let other = Recorder::start(|_| chunked("", b"other", 10));
     let target = format!("{}/elsewhere", other.url);
-    let server = Recorder::start(move |_| redirect(307, &target));
+    let server = Recorder::start(move |request| {
+        redirect(if request.starts_with("GET /x?kept") { 307 } else { 303 }, &target)
+    });
     let granted = [server.url.as_str(), other.url.as_str()];
     for (placement, body) in [
-        (header(), r#"{"a": 1}"#),
-        (Placement::Query("key".to_owned()), r#"{"a": 1}"#),
-        (Placement::Body, r#"{"a": "{{credential:github}}"}"#),
+        (header(), None),
+        (Placement::Query("key".to_owned()), None),
+        (Placement::Body, Some(r#"{"a": "{{credential:github}}"}"#)),
     ] {
+        let path = if body.is_some() { "x" } else { "x?kept" };
         let request =
-            request(&format!("{}/x", server.url), &granted, Some(credential(&server.url, placement)));
-        let answer = egress().send(posted(request, body)).await.unwrap();
+            request(&format!("{}/{path}", server.url), &granted, Some(credential(&server.url, placement)));
+        let request = match body {
+            Some(body) => posted(request, body),
+            None => request,
+        };
+        let answer = egress().send(request).await.unwrap();
         assert_eq!(answer.bytes().await.unwrap(), "other");
     }
     assert!(server.requests().iter().all(|r| r.contains(TOKEN) || r.contains(&percent(TOKEN))));

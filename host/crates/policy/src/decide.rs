@@ -3,7 +3,7 @@
 use manifest::Tier;
 use toml::Spanned;
 
-use crate::schema::{Commands, Grade, Mode, WallMode};
+use crate::schema::{Commands, Grade, Mode, NetworkRule, WallMode};
 use crate::{Forbidden, Policy, matches};
 
 impl Policy {
@@ -121,7 +121,7 @@ impl Policy {
             return self.forbidden(format!("model `{id}`"), allow);
         }
         match &models.origins {
-            Some(origins) if !origins.get_ref().iter().any(|rule| rule.0.allows(origin, "GET")) => {
+            Some(origins) if !origins.get_ref().iter().any(|rule| rule.0.is_of(origin)) => {
                 self.forbidden(format!("model `{id}` at {origin}"), origins)
             }
             _ => Ok(()),
@@ -161,8 +161,11 @@ impl Policy {
     #[must_use]
     pub fn ceiling(&self) -> egress::Ceiling {
         let network = &self.rules().network;
+        let grants = |rules: &[NetworkRule]| rules.iter().map(|rule| rule.0.clone()).collect();
         egress::Ceiling {
-            allow: network.allow.as_ref().map(|rules| rules.iter().map(|rule| rule.0.clone()).collect()),
+            allow: network.allow.as_deref().map(grants),
+            models: self.rules().models.origins.as_ref().map(|origins| grants(origins.get_ref())),
+            mirrors: grants(&network.mirrors),
             deny: network.deny.iter().map(|rule| rule.0.clone()).collect(),
             by: self.path().display().to_string(),
         }

@@ -14,6 +14,7 @@ mod words;
 
 use std::path::{Path, PathBuf};
 
+pub use egress::{HostRule, Hosts, HostsError};
 pub use error::{Forbidden, PolicyError};
 pub use file::Owner;
 pub use plugins::{PluginFacts, Plugins};

@@ -85,6 +85,17 @@ impl Plugins {
 }
 
 impl Policy {
+    /// The key that must have signed a plugin.
+    #[must_use]
+    pub fn publisher_of(&self, id: &str) -> Option<&PublisherKey> {
+        self.rules().plugins.allow.iter().map(Spanned::get_ref).find(|rule| rule.id == id)?.publisher.as_ref()
+    }
+
+    /// The keys of all publishers that it names.
+    pub fn publishers(&self) -> impl Iterator<Item = &PublisherKey> {
+        self.rules().plugins.allow.iter().filter_map(|rule| rule.get_ref().publisher.as_ref())
+    }
+
     /// Whether a plugin may be used.
     ///
     /// # Errors

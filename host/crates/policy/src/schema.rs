@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
 
-use egress::{DeniedHost, NetworkGrant};
+use egress::{Hosts, NetworkGrant};
 use manifest::Tier;
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
@@ -75,7 +75,10 @@ pub struct Tiers {
 pub struct Network {
     /// What plugins may be granted at most; none: whatever users grant.
     pub allow: Option<Vec<NetworkRule>>,
-    /// Hosts that nothing reaches, models and plugins alike.
+    /// Where users may say that an allowed origin really is; none: at origins that are allowed themselves.
+    #[serde(default)]
+    pub mirrors: Vec<NetworkRule>,
+    /// Hosts and addresses that nothing reaches, models and plugins alike.
     #[serde(default)]
     pub deny: Vec<HostRule>,
     /// Nothing but the model is contacted.
@@ -195,9 +198,9 @@ pub struct Rules {
 #[derive(Clone, Debug)]
 pub struct NetworkRule(pub NetworkGrant);
 
-/// A host, or `*.` and the end of hosts.
+/// A host, `*.` and the end of hosts, an address or a range of addresses.
 #[derive(Clone, Debug)]
-pub struct HostRule(pub DeniedHost);
+pub struct HostRule(pub Hosts);
 
 impl<'de> Deserialize<'de> for NetworkRule {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
@@ -209,7 +212,7 @@ impl<'de> Deserialize<'de> for NetworkRule {
 impl<'de> Deserialize<'de> for HostRule {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = String::deserialize(from)?;
-        DeniedHost::parse(&text).map(Self).map_err(serde::de::Error::custom)
+        Hosts::parse(&text).map(Self).map_err(serde::de::Error::custom)
     }
 }
 

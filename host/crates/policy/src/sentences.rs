@@ -49,7 +49,7 @@ fn modes(rules: &Schema, out: &mut Vec<String>) {
     }
     if !rules.flags.forbid.is_empty() {
         let flags = list(rules.flags.forbid.iter().map(Spanned::get_ref));
-        out.push(format!("Flags: refused are {flags}, and settings that say the same."));
+        out.push(format!("Flags: refused are {flags}, and what says the same: other flags, settings, variables, `plugin grant`."));
     }
 }
 
@@ -109,6 +109,11 @@ fn network(rules: &Schema, out: &mut Vec<String>) {
         let hosts = list(allow.iter().map(|rule| &rule.0));
         let hosts = if hosts.is_empty() { "nothing".to_owned() } else { hosts };
         out.push(format!("Network: plugins reach at most {hosts}."));
+    }
+    if !network.mirrors.is_empty() {
+        let mirrors = network.mirrors.iter().map(|rule| rule.0.to_string());
+        let mirrors = mirrors.map(|rule| rule.split(' ').next().unwrap_or_default().to_owned());
+        out.push(format!("Network: users may have an allowed origin mirrored at {}.", list(mirrors)));
     }
     if !network.deny.is_empty() {
         out.push(format!("Network: nothing reaches {}.", list(network.deny.iter().map(|rule| &rule.0))));

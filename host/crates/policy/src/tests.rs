@@ -115,6 +115,22 @@ fn commands_models_tiers_and_walls_have_bounds() {
         rule.0.to_string()
     };
     assert!(origin("https://router.huggingface.co").starts_with("https://router.huggingface.co"));
+    // Completions are asked for by POST, and the rule names a place.
+    let posted = policy("[models]\norigins = [\"https://a.example POST\"]");
+    let place = |url: &str| egress::Origin::of(&url.parse().unwrap()).unwrap();
+    assert!(posted.model("a/b", &place("https://a.example")).is_ok());
+    assert!(posted.model("a/b", &place("https://b.example")).is_err());
+    let bounds = policy(
+        "[network]\nallow = []\nmirrors = [\"https://m\"]\n[models]\norigins = [\"https://a.example\"]",
+    );
+    let ceiling = bounds.ceiling();
+    assert_eq!((ceiling.allow.map(|all| all.len()), ceiling.models.map(|all| all.len())), (Some(0), Some(1)));
+    assert_eq!(ceiling.mirrors[0].to_string(), "https://m GET HEAD");
+    assert!(
+        bounds
+            .sentences()
+            .contains(&"Network: users may have an allowed origin mirrored at https://m.".to_owned())
+    );
     let bound = policy(
         "[network]\ncommands = \"gateway\"\n[tiers]\ndeny = [\"spend\"]\n[wall]\ngrade = \"partial\"\nforbid = [\"off\"]",
     );

@@ -51,7 +51,7 @@ pub enum Event {
         /// Set when this program refused the call or a part of it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         denial: Option<PermissionDenial>,
-        /// Where text came from that the call read over the network.
+        /// Where text came from that the call read and that nobody vouches for.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         source: Option<String>,
         /// What became of it, if it was an order.
@@ -156,19 +156,28 @@ pub struct ApprovalRequest {
     pub arguments: Value,
     pub tool_call_id: ToolCallId,
     pub tiers: BTreeSet<Tier>,
-    /// Why it is asked, in one line.
+    /// Why it is asked, a line for each reason.
     pub reason: String,
     /// Set when the call is already running and asks for something its tiers do not cover.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub need: Option<Need>,
+    /// The answer can be kept for good, as a grant.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lasting: bool,
     /// What the approval would be about: a path, a command, an origin.
     pub target: String,
+    /// Whether an answer for the session would hold; otherwise it counts once.
+    #[serde(default)]
+    pub for_session: bool,
     /// What it costs at most, in USD; none if nobody knows or it costs nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price_usd: Option<f64>,
     /// What is left of the budget, in USD; none without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remaining_usd: Option<f64>,
+    /// Who pays for it, as far as it is known; none if it costs nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payer: Option<String>,
     /// What the session has read that nobody vouches for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub taint: Option<String>,

@@ -1,6 +1,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::FileChange;
+
 /// What a running call needs from above. The turn that made the call answers it, nothing else does.
 #[derive(Clone, Debug, PartialEq)]
 pub enum HostRequest {
@@ -31,9 +33,28 @@ pub enum HostReply {
 #[serde(tag = "need", rename_all = "snake_case")]
 pub enum Need {
     /// Change a file that other programs take instructions or settings from.
-    SealedPath { path: String },
-    /// Reach an origin that the plugin declares and was not granted. `grant` is `ORIGIN METHOD`.
-    Network { plugin: String, grant: String },
+    SealedPath {
+        path: String,
+        /// Digest of what would stand there then; none if nothing would.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sha256: Option<String>,
+        /// What would become of it. An answer holds for these bytes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        change: Option<FileChange>,
+    },
+    /// Reach an origin that the plugin declares and was not granted, or that a rule asks about.
+    Network {
+        plugin: String,
+        /// `ORIGIN METHOD`.
+        grant: String,
+        /// The host of that origin, as rules name it.
+        host: String,
+        /// More than an answer is asked for: something may change there.
+        sends: bool,
+        /// The rule that asks, granted or not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rule: Option<String>,
+    },
     /// Go on although the session has cost so much, and has made so many orders of unknown price.
     Budget { spent_usd: f64, unpriced: usize },
 }

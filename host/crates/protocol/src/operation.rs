@@ -43,6 +43,9 @@ pub struct ApprovalAnswer {
     /// Approve the same kind of need for the rest of the session.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub for_session: bool,
+    /// Keep it for good, where the request says that this can be: `lasting`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub for_good: bool,
     /// Texts of the call as the person wrote them anew, by the JSON pointer of the argument.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub edits: BTreeMap<String, String>,

@@ -44,7 +44,7 @@ pub struct ToolResult {
     pub changes: Vec<FileChange>,
     /// Set when a grant, a mode, a rule, a sealed path or an unanswered question stopped the call.
     pub denial: Option<PermissionDenial>,
-    /// Where text came from that the call read over the network.
+    /// Where text came from that the call read and that nobody vouches for.
     pub source: Option<String>,
     /// Something was sent that changes something elsewhere, and no answer to it came.
     pub unsettled: bool,

@@ -146,6 +146,7 @@ impl Model {
         Outgoing {
             caller: Caller::Host("provider"),
             policy: Policy::Model,
+            approved: Vec::new(),
             method: Method::POST,
             url: self.target.url.clone(),
             headers,

@@ -29,6 +29,7 @@ async fn exchange(target: &Target, method: Method, url: Url, body: Vec<u8>) -> V
     let request = Outgoing {
         caller: Caller::Host("provider"),
         policy: Policy::Model,
+        approved: Vec::new(),
         method,
         url,
         headers: target.headers.clone(),

@@ -1,5 +1,6 @@
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
@@ -8,6 +9,7 @@ use serde_json::Value;
 
 use crate::Scrubber;
 use crate::forms::forms;
+use crate::lines::{self, Joined};
 
 /// Bytes a value needs to be looked for: a shorter one is a word that occurs by itself.
 pub const MIN_BYTES: usize = 8;
@@ -25,10 +27,10 @@ struct Shared {
 
 /// All forms of all secrets.
 pub(crate) struct Net {
-    pub(crate) automaton: AhoCorasick,
+    automaton: AhoCorasick,
     /// What takes the place of each form.
-    pub(crate) instead: Vec<Arc<[u8]>>,
-    /// Bytes of the longest form.
+    instead: Vec<Arc<[u8]>>,
+    /// Bytes that the longest form takes up when it is broken into lines.
     pub(crate) longest: usize,
 }
 
@@ -68,7 +70,10 @@ impl Redactor {
     /// Whether a form of a secret stands there.
     #[must_use]
     pub fn finds(&self, bytes: &[u8]) -> bool {
-        self.net().is_some_and(|net| net.automaton.is_match(bytes))
+        self.net().is_some_and(|net| {
+            let found = |bytes: &[u8]| net.automaton.is_match(bytes);
+            found(bytes) || Joined::of(bytes).is_some_and(|joined| found(&joined.bytes))
+        })
     }
 
     /// Whether a secret stands in a name of a host or a header, where capitals are not kept.
@@ -144,13 +149,30 @@ impl Net {
                 instead.push(replacement.clone());
             }
         }
-        let longest = patterns.iter().map(Vec::len).max()?;
+        let longest = lines::broken(patterns.iter().map(Vec::len).max()?);
         let automaton = AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostLongest)
             .kind(Some(AhoCorasickKind::ContiguousNFA))
             .build(&patterns)
             .ok()?;
         Some(Self { automaton, instead, longest })
+    }
+
+    /// Where forms stand, from left to right, and what takes their place. Two of them may overlap: one that
+    /// is on one line, and one that is not.
+    pub(crate) fn find<'a>(&'a self, bytes: &[u8]) -> Vec<(Range<usize>, &'a [u8])> {
+        let mut all = self.find_plain(bytes);
+        if let Some(joined) = Joined::of(bytes) {
+            let across = self.find_plain(&joined.bytes);
+            all.extend(across.into_iter().map(|(part, instead)| (joined.place(part), instead)));
+            all.sort_by_key(|(place, _)| place.start);
+        }
+        all
+    }
+
+    fn find_plain<'a>(&'a self, bytes: &[u8]) -> Vec<(Range<usize>, &'a [u8])> {
+        let found = self.automaton.find_iter(bytes);
+        found.map(|found| (found.range(), &*self.instead[found.pattern().as_usize()])).collect()
     }
 }
 
@@ -170,6 +192,47 @@ mod tests {
         // Of two that begin alike the longer one counts.
         let alike = redactor(&[("a", "prefix-1"), ("b", "prefix-1-and-more")]);
         assert_eq!(alike.text("prefix-1-and-more prefix-1"), "[redacted:b] [redacted:a]");
+    }
+
+    #[test]
+    fn what_is_broken_into_lines_is_found() {
+        use base64::Engine as _;
+        use base64::engine::general_purpose::STANDARD;
+        let value =
+            "hf_QwErTyUiOpAsDfGhJkLz0123456789-and-as-long-as-the-token-of-a-session-may-be-in-the-end";
+        let redactor = redactor(&[("hf", value)]);
+        for before in 0..80 {
+            let encoded = STANDARD.encode(format!("{}{value}.", "x".repeat(before)));
+            for width in [60, 64, 76] {
+                for end in ["\n", "\r\n", "\\n", "\\r\\n"] {
+                    let lines: Vec<&str> = encoded
+                        .as_bytes()
+                        .chunks(width)
+                        .map(|line| std::str::from_utf8(line).unwrap())
+                        .collect();
+                    let text = format!("a{end}{}{end}b", lines.join(end));
+                    let clean = redactor.text(&text);
+                    assert!(redactor.finds(text.as_bytes()), "{text}");
+                    assert!(
+                        clean.starts_with(&format!("a{end}")) && clean.ends_with(&format!("{end}b")),
+                        "{clean}"
+                    );
+                    assert!(
+                        clean.contains("[redacted:hf]") && clean.len() < text.len() - value.len(),
+                        "{clean}"
+                    );
+                    let mut scrubber = redactor.scrubber();
+                    let mut pieces: Vec<u8> =
+                        text.as_bytes().chunks(7).flat_map(|p| scrubber.push(p)).collect();
+                    pieces.extend(scrubber.end());
+                    assert_eq!(pieces, clean.as_bytes());
+                }
+            }
+        }
+        // One on a line of its own beside one that is broken.
+        let (head, tail) = value.split_at(20);
+        let text = format!("{value}\n{head}\n{tail}{value}");
+        assert_eq!(redactor.text(&text), "[redacted:hf]\n[redacted:hf][redacted:hf]");
     }
 
     #[test]

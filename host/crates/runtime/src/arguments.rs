@@ -65,6 +65,10 @@ pub(crate) fn refusal(validator: &Validator, schema: &Value, arguments: &Value) 
     if !arguments.is_object() {
         return Some("the arguments must be a JSON object".to_owned());
     }
+    // The answer alone costs no memory; all errors are collected before the first one is shown.
+    if validator.is_valid(arguments) {
+        return None;
+    }
     let problems: Vec<String> =
         validator.iter_errors(arguments).take(3).map(|e| problem(&e, schema)).collect();
     (!problems.is_empty()).then(|| format!("the arguments cannot be used: {}", problems.join("; ")))

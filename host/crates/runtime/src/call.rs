@@ -149,13 +149,13 @@ fn session_facts(call: &Call) -> String {
 
 fn result(answer: Result<Result<ToolOutput, Error>, Stop>, state: CallState) -> ToolResult {
     if let Some((text, dropped)) = state.output.take() {
-        tracing::debug!(dropped, "guest output: {text}");
+        tracing::debug!(dropped, "guest output: {}", text::line(&text));
     }
     let limit = state.limits.output_bytes;
     // A guest cannot say that the person stopped it.
     let interrupted = state.call.as_ref().is_some_and(|call| call.cancel.is_cancelled());
-    let told = state.call.map(|call| (call.changes, call.denial, call.source));
-    let (changes, denial, source) = told.unwrap_or_default();
+    let told = state.call.map(|call| (call.changes, call.denial));
+    let (changes, denial) = told.unwrap_or_default();
     let cancelled = matches!(&answer, Err(Stop::Cancelled))
         || matches!(&answer, Ok(Err(error)) if interrupted && error.kind == ErrorKind::Cancelled);
     let mut result = match answer {
@@ -167,7 +167,6 @@ fn result(answer: Result<Result<ToolOutput, Error>, Stop>, state: CallState) -> 
     result.changes = changes;
     // Also if the guest kept quiet about it.
     result.denial = denial;
-    result.source = source;
     result
 }
 

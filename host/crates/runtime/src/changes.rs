@@ -18,8 +18,10 @@ use crate::folders::Place;
 use crate::inspect::{digest, hex};
 use crate::limits::MAX_FILE_BYTES;
 
+mod preview;
 mod undo;
 
+pub(crate) use preview::{Becomes, Preview, moved, preview};
 pub(crate) use undo::Undo;
 
 /// Texts above this are counted, not shown, as a difference.
@@ -127,15 +129,19 @@ pub(crate) fn write(
     Ok(Written { sha256: after, created: before.is_none(), undoable, change })
 }
 
-/// Moves a file, or a link itself, where nothing is yet.
+/// Moves a file, or a link itself, where nothing is yet. With `expects` its content must be that.
 pub(crate) fn rename(
     from: &Place,
     to: &mut Place,
+    expects: Option<&[u8]>,
     umask: u32,
     undo: &Undo,
     call: &str,
 ) -> Result<Vec<FileChange>, ChangeError> {
     let named = named(from)?;
+    if expects.is_some_and(|expected| named.link().is_some() || named.content() != expected) {
+        return Err(ChangeError::Conflict("its content changed"));
+    }
     to.make_folders(umask)?;
     let line = UndoLine {
         call,
@@ -306,20 +312,20 @@ fn difference(path: &Path, before: Option<&[u8]>, after: Option<&[u8]>) -> FileC
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
     use crate::Folders;
     use crate::folders::LastLink;
 
-    struct Session {
+    pub(super) struct Session {
         _dir: tempfile::TempDir,
         folders: Folders,
-        undo: Undo,
+        pub(super) undo: Undo,
     }
 
-    fn session() -> Session {
+    pub(super) fn session() -> Session {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().canonicalize().unwrap();
         let folders = Folders {
@@ -335,7 +341,7 @@ mod tests {
     }
 
     impl Session {
-        fn path(&self, name: &str) -> PathBuf {
+        pub(super) fn path(&self, name: &str) -> PathBuf {
             self.folders.workspace.join(name)
         }
 
@@ -344,12 +350,12 @@ mod tests {
             write(&mut place, content.as_bytes(), &expects, self.folders.umask, &self.undo, "call_1")
         }
 
-        fn place(&self, name: &str) -> Place {
+        pub(super) fn place(&self, name: &str) -> Place {
             self.folders.place(&self.path(name), LastLink::Kept).unwrap()
         }
 
         fn rename(&self, from: &str, to: &str) -> Result<Vec<FileChange>, ChangeError> {
-            rename(&self.place(from), &mut self.place(to), self.folders.umask, &self.undo, "c")
+            rename(&self.place(from), &mut self.place(to), None, self.folders.umask, &self.undo, "c")
         }
 
         fn mode(&self, name: &str) -> u32 {

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use wall::{Job, SupervisorCommand};
+use wall::{Job, JobEnd, SupervisorCommand};
 use wasmtime::component::Component;
 
 use crate::PluginError;
@@ -31,7 +31,8 @@ pub struct Compiler {
 }
 
 impl Compiler {
-    fn compile(&self, bytes: &[u8]) -> Result<Vec<u8>, String> {
+    /// Whoever does not wait any more, as after Ctrl-C, leaves no process behind.
+    async fn compile(&self, bytes: &[u8]) -> Result<Vec<u8>, String> {
         let time = Duration::from_secs(self.limits.compile_s.into());
         let job = Job {
             command: self.command.clone(),
@@ -40,7 +41,19 @@ impl Compiler {
             wall_time: time,
             answer_bytes: MAX_CODE_BYTES,
         };
-        job.run(bytes).map_err(|e| e.to_string())
+        let waiting = Waiting(JobEnd::default());
+        let (end, bytes) = (waiting.0.of_job(), bytes.to_vec());
+        let compiled = tokio::task::spawn_blocking(move || job.run_until(&bytes, &end)).await;
+        compiled.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
+    }
+}
+
+/// Somebody waits for a component's code.
+struct Waiting(JobEnd);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 
@@ -72,7 +85,7 @@ pub(crate) async fn compile(
     check(what, bytes)?;
     let failed = |reason: String| PluginError::Compile { what: what.to_owned(), reason };
     let code = match compiler {
-        Some(compiler) => compiler.compile(bytes),
+        Some(compiler) => compiler.compile(bytes).await,
         None => shared.engine.precompile_component(bytes).map_err(|e| format!("{e:#}")),
     };
     let code = code.map_err(failed)?;

@@ -15,6 +15,7 @@ use crate::bindings::{Plugin, PluginPre};
 use crate::engine::Shared;
 use crate::inspect::{Inspection, digest};
 use crate::limits::{Limits, MAX_DESCRIPTION_BYTES, MAX_TOOLS};
+use crate::signature::Publisher;
 use crate::state::CallState;
 use crate::stop::Stop;
 
@@ -32,12 +33,21 @@ pub struct Described {
     pub tools: Vec<ToolSpec>,
     /// Digest of what the tools say of themselves beside that: titles, output schemas, notes.
     pub unseen: String,
+    /// Who signed it, if that was verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publisher: Option<Publisher>,
 }
 
 impl Described {
-    /// Digest of what a person approved: the manifest and all that the tools say of themselves.
-    pub(crate) fn approval(&self) -> String {
-        let json = serde_json::to_vec(&(&self.manifest, &self.tools, &self.unseen)).unwrap_or_default();
+    /// Digest of what a person approved: the manifest, the imports, all that the tools say of themselves, who
+    /// signed it.
+    #[must_use]
+    pub fn approval(&self) -> String {
+        let key = self.publisher.as_ref().map(|publisher| &publisher.key);
+        let mut imports: Vec<&String> = self.imports.iter().collect();
+        imports.sort_unstable();
+        let all = (&self.manifest, imports, &self.tools, &self.unseen, key);
+        let json = serde_json::to_vec(&all).unwrap_or_default();
         digest(&json)
     }
 }
@@ -61,7 +71,7 @@ pub(crate) async fn describe(
     let Inspection { manifest, imports, digest } = inspection;
     let unseen = unseen(&specs);
     let tools = check(&manifest, specs).map_err(refuse)?;
-    Ok(Described { digest, manifest, imports, tools, unseen })
+    Ok(Described { digest, manifest, imports, tools, unseen, publisher: None })
 }
 
 /// The tools for the model, if they are those of the manifest.
@@ -126,11 +136,26 @@ fn check_tool(
     if value.get("type") != Some(&Value::from("object")) {
         return Err(not_schema("its type is not `object`".to_owned()));
     }
+    inlined(&value).map_err(not_schema)?;
     jsonschema::validator_for(&value).map_err(|e| not_schema(e.to_string()))?;
     harmless(&mut value)
         .map_err(|hidden| not_schema(format!("`{}` has characters that nobody sees", text::line(&hidden))))?;
     let parameters = RawValue::from_string(value.to_string()).map_err(|e| not_schema(e.to_string()))?;
     Ok(ToolSpec { name, description: text::plain(&description).into_owned(), parameters })
+}
+
+/// A schema stands for what is written in it: one that refers to its own parts could stand for more than any
+/// check of arguments has time and memory for.
+fn inlined(value: &Value) -> Result<(), String> {
+    let refers = |key: &str| matches!(key, "$ref" | "$dynamicRef" | "$recursiveRef");
+    match value {
+        Value::Array(list) => list.iter().try_for_each(inlined),
+        Value::Object(map) => map.iter().try_for_each(|(key, value)| match value {
+            Value::String(_) if refers(key) => Err(format!("it has a `{key}`; write out what it refers to")),
+            value => inlined(value),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Takes what acts or is unseen out of a schema's texts for the model. Names and values cannot be changed
@@ -156,7 +181,7 @@ mod tests {
     use manifest::Manifest;
     use serde_json::json;
 
-    use super::{WitToolSpec, check, harmless, unseen};
+    use super::{WitToolSpec, check, harmless, inlined, unseen};
 
     fn spec(name: &str) -> WitToolSpec {
         WitToolSpec {
@@ -166,6 +191,20 @@ mod tests {
             input_schema: "{\"type\":\"object\"}".to_owned(),
             output_schema: None,
             extra: None,
+        }
+    }
+
+    fn described(unseen: &str) -> super::Described {
+        super::Described {
+            digest: String::new(),
+            manifest: Manifest::from_toml(
+                "id = \"p\"\nversion = \"1.0.0\"\ndescription = \"\"\n[tools.t]\ntier = \"read\"\n",
+            )
+            .unwrap(),
+            imports: Vec::new(),
+            tools: Vec::new(),
+            unseen: unseen.to_owned(),
+            publisher: None,
         }
     }
 
@@ -181,16 +220,6 @@ mod tests {
         ]
         .map(|tool| unseen(&[tool, spec("b")]));
         assert!(!changed.contains(&plain) && changed[0] != changed[1] && changed[1] != changed[2]);
-        let described = |unseen: &str| super::Described {
-            digest: String::new(),
-            manifest: Manifest::from_toml(
-                "id = \"p\"\nversion = \"1.0.0\"\ndescription = \"\"\n[tools.t]\ntier = \"read\"\n",
-            )
-            .unwrap(),
-            imports: Vec::new(),
-            tools: Vec::new(),
-            unseen: unseen.to_owned(),
-        };
         assert_ne!(described(&plain).approval(), described(&changed[0]).approval());
     }
 
@@ -203,6 +232,24 @@ mod tests {
         assert_eq!(check(&manifest, vec![spec("a"), spec("b")]).unwrap().len(), 2);
         let doubled = check(&manifest, vec![spec("a"), spec("b"), spec("a")]).unwrap_err();
         assert_eq!(doubled, "it describes two tools named `a`");
+    }
+
+    #[test]
+    fn a_schema_refers_to_nothing() {
+        let doubled =
+            json!({"type": "object", "$defs": {"a": {"required": ["z"]}}, "allOf": [{"$ref": "#/$defs/a"}]});
+        assert!(inlined(&doubled).unwrap_err().contains("`$ref`"));
+        assert!(inlined(&json!({"properties": {"$ref": {"type": "string"}}})).is_ok());
+    }
+
+    #[test]
+    fn imports_are_part_of_what_is_approved() {
+        let described = |imports: &[&str]| super::Described {
+            imports: imports.iter().map(|i| (*i).to_owned()).collect(),
+            ..described("")
+        };
+        assert_eq!(described(&["a", "b"]).approval(), described(&["b", "a"]).approval());
+        assert_ne!(described(&["a"]).approval(), described(&["a", "ml-intern:plugin/exec@0.1.0"]).approval());
     }
 
     #[test]

@@ -47,6 +47,14 @@ pub enum PluginError {
     NotTrusted { path: PathBuf },
     #[error("{}: the file was changed while the session ran; start a new session", path.display())]
     ChangedWhileRunning { path: PathBuf },
+    #[error("{}: {reason}", path.display())]
+    Signature { path: PathBuf, reason: String },
+    #[error("{}: it is not signed by {key}", path.display())]
+    NotSigned { path: PathBuf, key: String },
+    #[error(
+        "{}: plugin `{id}` is installed and signed by {key}, and this one is not; `ml-intern plugin remove {id}` makes room for it", path.display()
+    )]
+    Publisher { path: PathBuf, id: String, key: String },
     #[error("{what}: {by}")]
     Forbidden { what: String, by: policy::Forbidden },
     #[error("{what}: it is not compiled: {reason}")]
@@ -57,8 +65,8 @@ pub enum PluginError {
     Index { path: PathBuf, action: &'static str, reason: String },
     #[error("{}: {reason}, so no plugin of a folder is used; look at each (`ml-intern plugin info FILE`) and install it anew (`ml-intern plugin install FILE`), or remove this index: then whatever lies in the folders counts as new", path.display())]
     IndexChanged { path: PathBuf, reason: String },
-    #[error("{}: plugin `{id}` was not let in since the plugin index was begun anew; look at it with `ml-intern plugin info {}` and install it with `ml-intern plugin install {}`", path.display(), path.display(), path.display())]
-    NotLetIn { id: String, path: PathBuf },
+    #[error("{}: plugin `{id}` is left out: {reason}; look at it with `ml-intern plugin info {}` and install it with `ml-intern plugin install {}`", path.display(), path.display(), path.display())]
+    NotLetIn { id: String, path: PathBuf, reason: &'static str },
     #[error("{}: plugin `{id}` {version} is older than {highest}, which was installed before; `ml-intern plugin install {} --allow-downgrade` takes it", path.display(), path.display())]
     Older { id: String, version: String, highest: String, path: PathBuf },
     #[error("{}: {reason}", path.display())]

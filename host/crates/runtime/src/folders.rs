@@ -87,8 +87,26 @@ pub struct Folders {
     pub tmp: PathBuf,
     /// Mode bits that new files do not get.
     pub umask: u32,
-    /// Absolute paths that are never changed.
-    pub denied: Vec<glob::Pattern>,
+    /// What no guest sees or changes.
+    pub denied: Vec<DeniedPath>,
+}
+
+/// Paths that a rule denies: what fits, and all that lies below it.
+#[derive(Clone, Debug)]
+pub struct DeniedPath {
+    pattern: glob::Pattern,
+    rule: String,
+}
+
+impl DeniedPath {
+    /// The pattern is of absolute paths; `rule` is the rule as it was written, and where it stands.
+    #[must_use]
+    pub fn new(pattern: &glob::Pattern, rule: String) -> Self {
+        // What lies below is denied in any case, and so is the folder itself.
+        let text = pattern.as_str().trim_end_matches("/**").to_lowercase();
+        let text = if text.is_empty() { "/".to_owned() } else { text };
+        Self { pattern: glob::Pattern::new(&text).unwrap_or_else(|_| pattern.clone()), rule }
+    }
 }
 
 /// Why a path cannot be changed.
@@ -153,11 +171,20 @@ impl Folders {
         mounts
     }
 
-    /// Whether a rule keeps a path from being changed: it, or a folder that it lies in.
-    pub(crate) fn is_denied(&self, path: &Path) -> bool {
-        let options = glob::MatchOptions { require_literal_separator: true, ..glob::MatchOptions::default() };
-        let fits = |path: &Path| self.denied.iter().any(|p| p.matches_path_with(path, options));
-        path.ancestors().any(fits)
+    /// The rule that denies a path, or a folder that it lies in. Case counts for nothing, because some file
+    /// systems know no case.
+    pub(crate) fn denies(&self, path: &Path) -> Option<&str> {
+        if self.denied.is_empty() {
+            return None;
+        }
+        let options = glob::MatchOptions {
+            case_sensitive: false,
+            require_literal_separator: true,
+            ..glob::MatchOptions::default()
+        };
+        let spelt: Vec<String> = path.ancestors().map(|path| path.to_string_lossy().to_lowercase()).collect();
+        let fits = |denied: &&DeniedPath| spelt.iter().any(|path| denied.pattern.matches_with(path, options));
+        self.denied.iter().find(fits).map(|denied| denied.rule.as_str())
     }
 
     /// A path that a call names, as it really is: from the root, links of what exists followed.
@@ -312,6 +339,25 @@ mod tests {
 
     fn placed(folders: &Folders, path: impl AsRef<Path>) -> Option<PathBuf> {
         folders.place(path.as_ref(), LastLink::Followed).ok().map(|place| place.path)
+    }
+
+    #[test]
+    fn a_rule_on_everything_denies_everything() {
+        let dir = tempfile::tempdir().unwrap();
+        for rule in ["/**", "/*", "/"] {
+            let pattern = glob::Pattern::new(rule).unwrap();
+            let denied = vec![DeniedPath::new(&pattern, rule.to_owned())];
+            let folders = Folders {
+                workspace: dir.path().into(),
+                workspace_writable: true,
+                read: Vec::new(),
+                write: Vec::new(),
+                tmp: dir.path().into(),
+                umask: 0o022,
+                denied,
+            };
+            assert_eq!(folders.denies(Path::new("/work/a.txt")), Some(rule));
+        }
     }
 
     #[test]

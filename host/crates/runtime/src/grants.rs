@@ -5,11 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use egress::NetworkGrant;
-use manifest::{Capabilities, Manifest, Tier, is_credential_name};
+use manifest::{Capabilities, Tier, is_credential_name};
 use policy::Policy;
 
-use crate::PluginError;
 use crate::credentials::{Bound, CredentialSource, Secrets, bind};
+use crate::{Described, PluginError};
 
 /// Grants by plugin id, as they stand in a grants file.
 #[derive(Clone, Debug, Default)]
@@ -85,14 +85,28 @@ impl Grants {
         Self { tables, whole: self.whole.clone() }
     }
 
-    /// What a plugin declares, was granted, and may have by the machine's policy.
-    pub(crate) fn effective(&self, manifest: &Manifest, secrets: &Secrets, policy: &Policy) -> Effective {
+    /// The table of a plugin, if it is for the plugin as it is now.
+    fn given(&self, name: &str, described: &Described) -> Option<&Capabilities> {
+        self.tables
+            .get(name)
+            .filter(|given| given.approval.as_ref().is_none_or(|for_| *for_ == described.approval()))
+    }
+
+    /// What a plugin declares, was granted, and may have by the machine's policy. `name` is that of its table.
+    pub(crate) fn effective(
+        &self,
+        name: &str,
+        described: &Described,
+        secrets: &Secrets,
+        policy: &Policy,
+    ) -> Effective {
+        let (manifest, own) = (&described.manifest, self.given(name, described));
         let parse =
             |rules: &[String]| rules.iter().filter_map(|r| NetworkGrant::parse(r).ok()).collect::<Vec<_>>();
         let declared = &manifest.capabilities;
         let declares = parse(&declared.network);
         let whole = self.whole.contains(&manifest.id).then_some(declared);
-        let Some(granted) = whole.or_else(|| self.tables.get(&manifest.id)) else {
+        let Some(granted) = whole.or(own) else {
             let credentials = Arc::new(bind(manifest, &BTreeMap::new(), secrets));
             return Effective { declared: declares.into(), credentials, ..Effective::default() };
         };
@@ -109,8 +123,7 @@ impl Grants {
         capabilities.exec &= policy.tier(Tier::Execute).is_ok();
         capabilities.files &= policy.tier(Tier::Write).is_ok();
         capabilities.network = network.iter().map(ToString::to_string).collect();
-        let sources =
-            self.tables.get(&manifest.id).map(|own| &own.credentials).unwrap_or(&granted.credentials);
+        let sources = own.map_or(&granted.credentials, |own| &own.credentials);
         let given = sources.iter().filter(|(name, _)| manifest.credentials.contains_key(name.as_str()));
         capabilities.credentials = given.map(|(name, source)| (name.clone(), source.clone())).collect();
         let credentials = Arc::new(bind(manifest, sources, secrets));
@@ -120,6 +133,7 @@ impl Grants {
 
 #[cfg(test)]
 mod tests {
+    use manifest::Manifest;
     use proptest::prelude::*;
     use proptest::sample::Index;
 
@@ -136,7 +150,42 @@ mod tests {
         );
         let manifest = Manifest::from_toml(&manifest).unwrap();
         let granted = Grants::parse(Path::new("grants.toml"), granted).unwrap();
-        granted.effective(&manifest, &Secrets::new(), &policy)
+        granted.effective("p", &described(manifest), &Secrets::new(), &policy)
+    }
+
+    fn described(manifest: Manifest) -> Described {
+        Described {
+            digest: String::new(),
+            manifest,
+            imports: Vec::new(),
+            tools: Vec::new(),
+            unseen: String::new(),
+            publisher: None,
+        }
+    }
+
+    #[test]
+    fn a_grant_is_for_the_plugin_that_it_was_given_to() {
+        let manifest = |tier: &str| {
+            let text = format!(
+                "id = \"p\"\nversion = \"1\"\ndescription = \"\"\n[capabilities]\nexec = true\n[tools.t]\ntier = \"{tier}\"\n"
+            );
+            described(Manifest::from_toml(&text).unwrap())
+        };
+        let (was, is) = (manifest("read"), manifest("write"));
+        let grants = |for_: &str| {
+            Grants::parse(Path::new("grants.toml"), &format!("[p]\nexec = true\n{for_}")).unwrap()
+        };
+        let exec = |grants: &Grants, described: &Described, name: &str| {
+            grants.effective(name, described, &Secrets::new(), &Policy::default()).capabilities.exec
+        };
+        let bound = grants(&format!("for = \"{}\"", was.approval()));
+        assert!(exec(&bound, &was, "p") && !exec(&bound, &is, "p"));
+        // Written by hand, for whatever has the id; never for a project's.
+        let by_hand = grants("");
+        assert!(
+            exec(&by_hand, &was, "p") && exec(&by_hand, &is, "p") && !exec(&by_hand, &was, "p@/w/p.wasm")
+        );
     }
 
     #[test]
@@ -223,7 +272,8 @@ mod tests {
                 (grants.as_ref().ok(), manifest.as_ref().ok()),
             ] {
                 let (Some(grants), Some(manifest)) = (grants, manifest) else { continue };
-                let given = grants.effective(manifest, &Secrets::new(), &Policy::default()).capabilities;
+                let described = described(manifest.clone());
+                let given = grants.effective("p", &described, &Secrets::new(), &Policy::default()).capabilities;
                 let declared = &manifest.capabilities;
                 prop_assert!((declared.exec || !given.exec) && (declared.files || !given.files));
                 prop_assert!((declared.kv || !given.kv) && given.network.len() <= declared.network.len());

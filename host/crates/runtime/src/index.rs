@@ -2,9 +2,12 @@
 //! in it was let in by a person, so it ends with a MAC under a key that lies elsewhere.
 
 use std::collections::BTreeMap;
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use policy::PublisherKey;
+use rustix::fs::{FlockOperation, flock};
 use semver::Version;
 use serde::{Deserialize, Serialize};
 
@@ -13,10 +16,13 @@ use crate::describe::Described;
 use crate::{PluginError, key};
 
 /// The format this host reads and writes.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Tells this MAC from others under the same key.
 const CONTEXT: &str = "ml-intern plugin lock index";
+
+/// Components that are remembered as not compiling.
+const MAX_BROKEN: usize = 64;
 
 #[derive(Debug, Default)]
 pub(crate) struct Index {
@@ -35,6 +41,17 @@ struct Lock {
     /// The one before this could not be believed: nothing is let in because it is new.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     begun_anew: bool,
+    /// Components that could not be compiled, oldest first: each would cost its time again at every start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    broken: Vec<Broken>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+struct Broken {
+    digest: String,
+    /// The program that could not compile it; another one tries again.
+    host: String,
+    reason: String,
 }
 
 /// A component file as it was when it was described.
@@ -106,6 +123,58 @@ impl Index {
         }
     }
 
+    /// Changes the index as it is now, while no other process does.
+    ///
+    /// # Errors
+    /// When it cannot be read, locked or written.
+    pub(crate) fn change(dirs: &PluginDirs, edit: impl FnOnce(&mut Self)) -> Result<(), PluginError> {
+        let folder = dirs.index.parent().unwrap_or(Path::new("."));
+        let lock = || {
+            DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+            let mut options = OpenOptions::new();
+            let path = dirs.index.with_extension("lock");
+            let file = options.create(true).truncate(false).write(true).mode(0o600).open(path)?;
+            flock(&file, FlockOperation::LockExclusive)?;
+            Ok::<File, std::io::Error>(file)
+        };
+        let failed = |e: std::io::Error| PluginError::Index {
+            path: dirs.index.clone(),
+            action: "locked",
+            reason: e.to_string(),
+        };
+        let _alone = lock().map_err(failed)?;
+        let (mut index, _) = Self::read_or_begin(dirs)?;
+        edit(&mut index);
+        index.save()
+    }
+
+    /// Why a component could not be compiled the last time, if this program tried.
+    pub(crate) fn broken(&self, digest: &str) -> Option<&str> {
+        let broken = self.lock.broken.iter().find(|broken| broken.digest == digest && broken.host == host());
+        broken.map(|broken| broken.reason.as_str())
+    }
+
+    /// Remembers that a component could not be compiled.
+    pub(crate) fn put_broken(&mut self, digest: String, reason: String) {
+        self.forgive(&digest);
+        let excess = (self.lock.broken.len() + 1).saturating_sub(MAX_BROKEN);
+        self.lock.broken.drain(..excess);
+        self.lock.broken.push(Broken { digest, host: host(), reason });
+        self.changed = true;
+    }
+
+    /// Forgets that a component could not be compiled.
+    pub(crate) fn forgive(&mut self, digest: &str) {
+        let before = self.lock.broken.len();
+        self.lock.broken.retain(|broken| broken.digest != digest);
+        self.changed |= self.lock.broken.len() != before;
+    }
+
+    /// The keys of the publishers whose plugins were let in.
+    pub(crate) fn publishers(&self) -> impl Iterator<Item = &PublisherKey> {
+        self.lock.plugins.iter().filter_map(|e| Some(&e.described.publisher.as_ref()?.key))
+    }
+
     /// Whether nothing is let in any more because it is new.
     pub(crate) fn begun_anew(&self) -> bool {
         self.lock.begun_anew
@@ -128,6 +197,15 @@ impl Index {
     /// The highest version of a plugin that was ever let in.
     pub(crate) fn highest(&self, id: &str) -> Option<&str> {
         self.lock.highest.get(id).map(String::as_str)
+    }
+
+    /// Whether a plugin that was described at a start may be put in by it: unless a person let in another one.
+    pub(crate) fn agrees(&self, described: &Described) -> bool {
+        let manifest::Manifest { id, version, .. } = &described.manifest;
+        match self.of_id(id) {
+            Some(known) => known.approval == described.approval(),
+            None => !self.begun_anew() && self.highest(id).is_none_or(|highest| !is_older(version, highest)),
+        }
     }
 
     /// Lets a file in as it is.
@@ -172,8 +250,8 @@ impl Index {
         let text = format!("{json}\n{}\n", mac_of(&key, json.as_bytes()).to_hex());
         let temporary = self.path.with_extension(format!("{}.tmp", std::process::id()));
         let folder = self.path.parent().unwrap_or(Path::new("."));
-        let written = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).and_then(|()| {
-            let mut options = std::fs::OpenOptions::new();
+        let written = DirBuilder::new().recursive(true).mode(0o700).create(folder).and_then(|()| {
+            let mut options = OpenOptions::new();
             let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
             std::io::Write::write_all(&mut file, text.as_bytes())?;
             std::fs::rename(&temporary, &self.path)
@@ -196,6 +274,11 @@ fn parse(bytes: &[u8], key: Option<&[u8; 32]>) -> Result<Lock, String> {
     }
     let lock: Lock = serde_json::from_str(json).map_err(|e| e.to_string())?;
     if lock.version == VERSION { Ok(lock) } else { Err(format!("it has format {}", lock.version)) }
+}
+
+/// This program, as far as it decides what compiles.
+fn host() -> String {
+    format!("{} on {}", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH)
 }
 
 fn mac_of(key: &[u8; 32], json: &[u8]) -> blake3::Hash {
@@ -235,6 +318,7 @@ mod tests {
             imports: Vec::new(),
             tools: Vec::new(),
             unseen: String::new(),
+            publisher: None,
         }
     }
 
@@ -279,9 +363,9 @@ mod tests {
         refused("{\"version\":1,\n\"plugins\":[]}");
         refused("");
         let key = key::existing(&dirs.key).unwrap().unwrap();
-        let other = "{\"version\":3,\"plugins\":[],\"highest\":{}}";
+        let other = "{\"version\":4,\"plugins\":[],\"highest\":{}}";
         let told = refused(&format!("{other}\n{}\n", mac_of(&key, other.as_bytes()).to_hex()));
-        assert!(told.contains("it has format 3"), "{told}");
+        assert!(told.contains("it has format 4"), "{told}");
         // Another key, none, and one of another length.
         std::fs::write(&dirs.index, &good).unwrap();
         std::fs::write(&dirs.key, [7; 32]).unwrap();
@@ -304,6 +388,49 @@ mod tests {
         index.save().unwrap();
         let index = Index::read(&dirs).unwrap();
         assert_eq!((index.of_id("p").is_none(), index.highest("p")), (true, Some("1.10.0")));
+    }
+
+    #[test]
+    fn what_two_processes_let_in_is_both_let_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let dirs = PluginDirs::below(folder.path());
+        // One that read the index long ago and is done only now, as a start that compiles.
+        let _stale = Index::read(&dirs).unwrap();
+        let put = |id: &str, version: &str| {
+            Index::change(&dirs, |index| index.put(Path::new(id), stamp(), described(id, version))).unwrap();
+        };
+        put("q", "2.0.0");
+        put("p", "1.0.0");
+        let index = Index::read(&dirs).unwrap();
+        assert!(index.of_id("p").is_some() && index.of_id("q").is_some());
+        assert_eq!(index.highest("q"), Some("2.0.0"));
+        let threads: Vec<_> = (0..8)
+            .map(|k| {
+                let dirs = dirs.clone();
+                std::thread::spawn(move || {
+                    let id = format!("t{k}");
+                    Index::change(&dirs, |i| i.put(Path::new(&id), stamp(), described(&id, "1.0.0")))
+                        .unwrap();
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        let index = Index::read(&dirs).unwrap();
+        assert!((0..8).all(|k| index.of_id(&format!("t{k}")).is_some()));
+    }
+
+    #[test]
+    fn what_did_not_compile_is_remembered_for_a_while() {
+        let folder = tempfile::tempdir().unwrap();
+        let dirs = PluginDirs::below(folder.path());
+        let put = |digest: String| {
+            Index::change(&dirs, |index| index.put_broken(digest, "too much".to_owned())).unwrap();
+        };
+        (0..=MAX_BROKEN).for_each(|k| put(k.to_string()));
+        let index = Index::read(&dirs).unwrap();
+        assert_eq!((index.broken("0"), index.broken("1")), (None, Some("too much")));
+        Index::change(&dirs, |index| index.forgive("1")).unwrap();
+        assert_eq!(Index::read(&dirs).unwrap().broken("1"), None);
     }
 
     proptest! {

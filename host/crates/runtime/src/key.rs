@@ -25,11 +25,18 @@ pub(crate) fn existing_or_new(path: &Path) -> Result<[u8; 32], String> {
         let folders = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
         folders.map_err(|e| e.to_string())?;
     }
-    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Ok(mut file) => file.write_all(&fresh).map_err(|e| e.to_string())?,
+    // Linked into its place when it is whole: one that is cut off would be there for ever.
+    let whole = path.with_extension(format!("{}.tmp", std::process::id()));
+    let failed = |e: std::io::Error| format!("{}: {e}", path.display());
+    let written = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&whole);
+    written.and_then(|mut file| file.write_all(&fresh)).map_err(failed)?;
+    let linked = std::fs::hard_link(&whole, path);
+    let _ = std::fs::remove_file(&whole);
+    match linked {
         // Another process was faster; its key counts.
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(format!("{}: {error}", path.display())),
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed(error)),
+        _ => {}
     }
-    existing(path)?.ok_or_else(|| format!("{} cannot be used", path.display()))
+    let broken = || format!("{} is no key: remove it, and what it vouched for is made anew", path.display());
+    existing(path)?.ok_or_else(broken)
 }

@@ -34,7 +34,7 @@ pub(crate) const HOSTCALL_BYTES: usize = 16 << 20;
 
 /// Handles (open files, streams, errors) a call may hold at most, and at least.
 const MAX_HANDLES: usize = 10_000;
-const MIN_HANDLES: usize = 64;
+const MIN_HANDLES: usize = 24;
 
 /// Open files of the process that guests leave to the host.
 const HOST_FILES: u64 = 256;
@@ -60,6 +60,10 @@ pub(crate) const MAX_LOG_MESSAGES: usize = 1_000;
 pub(crate) const MAX_FILE_BYTES: u64 = 15 << 20;
 const _: () = assert!(MAX_FILE_BYTES < HOSTCALL_BYTES as u64);
 
+/// Changes of files in one call, and bytes of their diffs that its result shows.
+pub(crate) const MAX_CHANGES: usize = 2_000;
+pub(crate) const MAX_DIFF_BYTES: usize = 1 << 20;
+
 /// Bytes of earlier contents that a session keeps for undo, and of the list of its changes. Beyond them
 /// changes are still made, and told not to be undoable.
 pub(crate) const MAX_UNDO_BYTES: u64 = 1 << 30;
@@ -73,12 +77,16 @@ pub(crate) const MAX_HTTP_BYTES: u64 = 8 << 20;
 pub(crate) const MAX_CALLS_OF_PLUGIN: usize = 8;
 pub(crate) const MAX_CALLS: usize = 32;
 
-/// Handles a call may hold: so few that all calls of a plugin that closes nothing leave the host its files.
+/// Threads that calls hang on in the kernel before their places are no longer given to others.
+pub(crate) const MAX_LOST_CALLS: usize = 64;
+
+/// Handles a call may hold: so few that all calls together, of plugins that close nothing, leave the host its
+/// files.
 pub(crate) fn max_handles() -> usize {
     static HANDLES: OnceLock<usize> = OnceLock::new();
     *HANDLES.get_or_init(|| {
         let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        let each = files.saturating_sub(HOST_FILES) / MAX_CALLS_OF_PLUGIN as u64;
+        let each = files.saturating_sub(HOST_FILES) / MAX_CALLS as u64;
         usize::try_from(each).unwrap_or(usize::MAX).clamp(MIN_HANDLES, MAX_HANDLES)
     })
 }

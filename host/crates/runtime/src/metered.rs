@@ -1,5 +1,6 @@
 //! The calls by which a guest writes into a mounted folder, each counted against the folder's quota before
-//! it is done. They stand in the place of those that WASI brings; what is left of it stays as it is.
+//! it is done. They stand in the place of those that WASI brings, as those do that look where a path leads
+//! (`hidden`); what is left of it stays as it is.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,10 +11,12 @@ use wasmtime::component::{Linker, LinkerInstance, Resource};
 use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemCtxView, WasiFilesystemView as _};
 use wasmtime_wasi::p2::bindings::filesystem::preopens::Host as _;
 use wasmtime_wasi::p2::bindings::filesystem::types::{
-    DescriptorFlags, ErrorCode, HostDescriptor as _, OpenFlags, PathFlags,
+    DescriptorFlags, ErrorCode, HostDescriptor, OpenFlags, PathFlags,
 };
 use wasmtime_wasi::p2::{DynOutputStream, FsResult, OutputStream, Pollable, StreamError, StreamResult};
 
+use crate::folders::LastLink;
+use crate::hidden::{hide, last};
 use crate::quota::{Full, Quota, Share};
 use crate::state::CallState;
 
@@ -39,6 +42,7 @@ pub(crate) fn meter(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
     let mut types = linker.instance(TYPES)?;
     contents(&mut types)?;
     names(&mut types)?;
+    hide(&mut types)?;
     linker.allow_shadowing(false);
     Ok(())
 }
@@ -102,6 +106,9 @@ fn names(types: &mut LinkerInstance<'_, CallState>) -> wasmtime::Result<()> {
          (folder, at, path, open, flags): (File, PathFlags, String, OpenFlags, DescriptorFlags)| {
             Box::new(async move {
                 let state = store.data_mut();
+                if let Err(error) = state.check_path(&folder, &path, last(at)) {
+                    return Ok((Err(error),));
+                }
                 if open.contains(OpenFlags::CREATE)
                     && let Err(error) = state.metered.take(&folder, 0, 1)
                 {
@@ -109,10 +116,13 @@ fn names(types: &mut LinkerInstance<'_, CallState>) -> wasmtime::Result<()> {
                 }
                 let quota = state.metered.of(&folder);
                 let opened = told(state.filesystem().open_at(folder, at, path, open, flags).await)?;
-                if let Ok(file) = &opened {
-                    state.metered.hand_on(file, quota);
+                let Ok(file) = opened else { return Ok((opened,)) };
+                if let Err(error) = state.check_opened(&file) {
+                    HostDescriptor::drop(&mut state.filesystem(), file)?;
+                    return Ok((Err(error),));
                 }
-                Ok((opened,))
+                state.metered.hand_on(&file, quota);
+                Ok((Ok(file),))
             })
         },
     )?;
@@ -121,7 +131,8 @@ fn names(types: &mut LinkerInstance<'_, CallState>) -> wasmtime::Result<()> {
         |mut store: Store<'_>, (folder, path): (File, String)| {
             Box::new(async move {
                 let state = store.data_mut();
-                if let Err(error) = state.metered.take(&folder, 0, 1) {
+                let allowed = state.check_path(&folder, &path, LastLink::Kept);
+                if let Err(error) = allowed.and_then(|()| state.metered.take(&folder, 0, 1)) {
                     return Ok((Err(error),));
                 }
                 Ok((told(state.filesystem().create_directory_at(folder, path).await)?,))
@@ -133,7 +144,9 @@ fn names(types: &mut LinkerInstance<'_, CallState>) -> wasmtime::Result<()> {
         |mut store: Store<'_>, (folder, target, path): (File, String, String)| {
             Box::new(async move {
                 let state = store.data_mut();
-                if let Err(error) = state.metered.take(&folder, target.len() as u64, 1) {
+                let allowed = state.check_path(&folder, &path, LastLink::Kept);
+                if let Err(error) = allowed.and_then(|()| state.metered.take(&folder, target.len() as u64, 1))
+                {
                     return Ok((Err(error),));
                 }
                 Ok((told(state.filesystem().symlink_at(folder, target, path).await)?,))
@@ -145,6 +158,12 @@ fn names(types: &mut LinkerInstance<'_, CallState>) -> wasmtime::Result<()> {
         |mut store: Store<'_>, (folder, at, path, other, name): (File, PathFlags, String, File, String)| {
             Box::new(async move {
                 let state = store.data_mut();
+                let named = state
+                    .check_path(&folder, &path, last(at))
+                    .and_then(|()| state.check_path(&other, &name, LastLink::Kept));
+                if let Err(error) = named {
+                    return Ok((Err(error),));
+                }
                 let metered = &state.metered;
                 let allowed = metered.allow_within(&folder, &other).and_then(|()| metered.take(&other, 0, 1));
                 if let Err(error) = allowed {
@@ -159,7 +178,10 @@ fn names(types: &mut LinkerInstance<'_, CallState>) -> wasmtime::Result<()> {
         |mut store: Store<'_>, (folder, path, other, name): (File, String, File, String)| {
             Box::new(async move {
                 let state = store.data_mut();
-                if let Err(error) = state.metered.allow_within(&folder, &other) {
+                let named = state
+                    .check_path(&folder, &path, LastLink::Kept)
+                    .and_then(|()| state.check_path(&other, &name, LastLink::Kept));
+                if let Err(error) = named.and_then(|()| state.metered.allow_within(&folder, &other)) {
                     return Ok((Err(error),));
                 }
                 Ok((told(state.filesystem().rename_at(folder, path, other, name).await)?,))
@@ -169,7 +191,7 @@ fn names(types: &mut LinkerInstance<'_, CallState>) -> wasmtime::Result<()> {
 }
 
 /// An error for the guest, or the end of the call.
-fn told<T>(result: FsResult<T>) -> wasmtime::Result<Result<T, ErrorCode>> {
+pub(crate) fn told<T>(result: FsResult<T>) -> wasmtime::Result<Result<T, ErrorCode>> {
     match result {
         Ok(value) => Ok(Ok(value)),
         Err(error) => Ok(Err(error.downcast()?)),

@@ -39,7 +39,9 @@ pub(crate) async fn open(
     let what = plugin.source.to_string();
     let component = match &plugin.source {
         Source::Bundled(bundled) => load(shared, bundled.code).map_err(PluginError::engine)?,
-        Source::File(path) => open_file(shared, path, &plugin.described.digest, cache, compiler).await?,
+        Source::File(path) | Source::Project(path) => {
+            open_file(shared, path, &plugin.described.digest, cache, compiler).await?
+        }
     };
     let link = |e: wasmtime::Error| PluginError::Description {
         what: what.clone(),

@@ -76,6 +76,8 @@ impl Quota {
             None => Some(self.look()),
             Some(used) if counted.calls == 1 && self.is_worth_a_look(&counted, used) => {
                 let there = self.look();
+                // Not looked through to the end: what was not seen may be the guests'.
+                let there = if there.files > self.limit.files { used } else { there };
                 // What others wrote is not the guests'.
                 Some(Amount { bytes: used.bytes.min(there.bytes), files: used.files.min(there.files) })
             }
@@ -154,6 +156,19 @@ mod tests {
         let _third = quota.share();
         std::fs::write(dir.path().join("a"), [0; 950]).unwrap();
         assert_eq!(quota.take(1_000, 10), Ok(()));
+    }
+
+    #[test]
+    fn what_others_put_there_hides_nothing_of_the_guests() {
+        let dir = tempfile::tempdir().unwrap();
+        let quota = Arc::new(Quota::shared(dir.path().into(), LIMIT));
+        let first = quota.share();
+        assert_eq!(quota.take(900, 2), Ok(()));
+        drop(first);
+        // More files of a command's than the quota: the folder is not looked through to its end.
+        (0..50).for_each(|k| std::fs::write(dir.path().join(k.to_string()), "").unwrap());
+        let _second = quota.share();
+        assert_eq!(quota.take(200, 0), Err(Full));
     }
 
     #[test]

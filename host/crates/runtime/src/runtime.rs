@@ -1,3 +1,4 @@
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,18 +8,21 @@ use manifest::ToolPolicy;
 use policy::Policy;
 use protocol::{HostReply, HostRequest, Invocation, ToolCallId, ToolResult, ToolSpec};
 use serde_json::Value;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::CodeCache;
 use crate::call::{Clock, Task, run};
-use crate::catalog::{Bundled, Catalog, Plugin, PluginDirs, Source, discover, forget};
+use crate::catalog::{Bundled, Catalog, Plugin, PluginDirs, Source};
 use crate::compile::Compiler;
+use crate::discover::{discover, forget};
 use crate::engine::{Shared, Target};
-use crate::limits::{MAX_CALLS, MAX_CALLS_OF_PLUGIN};
+use crate::faults::Faults;
+use crate::limits::{MAX_CALLS, MAX_CALLS_OF_PLUGIN, MAX_LOST_CALLS};
 use crate::named_file::{NamedFile, NamedFileError, read_named_files};
 use crate::open::{Opened, open};
+use crate::sources::Sources;
 use crate::state::Call;
 use crate::stop::Stop;
 use crate::{Described, Grants, Limits, PluginError, Secrets, SessionContext, arguments};
@@ -66,7 +70,7 @@ struct Inner {
     compiler: Compiler,
     limits: Limits,
     egress: Egress,
-    slots: Semaphore,
+    slots: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -93,8 +97,8 @@ impl PluginRuntime {
             });
             problems.extend(added.err());
         }
-        for (path, described) in found {
-            let added = catalog.add(Source::File(path), described, &config.user_grants, secrets, policy);
+        for (source, described) in found {
+            let added = catalog.add(source, described, &config.user_grants, secrets, policy);
             problems.extend(added.err());
         }
         let inner = Inner {
@@ -105,7 +109,7 @@ impl PluginRuntime {
             compiler: config.dirs.compiler,
             limits: config.limits,
             egress: config.egress,
-            slots: Semaphore::new(MAX_CALLS),
+            slots: Arc::new(Semaphore::new(MAX_CALLS)),
         };
         (Self { inner: Arc::new(inner) }, problems)
     }
@@ -184,12 +188,23 @@ impl PluginRuntime {
         let Some((plugin, tool)) = self.inner.catalog.tools.get(&invocation.tool).cloned() else {
             let result = ToolResult::failed(self.unknown_tool(&invocation.tool));
             let task = tokio::spawn(std::future::ready(result));
-            let (clock, unanswered) = Default::default();
-            return RunningCall { task, cancel, clock, unanswered, wall_time: Duration::MAX };
+            let (clock, unanswered, read, places) = Default::default();
+            return RunningCall {
+                task,
+                cancel,
+                clock,
+                unanswered,
+                read,
+                wall_time: Duration::MAX,
+                places,
+                blame: None,
+            };
         };
         let wall_time = wall_time(plugin.policy(&tool), &invocation.arguments, self.inner.limits.wall_time_s);
         let (clock, session) = (Arc::new(Clock::default()), session.clone());
-        let unanswered = Arc::new(AtomicUsize::new(0));
+        let (unanswered, read) = (Arc::new(AtomicUsize::new(0)), Arc::new(Sources::default()));
+        let places = Arc::new(Places::default());
+        let blame = Some((session.faults.clone(), plugin.described.manifest.id.clone()));
         let asked = Asked {
             session,
             invocation,
@@ -197,11 +212,13 @@ impl PluginRuntime {
             cancel: cancel.clone(),
             clock: clock.clone(),
             unanswered: unanswered.clone(),
+            places: places.clone(),
+            read: read.clone(),
             wall_time,
         };
         let runtime = self.clone();
         let task = tokio::spawn(async move { runtime.inner.take_turn(&plugin, tool, asked).await });
-        RunningCall { task, cancel, clock, unanswered, wall_time }
+        RunningCall { task, cancel, clock, unanswered, read, wall_time, places, blame }
     }
 
     fn unknown_tool(&self, tool: &str) -> String {
@@ -214,13 +231,40 @@ impl PluginRuntime {
 #[derive(Debug)]
 pub struct RunningCall {
     task: JoinHandle<ToolResult>,
+    /// Whose fault it is if the host itself fails in this call, and where that is counted.
+    blame: Option<(Arc<Faults>, String)>,
     cancel: CancellationToken,
     clock: Arc<Clock>,
     unanswered: Arc<AtomicUsize>,
+    read: Arc<Sources>,
     wall_time: Duration,
+    places: Arc<Places>,
 }
 
+/// The places of a call among those that run: of its plugin, and in all.
+#[derive(Debug, Default)]
+struct Places(Mutex<Option<[OwnedSemaphorePermit; 2]>>);
+
+impl Places {
+    fn hold(&self, held: Option<[OwnedSemaphorePermit; 2]>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = held;
+    }
+}
+
+/// Calls whose threads hang.
+static LOST: AtomicUsize = AtomicUsize::new(0);
+
 impl RunningCall {
+    /// A call that is given up runs no more as far as others wait for it, and is a fault of its plugin's.
+    fn lose(&self) {
+        if LOST.fetch_add(1, Ordering::SeqCst) < MAX_LOST_CALLS {
+            self.places.hold(None);
+        }
+        if let Some((faults, plugin)) = &self.blame {
+            faults.count(plugin, Instant::now());
+        }
+    }
+
     /// What came of it. A call whose thread hangs in the kernel, as one that opened a pipe does, is given up
     /// a moment after its time; the thread stays until the program ends.
     pub async fn result(mut self) -> ToolResult {
@@ -231,14 +275,23 @@ impl RunningCall {
         let mut result = tokio::select! {
             biased;
             done = &mut self.task => done.unwrap_or_else(|error| {
+                if let Some((faults, plugin)) = self.blame.as_ref().filter(|_| error.is_panic()) {
+                    faults.count(plugin, Instant::now());
+                }
                 ToolResult::failed(format!("the host failed while it ran the call: {error}"))
             }),
-            () = cancelled => given_up(),
+            () = cancelled => {
+                self.lose();
+                given_up()
+            }
             () = self.clock.run_out(self.wall_time.saturating_add(GRACE)) => {
+                self.lose();
                 ToolResult::failed(Stop::wall(self.wall_time).to_string())
             }
         };
         result.unsettled = self.unanswered.load(Ordering::SeqCst) > 0;
+        // Also of a call that was given up: what it read may be in what it left.
+        result.source = self.read.told();
         result
     }
 }
@@ -256,6 +309,8 @@ struct Asked {
     cancel: CancellationToken,
     clock: Arc<Clock>,
     unanswered: Arc<AtomicUsize>,
+    places: Arc<Places>,
+    read: Arc<Sources>,
     wall_time: Duration,
 }
 
@@ -263,8 +318,11 @@ impl Inner {
     /// Waits until the plugin and the process have room for a call, and runs it.
     async fn take_turn(&self, plugin: &Plugin, tool: String, asked: Asked) -> ToolResult {
         // The plugin's first: calls that wait for a busy plugin take nothing from the others.
-        let slots = async { (plugin.slots.acquire().await, self.slots.acquire().await) };
-        let _slots = tokio::select! {
+        let slots = async {
+            let of_plugin = plugin.slots.clone().acquire_owned().await.ok()?;
+            Some([of_plugin, self.slots.clone().acquire_owned().await.ok()?])
+        };
+        let slots = tokio::select! {
             biased;
             () = asked.cancel.cancelled() => return given_up(),
             slots = slots => slots,
@@ -276,20 +334,23 @@ impl Inner {
                 ));
             }
         };
+        let places = asked.places.clone();
+        places.hold(slots);
         // From here on the thread may block: file operations of the guest are done on it.
         tokio::task::block_in_place(|| {
             asked.clock.start();
             let started = Instant::now();
             let result = tokio::runtime::Handle::current().block_on(self.call(plugin, tool, asked));
+            places.hold(None);
             ToolResult { took: started.elapsed(), ..result }
         })
     }
 
     async fn call(&self, plugin: &Plugin, bare: String, asked: Asked) -> ToolResult {
-        let Asked { session, invocation, needs, cancel, clock, unanswered, wall_time } = asked;
+        let Asked { session, invocation, needs, cancel, clock, unanswered, read, wall_time, .. } = asked;
         let Invocation { id, tool, mut arguments, order } = invocation;
         // Never a bundled one: the agent is not to lose its hands by what it asked of them.
-        if let Source::File(_) = plugin.source
+        if !matches!(plugin.source, Source::Bundled(_))
             && let Some(suspended) = session.faults.suspended(&plugin.described.manifest.id)
         {
             return ToolResult::failed(suspended);
@@ -309,8 +370,12 @@ impl Inner {
             id,
             tool,
             plugin: plugin.described.manifest.id.as_str().into(),
+            owner: plugin.owner().into(),
             capabilities: plugin.capabilities_of(&bare),
             network: plugin.granted.network.clone(),
+            approved: Vec::new(),
+            refused: BTreeMap::new(),
+            listed: HashMap::new(),
             declared: plugin.granted.declared.clone(),
             credentials: plugin.granted.credentials.clone(),
             session,
@@ -320,12 +385,15 @@ impl Inner {
             clock,
             changes: Vec::new(),
             denial: None,
-            source: None,
+            read,
             order,
             unanswered,
             log_messages: 0,
             http_requests: 0,
         };
+        if let Some(source) = call.session.unvouched(&call.plugin, &call.capabilities) {
+            call.reads(source);
+        }
         let task =
             Task { call, tool: bare, arguments: arguments.to_string(), limits: self.limits, wall_time };
         run(shared, &opened.pre, task).await
@@ -378,4 +446,30 @@ fn wall_time(policy: Option<&ToolPolicy>, arguments: &Value, limit_s: u32) -> Du
         (None, false) => declared,
     };
     Duration::from_secs(seconds.min(limit_s).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_in_which_the_host_itself_fails_is_a_fault_of_its_plugin() {
+        let faults = Arc::<Faults>::default();
+        for k in 0..crate::limits::MAX_FAULTS {
+            assert!(faults.suspended("wild").is_none(), "{k}");
+            let call = RunningCall {
+                task: tokio::spawn(async { panic!("as a defect of the host would") }),
+                blame: Some((Arc::clone(&faults), "wild".to_owned())),
+                cancel: CancellationToken::new(),
+                clock: Arc::default(),
+                unanswered: Arc::default(),
+                read: Arc::default(),
+                wall_time: Duration::from_secs(60),
+                places: Arc::default(),
+            };
+            let result = call.result().await;
+            assert!(!result.success && result.text.contains("the host failed"), "{result:?}");
+        }
+        assert!(faults.suspended("wild").is_some());
+    }
 }

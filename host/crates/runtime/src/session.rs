@@ -3,14 +3,19 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use manifest::{Capabilities, Mount};
 use protocol::SessionId;
 use wall::{Wall, WallConfig};
 
 use crate::changes::Undo;
 use crate::faults::Faults;
+use crate::folders::DeniedPath;
 use crate::kv::Kv;
 use crate::quota::{Amount, Quota, Share};
 use crate::{Folders, Limits};
+
+/// Characters of a mark that say where a text came from.
+const MARK_CHARACTERS: usize = 400;
 
 /// Where sessions work: what they have in common before any of them is opened.
 #[derive(Clone, Debug)]
@@ -23,10 +28,12 @@ pub struct Workplace {
     pub write: Vec<PathBuf>,
     /// Mode bits that new files do not get.
     pub umask: u32,
-    /// Absolute paths that no tool changes.
-    pub denied: Vec<glob::Pattern>,
+    /// What no guest sees or changes.
+    pub denied: Vec<DeniedPath>,
     /// Plugins' own folders, one below another by id.
     pub plugin_data: PathBuf,
+    /// What lies in the folder is text that nobody vouches for.
+    pub untrusted: bool,
     /// The wall of each session; its folders are filled in for each.
     pub wall: WallConfig,
 }
@@ -75,9 +82,10 @@ impl Workplace {
             wall: Wall::new(wall),
             undo: Undo::new(dir.join("undo")),
             plugin_data: self.plugin_data.clone(),
+            untrusted: self.untrusted && self.workspace.is_some(),
             changing: Mutex::default(),
             kv: Mutex::new(Kv::new(dir.join("kv.jsonl"))),
-            faults: Faults::default(),
+            faults: Arc::default(),
             tmp_quota: OnceLock::new(),
             data_quotas: Mutex::default(),
         })
@@ -92,10 +100,11 @@ pub struct SessionContext {
     pub(crate) wall: Wall,
     pub(crate) undo: Undo,
     pub(crate) plugin_data: PathBuf,
+    untrusted: bool,
     /// Held while a file is changed: what a call expects of it is true at that moment.
     changing: Mutex<()>,
     kv: Mutex<Kv>,
-    pub(crate) faults: Faults,
+    pub(crate) faults: Arc<Faults>,
     tmp_quota: OnceLock<Arc<Quota>>,
     data_quotas: Mutex<HashMap<String, Arc<Quota>>>,
 }
@@ -118,6 +127,47 @@ impl SessionContext {
         let limit = Amount { bytes: limits.data_bytes, files: limits.data_files };
         let fresh = || Arc::new(Quota::lasting(data.to_owned(), limit));
         quotas.entry(plugin.to_owned()).or_insert_with(fresh).clone().share()
+    }
+
+    /// Where text comes from that a call can read with these capabilities before it asks for anything, if nobody
+    /// vouches for it: the files of a folder that no person trusted, and what the plugin kept of earlier sessions.
+    pub(crate) fn unvouched(&self, plugin: &str, capabilities: &Capabilities) -> Option<String> {
+        let reads_files = capabilities.exec || capabilities.paths.contains(&Mount::Workspace);
+        if self.untrusted && reads_files {
+            return Some(format!(
+                "files of {}, a folder that is not trusted",
+                self.folders.workspace.display()
+            ));
+        }
+        if !capabilities.paths.contains(&Mount::Data) {
+            return None;
+        }
+        let source = std::fs::read_to_string(self.mark(plugin)).ok()?;
+        let data = self.plugin_data.join(plugin);
+        if std::fs::read_dir(&data).is_ok_and(|mut entries| entries.next().is_none()) {
+            // Nothing is left of it. A mark that stays costs a question, not a promise.
+            let _ = std::fs::remove_file(self.mark(plugin));
+            return None;
+        }
+        Some(format!("what `{plugin}` kept from an earlier session, of {source}"))
+    }
+
+    /// Marks what a plugin keeps for other sessions: it may hold text from there.
+    pub(crate) fn mark_data(&self, plugin: &str, source: &str) {
+        let mark = self.mark(plugin);
+        if mark.exists() {
+            return;
+        }
+        let source: String = source.chars().take(MARK_CHARACTERS).collect();
+        let made = std::fs::create_dir_all(&self.plugin_data).and_then(|()| std::fs::write(&mark, source));
+        if let Err(error) = made {
+            tracing::warn!(%error, mark = %mark.display(), "what a plugin keeps cannot be marked");
+        }
+    }
+
+    /// Beside the plugin's folder, out of its reach: no id of a plugin has a dot.
+    fn mark(&self, plugin: &str) -> PathBuf {
+        self.plugin_data.join(format!("{plugin}.read"))
     }
 
     /// The wall that the session's commands run behind.

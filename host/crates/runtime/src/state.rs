@@ -1,5 +1,6 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::AsRawFd as _;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -21,6 +22,7 @@ use crate::limits::{EPOCH_MS, HOSTCALL_BYTES, Limits, MAX_STDIO_BYTES, Meter, ma
 use crate::metered::Metered;
 use crate::runtime::Pending;
 use crate::session::SessionContext;
+use crate::sources::Sources;
 
 /// What a store of one call holds.
 pub(crate) struct CallState {
@@ -41,9 +43,16 @@ pub(crate) struct Call {
     pub(crate) id: ToolCallId,
     pub(crate) tool: String,
     pub(crate) plugin: Arc<str>,
+    /// Whom its data and values belong to.
+    pub(crate) owner: Arc<str>,
     /// Declared and granted.
     pub(crate) capabilities: Capabilities,
     pub(crate) network: Vec<NetworkGrant>,
+    /// What a person said yes to during this call, and what was refused: neither is asked again.
+    pub(crate) approved: Vec<NetworkGrant>,
+    pub(crate) refused: BTreeMap<String, String>,
+    /// Folders that are being listed, where rules deny paths.
+    pub(crate) listed: HashMap<u32, PathBuf>,
     /// What it declares, granted or not.
     pub(crate) declared: Arc<[NetworkGrant]>,
     /// Those it declares, by name.
@@ -55,8 +64,8 @@ pub(crate) struct Call {
     pub(crate) clock: Arc<Clock>,
     pub(crate) changes: Vec<FileChange>,
     pub(crate) denial: Option<PermissionDenial>,
-    /// Where text came from that was read over the network: origins, first to last.
-    pub(crate) source: Option<String>,
+    /// Where text came from that it read and that nobody vouches for. It outlives the call.
+    pub(crate) read: Arc<Sources>,
     pub(crate) order: Option<String>,
     /// Requests that change something elsewhere and were not answered.
     pub(crate) unanswered: Arc<AtomicUsize>,
@@ -101,6 +110,7 @@ impl CallState {
     pub(crate) fn for_call(limits: &Limits, call: Call) -> Result<Self, String> {
         let output = Scrap::default();
         let mut wasi = WasiCtxBuilder::new();
+        wasi.max_random_size(HOSTCALL_BYTES as u64);
         wasi.allow_blocking_current_thread(true).stdout(output.clone()).stderr(output.clone());
         wasi.env("ML_INTERN_PLUGIN", &call.plugin).env("HOME", "/data").env("TMPDIR", "/tmp");
         let folders = &call.session.folders;
@@ -113,7 +123,9 @@ impl CallState {
         for granted in &call.capabilities.paths {
             match granted {
                 Mount::Workspace => {
-                    for (guest, host) in folders.readable() {
+                    let shown =
+                        folders.readable().into_iter().filter(|(_, host)| folders.denies(host).is_none());
+                    for (guest, host) in shown {
                         mount(&guest, host, FsPerms::ReadOnly)?;
                     }
                 }
@@ -126,10 +138,10 @@ impl CallState {
                     }
                 }
                 Mount::Data => {
-                    let data = call.session.plugin_data.join(&*call.plugin);
+                    let data = call.session.plugin_data.join(&*call.owner);
                     std::fs::create_dir_all(&data).map_err(|e| format!("{}: {e}", data.display()))?;
                     mount("/data", &data, FsPerms::ReadWrite)?;
-                    let share = call.session.data_share(&call.plugin, &data, limits);
+                    let share = call.session.data_share(&call.owner, &data, limits);
                     metered.mounts.push(("/data".to_owned(), share));
                 }
             }
@@ -167,19 +179,7 @@ impl CallState {
     }
 }
 
-/// Characters of the origins that are told of a call.
-const MAX_SOURCE: usize = 400;
-
 impl Call {
-    /// Notes that text came from an origin.
-    pub(crate) fn has_read(&mut self, origin: &str) {
-        let known = self.source.get_or_insert_with(|| origin.to_owned());
-        if !known.split(", ").any(|one| one == origin) && known.len() < MAX_SOURCE {
-            known.push_str(", ");
-            known.push_str(origin);
-        }
-    }
-
     /// Asks the turn that made this call, and waits for its answer. The wait is not charged.
     pub(crate) async fn ask(&self, request: HostRequest) -> Option<HostReply> {
         let _pause = self.clock.pause();
@@ -189,6 +189,15 @@ impl Call {
             () = self.cancel.cancelled() => None,
             answered = async { self.needs.send(pending).await.ok()?; answer.await.ok() } => answered,
         }
+    }
+
+    /// Notes where text comes from that nobody vouches for, before the guest gets it. What the guest keeps of it
+    /// for other sessions is marked.
+    pub(crate) fn reads(&self, source: String) {
+        if self.capabilities.paths.contains(&Mount::Data) {
+            self.session.mark_data(&self.owner, &source);
+        }
+        self.read.note(&source);
     }
 
     /// Keeps what was refused, for the result: also if the guest keeps quiet about it.
@@ -201,6 +210,11 @@ impl Call {
             target: target.to_owned(),
             remedy: remedy.to_owned(),
         });
+    }
+
+    /// Keeps that a rule on paths refused something.
+    pub(crate) fn deny_path(&mut self, rule: &str, path: &str, tier: Tier) {
+        self.deny(&format!("rule:{rule}"), path, &format!("taking the rule `{rule}` away"), tier);
     }
 }
 
@@ -267,4 +281,19 @@ impl wasmtime_wasi::p2::OutputStream for Scrap {
 #[wasmtime_wasi::async_trait]
 impl wasmtime_wasi::p2::Pollable for Scrap {
     async fn ready(&mut self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_output_is_kept_to_its_first_bytes_and_counted() {
+        let scrap = Scrap::default();
+        (0..1_000).for_each(|_| scrap.keep(&[b'x'; 1_000]));
+        let kept = scrap.0.lock().unwrap().bytes.capacity();
+        assert!(kept <= 2 * MAX_STDIO_BYTES, "{kept}");
+        let (text, dropped) = scrap.take().unwrap();
+        assert_eq!((text.len(), dropped), (MAX_STDIO_BYTES, 1_000_000 - MAX_STDIO_BYTES as u64));
+    }
 }

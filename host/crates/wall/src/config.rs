@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+/// The variable that is set for every command of a session.
+pub const INSIDE: &str = "ML_INTERN_INSIDE";
+
 /// What a wall is built from.
 #[derive(Clone)]
 pub struct WallConfig {

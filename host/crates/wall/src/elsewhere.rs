@@ -68,6 +68,27 @@ impl Job {
     pub fn run(&self, _input: &[u8]) -> Result<Vec<u8>, JobError> {
         Err(JobError::Start(io::ErrorKind::Unsupported.into()))
     }
+
+    /// # Errors
+    /// Always.
+    pub fn run_until(&self, input: &[u8], _end: &JobEnd) -> Result<Vec<u8>, JobError> {
+        self.run(input)
+    }
+}
+
+/// Nothing runs here that could be ended.
+#[derive(Debug, Default)]
+pub struct JobEnd;
+
+impl JobEnd {
+    /// The same one.
+    #[must_use]
+    pub fn of_job(&self) -> Self {
+        Self
+    }
+
+    /// Does nothing here.
+    pub fn end(&self) {}
 }
 
 /// Never started here.

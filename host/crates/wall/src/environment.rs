@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use crate::config::{Mode, WallConfig};
+use crate::config::{INSIDE, Mode, WallConfig};
 use crate::error::WallError;
 use crate::keys::names_a_credential;
 use crate::tools::search_path;
@@ -18,7 +18,7 @@ const TAKEN_FAMILIES: [&str; 11] =
     ["LC_", "CUDA_", "NVIDIA_", "HIP_", "ROCR_", "NCCL_", "TORCH", "OMP_", "MKL_", "SLURM_", "CONDA_"];
 
 /// Names that the wall gives a value of its own.
-const OWN: [&str; 3] = ["PATH", "HOME", "TMPDIR"];
+const OWN: [&str; 4] = ["PATH", "HOME", "TMPDIR", INSIDE];
 
 /// Caches and where below the caches folder they lie. The Hub's root is ours, so that no token of the
 /// user's is found through it.
@@ -92,7 +92,8 @@ pub(crate) fn base(config: &WallConfig, tool_env: &[Variable], tmp: &Path) -> Ve
             let name = variable.0.to_string_lossy();
             !names_a_credential(&name) && !is_refused_by_name(config, &name)
         };
-        return config.user_env.iter().filter(is_harmless).cloned().collect();
+        let user = config.user_env.iter().filter(is_harmless).cloned();
+        return user.chain([inside()]).collect();
     }
     let mut env: Vec<Variable> =
         config.user_env.iter().filter(|(name, _)| is_taken(config, name)).cloned().collect();
@@ -104,7 +105,14 @@ pub(crate) fn base(config: &WallConfig, tool_env: &[Variable], tmp: &Path) -> Ve
         env.push((name.into(), config.caches.join(folder).into()));
     }
     env.extend_from_slice(tool_env);
+    env.push(inside());
     env
+}
+
+/// Tells this program, started by a command, that no person typed its command line. A courtesy to whoever
+/// reads the answer: what keeps a command from the program's folders is the wall.
+fn inside() -> Variable {
+    (INSIDE.into(), "1".into())
 }
 
 /// Where commands find and keep what comes from the Hub: `HF_HOME` and the folder that its libraries add.
@@ -220,14 +228,17 @@ mod tests {
         let env = base(&config(Mode::Workspace, &user), &[], Path::new("/tmp"));
         let own: Vec<&str> = CACHES.iter().map(|(name, _)| *name).collect();
         let expected = ["LANG", "LC_ALL", "CUDA_VISIBLE_DEVICES", "WANDB_MODE", "PATH", "HOME", "TMPDIR"];
-        assert_eq!(names(&env), [&expected[..], &own[..]].concat());
+        assert_eq!(names(&env), [&expected[..], &own[..], &[INSIDE]].concat());
         assert!(env.contains(&("HOME".into(), "/state/home".into())));
     }
 
     #[test]
     fn without_a_wall_only_credentials_are_taken_away() {
         let user = [("HOME", "/home/u"), ("EDITOR", "vi"), ("HF_TOKEN", "x"), ("aws_secret_access_key", "x")];
-        assert_eq!(names(&base(&config(Mode::Off, &user), &[], Path::new("/tmp"))), ["HOME", "EDITOR"]);
+        assert_eq!(
+            names(&base(&config(Mode::Off, &user), &[], Path::new("/tmp"))),
+            ["HOME", "EDITOR", INSIDE]
+        );
     }
 
     #[test]

@@ -6,10 +6,16 @@ use std::sync::OnceLock;
 
 use crate::keys::{looks_like_key, names_a_credential};
 use rustix::fs::Mode;
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 
 /// The mask the user started the host with; commands get it back.
 static USER_UMASK: OnceLock<u32> = OnceLock::new();
+
+/// How many files the user let the host open; commands get that back.
+static USER_OPEN_FILES: OnceLock<u64> = OnceLock::new();
+
+/// Files the host may open, where the system lets it: all calls of plugins together hold some.
+const OPEN_FILES: u64 = 8_192;
 
 /// The mask where the host never changed its own.
 const USUAL_UMASK: u32 = 0o022;
@@ -24,7 +30,18 @@ pub fn harden_host() -> io::Result<()> {
     let before = rustix::process::umask(Mode::from_raw_mode(0o077));
     // Called twice, the second time would report our own mask as the user's.
     USER_UMASK.get_or_init(|| before.as_raw_mode());
+    let files = getrlimit(Resource::Nofile);
+    if let Some(now) = files.current {
+        USER_OPEN_FILES.get_or_init(|| now);
+        let more = files.maximum.map_or(OPEN_FILES, |most| most.min(OPEN_FILES)).max(now);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(more), ..files })?;
+    }
     Ok(())
+}
+
+/// How many files the user let the host open, where there is a limit.
+pub(crate) fn user_open_files() -> Option<u64> {
+    USER_OPEN_FILES.get().copied()
 }
 
 /// Overwrites the values of variables that are credentials, by their name or by themselves, in the block

@@ -4,7 +4,7 @@
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitCode, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use rustix::process::{
@@ -47,7 +47,16 @@ impl Job {
     /// # Errors
     /// When the process cannot be started, refuses, or meets one of its limits.
     pub fn run(&self, input: &[u8]) -> Result<Vec<u8>, JobError> {
+        self.run_until(input, &JobEnd::default())
+    }
+
+    /// The same, until somebody ends it.
+    ///
+    /// # Errors
+    /// As [`Job::run`].
+    pub fn run_until(&self, input: &[u8], end: &JobEnd) -> Result<Vec<u8>, JobError> {
         let mut child = self.start().map_err(JobError::Start)?;
+        end.began(&child);
         let answer = self.exchange(&mut child, input);
         if let Ok(Some(_)) = &answer {
             // Its output is closed. How it ends says whether that was all of it.
@@ -55,6 +64,7 @@ impl Job {
         }
         // Nothing of its group is left. It is still known to the kernel, so no other has its id.
         kill(&child);
+        end.is_over();
         let status = child.wait().map_err(JobError::Start)?;
         let answer = answer.map_err(JobError::Start)?.ok_or(JobError::Time(self.wall_time))?;
         match answer.split_first() {
@@ -116,6 +126,52 @@ impl Job {
             }
             answer
         })
+    }
+}
+
+/// Ends a job from another thread: its process is killed at once.
+#[derive(Debug, Default)]
+pub struct JobEnd(Arc<Mutex<Stage>>);
+
+#[derive(Debug, Default)]
+enum Stage {
+    #[default]
+    Waits,
+    Runs(Pid),
+    /// It is over, or is to be: nothing has its id any more, or may begin.
+    Over,
+}
+
+impl JobEnd {
+    /// The same one, for the thread that runs the job.
+    #[must_use]
+    pub fn of_job(&self) -> Self {
+        Self(self.0.clone())
+    }
+
+    /// Ends the job, also one that did not begin.
+    pub fn end(&self) {
+        if let Stage::Runs(group) = std::mem::replace(&mut *self.stage(), Stage::Over) {
+            // Nothing of it may be left to kill.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+
+    fn began(&self, child: &Child) {
+        let mut stage = self.stage();
+        match *stage {
+            Stage::Over => kill(child),
+            _ => *stage = Stage::Runs(Pid::from_child(child)),
+        }
+    }
+
+    /// Before the process is forgotten and another may have its id.
+    fn is_over(&self) {
+        *self.stage() = Stage::Over;
+    }
+
+    fn stage(&self) -> MutexGuard<'_, Stage> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -15,7 +15,7 @@ mod job_error;
 mod keys;
 
 pub use command::{Captured, Command, Exit};
-pub use config::{Act, Grade, Mode, Network, Outcome, Report, SupervisorCommand, WallConfig};
+pub use config::{Act, Grade, INSIDE, Mode, Network, Outcome, Report, SupervisorCommand, WallConfig};
 pub use editor::run_editor;
 pub use error::WallError;
 pub use job_error::JobError;
@@ -65,7 +65,7 @@ mod wire;
 #[cfg(target_os = "linux")]
 pub use host::{harden_host, scrub_environment, user_umask};
 #[cfg(target_os = "linux")]
-pub use job::{Job, job_main};
+pub use job::{Job, JobEnd, job_main};
 #[cfg(target_os = "linux")]
 pub use no_links::open_without_links;
 #[cfg(target_os = "linux")]
@@ -77,5 +77,6 @@ pub use wall::Wall;
 mod elsewhere;
 #[cfg(not(target_os = "linux"))]
 pub use elsewhere::{
-    Job, Wall, harden_host, job_main, open_without_links, scrub_environment, supervisor_main, user_umask,
+    Job, JobEnd, Wall, harden_host, job_main, open_without_links, scrub_environment, supervisor_main,
+    user_umask,
 };

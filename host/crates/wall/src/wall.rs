@@ -20,7 +20,7 @@ use crate::environment;
 use crate::error::WallError;
 use crate::explain::{View, explain};
 use crate::grade::{residuals, unavailable, why_unavailable};
-use crate::host::user_umask;
+use crate::host::{user_open_files, user_umask};
 use crate::rights::Rights;
 use crate::supervisor::{GRACE, KILL_WAIT};
 use crate::tools::hub_folder;
@@ -227,7 +227,7 @@ impl Wall {
         let to = environment::hub_cache(&self.config);
         let hub = hub.map(|from| HubLinks { from, to });
         let umask = user_umask();
-        let confinement = Confinement { enforced, umask, hub };
+        let confinement = Confinement { enforced, umask, open_files: user_open_files(), hub };
         Connection::start(&self.config.supervisor, confinement).await
     }
 }

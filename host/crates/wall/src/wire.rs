@@ -56,6 +56,8 @@ pub(crate) struct Confinement {
     /// What is enforced; without it commands run as the user would.
     pub(crate) enforced: Option<Enforced>,
     pub(crate) umask: u32,
+    /// Files that a process may open, where the user has a limit.
+    pub(crate) open_files: Option<u64>,
     pub(crate) hub: Option<HubLinks>,
 }
 

@@ -1,39 +1,58 @@
 //! Plugins: installed, removed, granted and revoked. Each change stands in the audit log.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use audit::Act;
 use manifest::{Capabilities, CredentialUse, Manifest};
-use runtime::{CredentialSource, Grants, Plugin, PluginRuntime, Source, SourceError};
+use runtime::{CredentialSource, Described, Plugin, PluginRuntime, Source, SourceError, signature_file};
 
 use super::load;
 use crate::assemble::Setup;
 use crate::cli::PlaceArgs;
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
-use crate::paths::make_private;
+use crate::grants_file::{change, read, table_for};
+use crate::managed;
 use crate::render::say;
 
 pub(super) async fn remove(environment: Environment, place: &PlaceArgs, id: &str) -> Result<Exit, Failure> {
     let (setup, plugins, _) = load(environment, place).await?;
-    let path = match &find(&plugins, id)?.source {
+    let plugin = find(&plugins, id)?;
+    let path = match &plugin.source {
         Source::File(path) => path.clone(),
+        Source::Project(path) => {
+            return Err(Failure::usage(format!("`{id}` belongs to the project: delete {}", path.display())));
+        }
         Source::Bundled(_) => return Err(Failure::usage(format!("`{id}` is bundled and cannot be removed"))),
     };
-    std::fs::remove_file(&path).map_err(|e| Failure::settings(anyhow::anyhow!("{}: {e}", path.display())))?;
+    let failed =
+        |path: &Path, e: std::io::Error| Failure::settings(anyhow::anyhow!("{}: {e}", path.display()));
+    let gone = |path: &Path, removed: std::io::Result<()>| match removed {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(failed(path, error)),
+        Ok(()) => Ok(true),
+    };
     record(&setup, Act::Remove { plugin: id.to_owned(), path: path.display().to_string() })?;
+    // Another plugin may come with the same id: nothing of this one is for it.
+    take_back(&setup, &plugin.grants_name())?;
+    let data = setup.paths.plugin_data().join(plugin.owner());
+    if gone(&data, std::fs::remove_dir_all(&data))? {
+        say(&format!("removed {}, what it stored", data.display()));
+    }
+    gone(&path, std::fs::remove_file(&path))?;
+    let signature = signature_file(&path);
+    gone(&signature, std::fs::remove_file(&signature))?;
+    PluginRuntime::forget(id, &setup.plugin_dirs(place)).map_err(Failure::settings)?;
     say(&format!("removed {}", path.display()));
-    PluginRuntime::forget(id, &setup.plugin_dirs(&place.plugin_dir)).map_err(Failure::settings)?;
-    // Another plugin may come with the same id.
-    take_back(&setup, id)?;
     Ok(Exit::Done)
 }
 
 pub(super) async fn grant(environment: Environment, place: &PlaceArgs, id: &str) -> Result<Exit, Failure> {
     let (setup, plugins, _) = load(environment.clone(), place).await?;
-    let manifest = stranger(&plugins, id)?;
+    managed::may_grant(&setup.policy)?;
+    let plugin = stranger(&plugins, id)?;
+    let manifest = &plugin.described.manifest;
     let given = manifest.capabilities.clone();
     let granted = told(&given);
     if granted.is_empty() && manifest.credentials.is_empty() {
@@ -41,13 +60,14 @@ pub(super) async fn grant(environment: Environment, place: &PlaceArgs, id: &str)
         return Ok(Exit::Done);
     }
     // A credential is handed out by name only; those that were stay.
-    let credentials = find(&plugins, id)?.granted().credentials.clone();
-    let given = Capabilities { credentials, ..given };
+    let credentials = plugin.granted().credentials.clone();
+    let given = Capabilities { credentials, approval: Some(plugin.described.approval()), ..given };
     let lacks = missing(manifest, &given);
-    change(&setup, |grants| {
-        grants.insert(id.to_owned(), given);
+    let name = plugin.grants_name();
+    record(&setup, Act::Grant { plugin: name.clone(), granted: granted.clone(), revoked: Vec::new() })?;
+    change(&setup.paths.grants(), |grants| {
+        grants.insert(name, given);
     })?;
-    record(&setup, Act::Grant { plugin: id.to_owned(), granted: granted.clone(), revoked: Vec::new() })?;
     granted.iter().for_each(|line| say(&format!("granted {id}: {line}")));
     lacks.iter().for_each(|line| say(line));
     Ok(Exit::Done)
@@ -61,7 +81,9 @@ pub(super) async fn grant_credentials(
     given: &[String],
 ) -> Result<Exit, Failure> {
     let (setup, plugins, _) = load(environment, place).await?;
-    let declared = &find(&plugins, id)?.described.manifest.credentials;
+    managed::may_grant(&setup.policy)?;
+    let plugin = find(&plugins, id)?;
+    let declared = &plugin.described.manifest.credentials;
     let names = || declared.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
     let mut sources = BTreeMap::new();
     for text in given {
@@ -85,9 +107,17 @@ pub(super) async fn grant_credentials(
         }
         sources.insert(name.to_owned(), source.to_string());
     }
-    change(&setup, |grants| grants.entry(id.to_owned()).or_default().credentials.extend(sources.clone()))?;
-    let granted = told(&Capabilities { credentials: sources, ..Capabilities::default() });
-    record(&setup, Act::Grant { plugin: id.to_owned(), granted: granted.clone(), revoked: Vec::new() })?;
+    let (name, approval) = (plugin.grants_name(), plugin.described.approval());
+    let granted = told(&Capabilities { credentials: sources.clone(), ..Capabilities::default() });
+    record(&setup, Act::Grant { plugin: name.clone(), granted: granted.clone(), revoked: Vec::new() })?;
+    change(&setup.paths.grants(), |grants| {
+        // What a bundled plugin may do is fixed: its table has where its credentials come from, and no more.
+        let table = match plugin.source {
+            Source::Bundled(_) => grants.entry(name).or_default(),
+            _ => table_for(grants, name, approval),
+        };
+        table.credentials.extend(sources);
+    })?;
     granted.iter().for_each(|line| say(&format!("granted {id}: {line}")));
     Ok(Exit::Done)
 }
@@ -116,8 +146,10 @@ pub(super) fn unknown(id: &str) -> Failure {
 }
 
 pub(super) async fn revoke(environment: Environment, place: &PlaceArgs, id: &str) -> Result<Exit, Failure> {
-    let setup = Setup::read(environment, place.config.as_deref())?;
-    if !take_back(&setup, id)? {
+    let (setup, plugins, _) = load(environment, place).await?;
+    // Also of one that is not there any more.
+    let name = find(&plugins, id).map_or_else(|_| id.to_owned(), Plugin::grants_name);
+    if !take_back(&setup, &name)? {
         say(&format!("`{id}` was granted nothing by you"));
     }
     Ok(Exit::Done)
@@ -125,13 +157,15 @@ pub(super) async fn revoke(environment: Environment, place: &PlaceArgs, id: &str
 
 /// Takes a plugin's grants back and says which. Returns whether there were any.
 fn take_back(setup: &Setup, id: &str) -> Result<bool, Failure> {
-    let mut taken = None;
-    change(setup, |grants| taken = grants.remove(id))?;
+    let taken = read(&setup.paths.grants())?.remove(id);
     let revoked = taken.as_ref().map(told).unwrap_or_default();
-    if revoked.is_empty() {
+    if taken.is_none() {
         return Ok(false);
     }
     record(setup, Act::Grant { plugin: id.to_owned(), granted: Vec::new(), revoked: revoked.clone() })?;
+    change(&setup.paths.grants(), |grants| {
+        grants.remove(id);
+    })?;
     revoked.iter().for_each(|line| say(&format!("revoked {id}: {line}")));
     Ok(true)
 }
@@ -141,43 +175,35 @@ fn find<'a>(plugins: &'a PluginRuntime, id: &str) -> Result<&'a Plugin, Failure>
     found.map(AsRef::as_ref).ok_or_else(|| unknown(id))
 }
 
-/// The manifest of a plugin whose grants are the user's.
-fn stranger<'a>(plugins: &'a PluginRuntime, id: &str) -> Result<&'a Manifest, Failure> {
+/// A plugin whose grants are the user's.
+fn stranger<'a>(plugins: &'a PluginRuntime, id: &str) -> Result<&'a Plugin, Failure> {
     let plugin = find(plugins, id)?;
     match plugin.source {
-        Source::File(_) => Ok(&plugin.described.manifest),
+        Source::File(_) | Source::Project(_) => Ok(plugin),
         Source::Bundled(_) => {
             Err(Failure::usage(format!("`{id}` is bundled: its grants are those of configs/grants.toml")))
         }
     }
 }
 
-/// Changes the user's grants, in one step on the disk.
-fn change(setup: &Setup, edit: impl FnOnce(&mut BTreeMap<String, Capabilities>)) -> Result<(), Failure> {
-    let path = setup.paths.grants();
-    let failed = |reason: String| Failure::settings(anyhow::anyhow!("{}: {reason}", path.display()));
-    let text = match std::fs::read_to_string(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-        text => text.map_err(|e| failed(e.to_string()))?,
-    };
-    let mut grants = Grants::parse(&path, &text).map_err(Failure::settings)?.into_tables();
-    let comments: String = text.lines().take_while(|l| l.starts_with('#')).flat_map(|l| [l, "\n"]).collect();
-    edit(&mut grants);
-    let tables = toml::to_string(&grants).map_err(|e| failed(e.to_string()))?;
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-    let written = make_private(folder).and_then(|()| {
-        let mut options = std::fs::OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        std::io::Write::write_all(&mut file, format!("{comments}{tables}").as_bytes())?;
-        std::fs::rename(&temporary, &path)
-    });
-    written.map_err(|e| failed(e.to_string()))
+/// What was given to a plugin stays with it when a person lets in another version of it: as far as that still
+/// asks for it.
+pub(super) fn follow(setup: &Setup, before: &Described, now: &Described) -> Result<(), Failure> {
+    let (id, path) = (&now.manifest.id, setup.paths.grants());
+    let is_for = |given: &Capabilities| given.approval.as_ref() == Some(&before.approval());
+    if !read(&path)?.get(id).is_some_and(is_for) {
+        return Ok(());
+    }
+    change(&path, |grants| {
+        if let Some(given) = grants.get_mut(id).filter(|given| is_for(given)) {
+            given.approval = Some(now.approval());
+        }
+    })
 }
 
 /// Capabilities, one line each, as they stand in a grants file.
 pub(super) fn told(capabilities: &Capabilities) -> Vec<String> {
-    let Capabilities { exec, files, kv, paths, network, credentials } = capabilities;
+    let Capabilities { exec, files, kv, paths, network, credentials, approval: _ } = capabilities;
     let flags = [(*exec, "exec"), (*files, "files"), (*kv, "kv")];
     let flags = flags.into_iter().filter(|(given, _)| *given).map(|(_, name)| name.to_owned());
     let name = |mount| serde_json::to_value(mount).ok().and_then(|name| name.as_str().map(str::to_owned));
@@ -188,5 +214,6 @@ pub(super) fn told(capabilities: &Capabilities) -> Vec<String> {
 }
 
 pub(super) fn record(setup: &Setup, act: Act) -> Result<(), Failure> {
-    setup.audit().user(act).map_err(|error| Failure::new(Exit::Failed, error))
+    setup.audit().user(act).map_err(|error| Failure::new(Exit::Failed, error))?;
+    Ok(())
 }

@@ -27,6 +27,9 @@ pub(super) fn differences(before: &Described, now: &Described) -> Vec<String> {
             out.push(format!("{mark} {}: {}", tool.name, line(change.value().trim_end())));
         }
     }
+    let signer =
+        |d: &Described| d.publisher.as_ref().map(|by| format!("signed by {}", by.key)).into_iter().collect();
+    sets("", &signer(before), &signer(now), &mut out);
     if before.unseen != now.unseen {
         out.push("a title, an output schema or a note of a tool is different".to_owned());
     }
@@ -115,6 +118,7 @@ tiers = ["remote"]
             imports: vec!["wasi:io/error@0.2.0".to_owned()],
             tools: vec![ToolSpec { name: "t".to_owned(), description: description.to_owned(), parameters }],
             unseen: unseen.to_owned(),
+            publisher: None,
         }
     }
 

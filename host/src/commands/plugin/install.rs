@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use audit::Act;
 use manifest::Capabilities;
-use runtime::{Candidate, Described, PluginDirs};
+use runtime::{Candidate, Described, LockIndex, PluginDirs, signature_file};
 
-use super::change::{missing, record};
+use super::change::{follow, missing, record};
 use super::difference::differences;
+use super::sign::publisher_key;
 use super::{known, load, sheet};
 use crate::assemble::Setup;
 use crate::cli::InstallArgs;
@@ -24,7 +25,7 @@ const ARCHIVES: [&str; 8] = ["zip", "tar", "gz", "tgz", "xz", "zst", "bz2", "7z"
 pub(super) async fn run(environment: Environment, args: &InstallArgs) -> Result<Exit, Failure> {
     let files = components(&args.file)?;
     let setup = Setup::read(environment.clone(), args.place.config.as_deref())?;
-    let dirs = setup.plugin_dirs(&args.place.plugin_dir);
+    let dirs = setup.plugin_dirs(&args.place);
     let person = Person::of(args)?;
     if let [file] = files.as_slice() {
         install(&environment, &setup, &dirs, args, person, file).await?;
@@ -50,7 +51,10 @@ async fn install(
     person: Person,
     file: &Path,
 ) -> Result<(), Failure> {
-    let mut candidate = Candidate::read(file, dirs, &setup.policy).map_err(Failure::settings)?;
+    let named = args.publisher.as_deref().map(publisher_key).transpose()?;
+    let (index, distrusted) = LockIndex::read(dirs).map_err(Failure::settings)?;
+    let mut candidate =
+        Candidate::read(file, &index, &setup.policy, named.as_ref()).map_err(Failure::settings)?;
     let id = candidate.inspection.manifest.id.clone();
     if bundled::PLUGINS.iter().any(|bundled| bundled.id == id) {
         let message = format!("`{id}` is the id of a bundled plugin; give yours another");
@@ -62,7 +66,7 @@ async fn install(
         }
         warn(&format!("note: {older}"));
     }
-    if let Some(distrusted) = candidate.distrusted.take() {
+    if let Some(distrusted) = distrusted {
         warn(&format!("{distrusted}\nThis install begins a new index."));
     }
     // Of one that is installed the person decides about what is different, its descriptions included: it is
@@ -74,9 +78,7 @@ async fn install(
             Some(now)
         }
         None => {
-            let inspection = &candidate.inspection;
-            let source = file.display().to_string();
-            sheet(&source, &inspection.manifest, &inspection.imports, &inspection.digest, None, false)?;
+            sheet(&file.display().to_string(), &candidate.inspection, &candidate.signed, None, false)?;
             None
         }
     };
@@ -87,9 +89,13 @@ async fn install(
         Some(described) => described,
         None => candidate.describe(dirs).await.map_err(Failure::settings)?,
     };
-    let target = place(setup, dirs, &candidate)?;
-    candidate.let_in(described.clone(), &target, dirs).map_err(Failure::settings)?;
+    let target = target(setup, dirs, &candidate);
     record(setup, Act::Install { plugin: known(&described), path: target.display().to_string() })?;
+    place(&candidate, &target)?;
+    candidate.let_in(described.clone(), &target, dirs).map_err(Failure::settings)?;
+    if let Some(before) = &candidate.installed {
+        follow(setup, before, &described)?;
+    }
     say(&format!("\ninstalled {id} {}", described.manifest.version));
     left_to_do(environment, args, &described).await
 }
@@ -121,7 +127,7 @@ async fn left_to_do(
         return Ok(());
     };
     missing(manifest, plugin.granted()).iter().for_each(|line| say(line));
-    let granted = Capabilities { credentials: BTreeMap::new(), ..plugin.granted().clone() };
+    let granted = Capabilities { credentials: BTreeMap::new(), approval: None, ..plugin.granted().clone() };
     if granted != manifest.capabilities {
         say(&format!("it has not been granted all it asks for: ml-intern plugin grant {}", manifest.id));
     }
@@ -189,15 +195,29 @@ fn components(given: &Path) -> Result<Vec<PathBuf>, Failure> {
     Ok(files)
 }
 
-/// Puts the very bytes that were looked at where plugins lie, unless they lie there already.
-fn place(setup: &Setup, dirs: &PluginDirs, candidate: &Candidate) -> Result<PathBuf, Failure> {
+/// Where a component will lie: where it lies, if that is a folder of plugins.
+fn target(setup: &Setup, dirs: &PluginDirs, candidate: &Candidate) -> PathBuf {
     let in_folder = candidate.path.canonicalize().ok().and_then(|f| f.parent().map(Path::to_owned));
     let mut folders = dirs.folders.iter().chain(&dirs.named).filter_map(|d| d.canonicalize().ok());
     if folders.any(|folder| Some(folder) == in_folder) {
-        return Ok(candidate.path.clone());
+        return candidate.path.clone();
     }
-    let target = setup.paths.user_plugins().join(format!("{}.wasm", candidate.inspection.manifest.id));
-    paths::replace(&target, &candidate.bytes)
-        .map_err(|e| Failure::settings(anyhow::anyhow!("{}: {e}", target.display())))?;
-    Ok(target)
+    setup.paths.user_plugins().join(format!("{}.wasm", candidate.inspection.manifest.id))
+}
+
+/// Puts the very bytes that were looked at there, with their signature.
+fn place(candidate: &Candidate, target: &Path) -> Result<(), Failure> {
+    if candidate.path == target {
+        return Ok(());
+    }
+    let put = |path: &Path, bytes: &[u8]| {
+        paths::replace(path, bytes).map_err(|e| Failure::settings(anyhow::anyhow!("{}: {e}", path.display())))
+    };
+    let signature = signature_file(target);
+    match &candidate.signature {
+        Some(text) => put(&signature, text.as_bytes())?,
+        None if signature.symlink_metadata().is_ok() => std::fs::remove_file(&signature)?,
+        None => {}
+    }
+    put(target, &candidate.bytes)
 }

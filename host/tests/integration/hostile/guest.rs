@@ -187,6 +187,11 @@ pub(crate) fn leb(mut number: usize) -> Vec<u8> {
 
 /// The probe with another manifest: it declares all that it imports, and the origins of the test.
 pub(crate) fn probe(capabilities: &Value) -> Vec<u8> {
+    probe_within(capabilities, 20)
+}
+
+/// The same, whose calls may take so many seconds.
+pub(crate) fn probe_within(capabilities: &Value, wall_time_s: u32) -> Vec<u8> {
     let mut declared = json!({
         "exec": true, "files": true, "kv": true, "paths": ["workspace", "tmp", "data"],
         "network": ["http://127.0.0.1:1 GET"],
@@ -200,7 +205,7 @@ pub(crate) fn probe(capabilities: &Value) -> Vec<u8> {
         bytes[at..at + name.len()].copy_from_slice(other);
     }
     let tools: serde_json::Map<String, Value> = ["probe", "look", "attack"]
-        .map(|tool| (tool.to_owned(), json!({"tier": "write", "wall_time_s": 20})))
+        .map(|tool| (tool.to_owned(), json!({"tier": "write", "wall_time_s": wall_time_s})))
         .into_iter()
         .collect();
     let manifest = json!({

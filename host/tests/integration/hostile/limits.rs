@@ -43,3 +43,38 @@ fn files_that_are_never_closed_cost_one_call() {
     );
     assert_eq!((ran.code, &ran.result()["result"]), (Some(0), &json!("ok")), "{}", ran.stderr);
 }
+
+#[test]
+fn changes_by_the_host_are_counted_as_those_of_the_guest() {
+    let write = |with: &str, list: &[&str]| attack("write", with, list);
+    let host = with_probe(
+        vec![
+            write("/tmp/big", &["100", "1048576"]),
+            write("/workspace/often.txt", &["3000", "2000", "same"]),
+            call("bash", json!({"command": "du -sm /tmp | cut -f1"})),
+            Step::text("ok"),
+        ],
+        &everything(),
+    );
+    host.settings(&json!({"limits": {"tmp_bytes": 8 << 20}}));
+    let ran = crate::hostile::run(&host);
+    let outputs = ran.outputs();
+    let written: u32 = outputs[0].split(' ').next().unwrap().parse().unwrap();
+    assert!((6..=8).contains(&written) && outputs[0].contains("is used up"), "{outputs:?}");
+    assert!(
+        outputs[1].starts_with("2000 written, then") && outputs[1].contains("at most 2000 files"),
+        "{outputs:?}"
+    );
+    assert!(outputs[2].trim().parse::<u32>().unwrap() <= 9, "{outputs:?}");
+    // What one call's changes show has an end too.
+    let shown: usize = ran
+        .all("tool_output")
+        .iter()
+        .filter_map(|event| event["changes"].as_array())
+        .map(|changes| {
+            changes.iter().filter_map(|change| change["diff"].as_str()).map(str::len).sum::<usize>()
+        })
+        .max()
+        .unwrap();
+    assert!(0 < shown && shown <= 1 << 20, "{shown}");
+}

@@ -140,6 +140,43 @@ fn a_thousand_requests_wait_for_their_turn_and_a_call_has_its_share() {
 }
 
 #[test]
+fn what_is_far_too_long_is_refused_and_leaves_a_ledger_that_can_be_read() {
+    let server = Server::start(|_| answer(200, "", "fine"));
+    let capabilities = json!({"network": [server.grant(), "http://*.names.example:8099 GET"]});
+    // More often than faults suspend a plugin: a request that is refused is none.
+    let mut steps: Vec<Step> = (0..6).map(|_| attack("extremes", &server.url(), &[])).collect();
+    steps.extend([attack("fetch", &server.url(), &[]), Step::text("ok")]);
+    let host = with_probe(steps, &capabilities);
+    let ran = run(&host);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("panicked"), "{}", ran.stderr);
+    let outputs = ran.outputs();
+    for output in &outputs[..6] {
+        all_refused(output);
+        assert_eq!(output.lines().count(), 3, "{output}");
+        assert!(output.contains("at most 128 headers") && output.len() < 2_000, "{output}");
+    }
+    assert!(outputs[6].contains("status: 200") && server.heads().len() == 1, "{}", outputs[6]);
+    // `ml-intern net` ends with 1 where a line cannot be read.
+    assert!(host.requests(&[]).iter().filter(|line| line["refused"] == true).count() >= 6);
+    let folder = std::fs::read_dir(host.home.join(".local/state/ml-intern/net")).unwrap();
+    let bytes: u64 = folder.map(|file| file.unwrap().metadata().unwrap().len()).sum();
+    assert!(bytes < 64 << 10, "{bytes}");
+}
+
+#[test]
+fn text_is_of_the_origin_that_it_came_from_in_the_end() {
+    let other = Server::start(|_| answer(200, "", "elsewhere"));
+    let to = other.url();
+    let server = Server::start(move |_| answer(302, &format!("location: {to}\r\n"), ""));
+    let steps = vec![attack("fetch", &server.url(), &[]), Step::text("ok")];
+    let ran = run(&with_probe(steps, &granted(&[&server, &other])));
+    let output = ran.all("tool_output")[0];
+    assert!(output["output"].as_str().unwrap().contains("101, 108, 115, 101"), "{output}");
+    assert_eq!(output["source"], json!(other.url()), "{output}");
+}
+
+#[test]
 fn a_server_leads_a_component_nowhere_else() {
     let inside = Server::start(|_| answer(200, "", "secret"));
     let hidden = inside.url();

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use testkit::Step;
 
 use crate::hostile::guest::Guest;
-use crate::hostile::{host, run};
+use crate::hostile::{host, run, run_with};
 use crate::support::{Ran, TestHost, call};
 
 const FORGED: &str =
@@ -38,6 +38,35 @@ fn a_forged_record_of_several_lines_is_part_of_one() {
     let log = std::fs::read_to_string(host.home.join(".local/state/ml-intern/logs/ml-intern.log"))
         .unwrap_or_default();
     assert!(!log.lines().any(|line| line.starts_with('{') || line.starts_with("forged")), "{log}");
+}
+
+/// More lines than one, a screen cleared, a line begun anew, and text that is turned.
+const LINES: &str = "first\r\nforged second\u{2028}\u{1b}[2Jthird\rfourth\u{202e}";
+
+#[test]
+fn what_a_guest_logs_is_one_line_of_the_diagnostics_on_a_terminal_too() {
+    let mut logs = Guest::new("logs");
+    logs.imports =
+        "(import \"ml-intern:plugin/log@0.1.0\" \"write\" (func $log (param i32 i32 i32 i32 i32 i32)))"
+            .to_owned();
+    logs.data = vec![(5_000, LINES.into())];
+    let length = LINES.len();
+    // A message, and one with fields.
+    logs.invoke = format!(
+        "(call $log (i32.const 1) (i32.const 5000) (i32.const {length}) (i32.const 0) (i32.const 0) (i32.const 0)) \
+         (call $log (i32.const 1) (i32.const 5000) (i32.const {length}) (i32.const 1) (i32.const 5000) (i32.const {length}))"
+    );
+    let host =
+        host(vec![call("logs__go", json!({})), Step::text("ok")], &[("logs", logs.component(), json!({}))]);
+    let ran = run_with(&host, &["-v"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let told: Vec<&str> = ran.stderr.lines().filter(|line| line.contains("first")).collect();
+    assert_eq!(told.len(), 2, "{}", ran.stderr);
+    for line in told {
+        assert!(line.contains("second") && line.contains("fourth"), "{line:?}");
+        assert!(!line.contains(['\r', '\u{1b}', '\u{2028}', '\u{202e}']), "{line:?}");
+    }
+    assert!(!ran.stderr.lines().any(|line| line.starts_with("forged")), "{}", ran.stderr);
 }
 
 /// Runs the host where its records have a disk of their own, of which this much is left. What stood on it

@@ -82,6 +82,9 @@ fn marks_that_turn_or_hide_text_are_taken_out_and_shown_in_a_line() {
     assert_eq!(plain(&format!("a{spelled}b🏴{spelled}c\u{e0001}")), "ab🏴c");
     assert_eq!(plain("a\u{fe0f}\u{fe00}\u{e0101}b😀\u{fe0f}\u{fe0e}\u{e0150}"), "ab😀\u{fe0f}");
     assert_eq!(line("x\u{e0041}"), "x\\u{e0041}");
+    // An empty cell of Braille is a space to those who read it, and nothing to those who decide by a line.
+    assert_eq!(plain("⠓\u{2800}⠊"), "⠓\u{2800}⠊");
+    assert_eq!(line("rm x\u{2800}"), "rm x\\u{2800}");
 }
 
 #[test]

@@ -192,3 +192,28 @@ fn money_orders_and_what_a_manifest_never_wants_automatic() {
     let Decision::Deny(denied) = decide(&headless) else { panic!("allowed") };
     assert_eq!(denied.rule, "budget");
 }
+
+#[test]
+fn a_person_is_told_every_reason_and_an_answer_for_the_session_is_taken_where_it_holds() {
+    let tiers: BTreeSet<Tier> = [Tier::Remote, Tier::Spend].into();
+    let facts = Facts {
+        taint: Some("https://example.com"),
+        unknown_order: Some("order 1"),
+        money: Money::TooDear("it costs 32.00 USD and 10.00 USD are left".to_owned()),
+        ..facts(Mode::Default, &tiers, true)
+    };
+    let Decision::Ask { reason, .. } = decide(&facts) else { panic!("not asked") };
+    for part in [
+        "tier `remote`",
+        "tier `spend`",
+        "order 1 was sent",
+        "10.00 USD are left",
+        "has read https://example.com",
+    ] {
+        assert!(reason.lines().filter(|line| line.contains(part)).count() == 1, "{part}: {reason}");
+    }
+    assert!(!holds_for_session(&facts));
+    assert!(holds_for_session(&Facts { taint: None, unknown_order: None, money: Money::None, ..facts }));
+    let sealed = Need::SealedPath { path: "/w/.env".to_owned(), sha256: None, change: None };
+    assert!(!need_holds_for_session(&sealed));
+}

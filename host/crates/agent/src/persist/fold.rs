@@ -2,7 +2,7 @@
 
 use protocol::{Assistant, Event, Item, PlanItem, ToolCallId};
 
-use super::{Line, Saved, SavedHeader};
+use super::{Line, Saved, SavedHeader, Standing};
 use crate::{notes, transcript};
 
 #[derive(Default)]
@@ -14,6 +14,7 @@ pub(super) struct Fold {
     events: usize,
     pub(super) dropped: usize,
     completions_usd: f64,
+    orders_usd: f64,
     taint: Option<String>,
     /// Text that was shown of an answer that did not end.
     partial: String,
@@ -37,6 +38,11 @@ impl Fold {
                 self.partial.clear();
             }
             Line::Item { item, .. } => self.item(item.into_owned()),
+            Line::Standing(Standing { taint, completions_usd, orders_usd }) => {
+                self.taint = self.taint.take().or(taint);
+                self.completions_usd += counted(completions_usd);
+                self.orders_usd += counted(orders_usd);
+            }
             Line::Event { event, .. } => {
                 self.events += 1;
                 self.event(event.into_owned());
@@ -62,9 +68,7 @@ impl Fold {
             }
             Event::PlanUpdate { plan } => self.plan = plan,
             Event::ModelChanged { model, .. } => self.model = model,
-            Event::LlmCall { cost_usd, .. } if cost_usd.is_finite() => {
-                self.completions_usd += cost_usd.max(0.0);
-            }
+            Event::LlmCall { cost_usd, .. } => self.completions_usd += counted(cost_usd),
             Event::ToolOutput { source: Some(source), .. } => self.taint = self.taint.take().or(Some(source)),
             Event::Error { .. } | Event::Interrupted {} => self.keep_partial(),
             _ => {}
@@ -96,7 +100,13 @@ impl Fold {
             unknown_outcomes: running,
             dropped: self.dropped,
             completions_usd: self.completions_usd,
+            orders_usd: self.orders_usd,
             taint: self.taint,
         }
     }
+}
+
+/// An amount of money that can be one.
+fn counted(usd: f64) -> f64 {
+    if usd.is_finite() { usd.max(0.0) } else { 0.0 }
 }

@@ -2,9 +2,10 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use super::{current, next_part};
+use super::{current, next_part, put_away};
 use crate::record::{Act, digest};
 
 /// Makes a file of a chain end with its last record, which ends at `end`. What stands behind it is kept in a copy of
@@ -24,7 +25,7 @@ pub(super) fn put_aside(file: &mut File, end: u64, folder: &Path, name: &str) ->
         }
         return Ok(None);
     }
-    let part = next_part(folder, name);
+    let part = next_part(folder, name)?;
     let copy = part.with_extension("torn");
     let torn = &rest[usize::from(end > 0)..];
     let act = Act::Torn {
@@ -33,12 +34,13 @@ pub(super) fn put_aside(file: &mut File, end: u64, folder: &Path, name: &str) ->
         digest: digest(torn),
     };
     let path = current(folder, name);
-    std::fs::copy(&path, &copy)?;
-    File::open(&copy)?.sync_all()?;
+    let mut kept = File::options().write(true).create_new(true).mode(0o600).open(&copy)?;
+    io::copy(&mut File::open(&path)?, &mut kept)?;
+    kept.sync_all()?;
     file.set_len(end)?;
     file.sync_data()?;
     if end > 0 {
-        std::fs::rename(&path, &part)?;
+        put_away(&path, &part)?;
     }
     Ok(Some(act))
 }

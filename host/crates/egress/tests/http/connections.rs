@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use http::Method;
-use ml_intern_egress::{Caller, EgressConfig, EgressError, Limits, Pace};
+use ml_intern_egress::{Caller, Ceiling, EgressConfig, EgressError, Hosts, LedgerAct, Limits, Pace};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::server::{Out, Server, answer, request, run};
+use crate::server::{Out, Server, answer, by_host, own_name, request, run};
 
 #[test]
 fn a_connection_is_used_again_by_its_own_plugin_only() {
@@ -42,7 +42,7 @@ fn addresses_in_disguise_are_refused_before_anything_is_connected() {
 }
 
 #[test]
-fn localhost_is_this_machine_whatever_name_servers_say_and_needs_a_grant_that_says_so() {
+fn localhost_is_this_machine_and_needs_a_grant_that_says_so() {
     run(async {
         let server = Server::start(|_| answer(200, "", "inside")).await;
         let out = Out::new(EgressConfig::default());
@@ -50,6 +50,70 @@ fn localhost_is_this_machine_whatever_name_servers_say_and_needs_a_grant_that_sa
         assert_eq!(out.get(&["http://localhost:*"], &url("localhost")).await.unwrap(), "inside");
         assert_eq!(out.get(&["http://127.0.0.0/8:*"], &url("2130706433")).await.unwrap(), "inside");
         assert!(server.asked()[0].contains(&format!("\r\nhost: localhost:{}", server.port)));
+        // A name below it, which a name server would be asked for otherwise, is this machine as well.
+        assert_eq!(out.get(&["http://x.localhost:*"], &url("x.localhost")).await.unwrap(), "inside");
+        for (grant, host) in [
+            ("http://127.0.0.1:*", "localhost"),
+            ("http://localhost:*", "127.0.0.1"),
+            ("http://localhost:*", "x.localhost"),
+            ("http://example.com:*", "localhost"),
+        ] {
+            let refusal = out.get(&[grant], &url(host)).await.unwrap_err();
+            assert!(matches!(refusal, EgressError::NotGranted { .. }), "{grant} {host}: {refusal}");
+        }
+        assert_eq!(server.asked().len(), 3);
+    });
+}
+
+#[test]
+fn a_denied_address_is_connected_to_by_no_name_and_nobody() {
+    run(async {
+        let server = Server::start(|_| answer(200, "", "inside")).await;
+        let deny = ["127.0.0.0/8", "::1"].map(|text| Hosts::parse(text).unwrap()).to_vec();
+        let ceiling = Ceiling { deny, by: "/etc/policy".to_owned(), ..Ceiling::default() };
+        let out = Out::new(EgressConfig { ceiling, ..EgressConfig::default() });
+        let url = |host: &str| format!("http://{host}:{}/", server.port);
+        for host in [own_name().as_str(), "localhost", "x.localhost"] {
+            for sent in [request(&[&url(host)[..url(host).len() - 1]], &url(host)), by_host(&url(host))] {
+                let refusal = out.send(sent).await.unwrap_err();
+                assert!(matches!(refusal, EgressError::ForbiddenAddress { .. }), "{host}: {refusal}");
+                assert!(refusal.to_string().contains("is forbidden by /etc/policy"), "{refusal}");
+            }
+        }
+        assert_eq!((server.connections(), out.refused().len()), (0, 6));
+    });
+}
+
+#[test]
+fn a_refusal_that_comes_late_is_on_record_as_one_and_what_was_given_up_too() {
+    run(async {
+        let out = Out::new(EgressConfig::default());
+        let name = own_name();
+        let refusal =
+            out.get(&[&format!("http://{name}:1")], &format!("http://{name}:1/")).await.unwrap_err();
+        assert!(matches!(refusal, EgressError::NotPublic { .. }), "{refusal}");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let egress = out.egress.clone();
+        let waiting = request(&[&url], &url);
+        let task = tokio::spawn(async move { egress.send(waiting).await.map(drop) });
+        let (mut stream, _) = listener.accept().await.unwrap();
+        assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
+        task.abort();
+        assert!(task.await.unwrap_err().is_cancelled());
+        let acts = out.ledger();
+        assert!(
+            matches!(
+                &acts[..],
+                [
+                    LedgerAct::Request { .. },
+                    LedgerAct::Refused { why, .. },
+                    LedgerAct::Request { .. },
+                    LedgerAct::Failed { why: given_up },
+                ] if why.contains("is not a public address") && given_up == "given up"
+            ),
+            "{acts:?}"
+        );
     });
 }
 
@@ -112,13 +176,45 @@ fn a_server_that_only_drips_is_given_up() {
 #[test]
 fn all_waits_together_have_a_limit() {
     run(async {
-        // Every hop is quick; there are simply too many of them.
-        let server = Server::start(|_| answer(302, "location: /again\r\n", "")).await;
+        // Each hop takes a hundredth of the time, and there are 255 of them.
+        let total = Duration::from_secs(1);
+        let server = Server::start(move |_| {
+            std::thread::sleep(total / 100);
+            answer(302, "location: /again\r\n", "")
+        })
+        .await;
         let out = Out::new(EgressConfig::default());
         let mut sent = request(&[&server.url()], &server.url());
-        sent.limits = Limits { total: Some(Duration::ZERO), redirects: u8::MAX, ..sent.limits };
+        sent.limits = Limits { total: Some(total), redirects: u8::MAX, ..sent.limits };
         let error = out.send(sent).await.unwrap_err();
-        assert!(matches!(error.root(), EgressError::Timeout { .. }), "{error}");
+        assert!(matches!(error, EgressError::Behind(_)), "it was followed: {error}");
+        assert!(matches!(error.root(), EgressError::Timeout { limit, .. } if *limit == total), "{error}");
+    });
+}
+
+#[test]
+fn a_small_answer_that_comes_late_is_an_answer() {
+    run(async {
+        let every = Duration::from_millis(20);
+        let server = Server::start(move |_| answer(200, "", &"x".repeat(500))).await;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let late = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
+            stream.write_all(b"HTTP/1.1 200 -\r\ncontent-length: 10\r\n\r\n").await.unwrap();
+            // Longer than a window, twice: the second time the answer is complete.
+            for piece in [b"12345", b"67890"] {
+                tokio::time::sleep(every * 2).await;
+                stream.write_all(piece).await.unwrap();
+            }
+        });
+        let out = Out::new(EgressConfig::default());
+        for (url, expected) in [(server.url(), 500), (late, 10)] {
+            let mut sent = request(&[&url], &url);
+            sent.limits = Limits { slowest: Some(Pace { bytes: 1_000_000, every }), ..sent.limits };
+            assert_eq!(out.send(sent).await.unwrap().len(), expected);
+        }
     });
 }
 

@@ -3,10 +3,13 @@
 use bytes::Bytes;
 use http::{HeaderValue, Method};
 use ml_intern_egress::{
-    Body, Caller, EgressConfig, EgressError, LedgerAct, MirrorTrust, Outgoing, Policy, Rewrite,
+    Body, Caller, Ceiling, Credential, EgressConfig, EgressError, Hosts, LedgerAct, MirrorTrust,
+    NetworkGrant, Outgoing, Placement, Policy, Rewrite, Secret,
 };
+use redact::Redactor;
+use secrecy::SecretString;
 
-use crate::server::{Out, Server, answer, request, run};
+use crate::server::{Out, Server, answer, by_host, own_name, request, run};
 
 const HUB: &str = "https://hub.test";
 
@@ -82,6 +85,71 @@ fn a_mirror_gets_credentials_and_other_methods_only_if_its_entry_says_so() {
 }
 
 #[test]
+fn a_request_with_a_credential_is_never_sent_to_a_mirror_without_it() {
+    run(async {
+        let server = Server::start(|_| answer(200, "", "ok")).await;
+        let secret = || Secret { value: SecretString::from("hunter2-hunter2"), hugging_face: false };
+        let with = |credentials: bool| {
+            let secrets = Redactor::new([("key".to_owned(), secret().value)]);
+            let trust = MirrorTrust { credentials, ..MirrorTrust::default() };
+            let rewrites = vec![Rewrite::new(HUB, &server.url(), trust).unwrap()];
+            Out::new(EgressConfig { rewrites, secrets, ..EgressConfig::default() })
+        };
+        let place = Placement::Header { name: http::header::AUTHORIZATION, prefix: "Bearer ".to_owned() };
+        let credential = Credential::new("key", &[HUB.to_owned()], place, secret()).unwrap();
+        let sent =
+            || Outgoing { credential: Some(credential.clone()), ..request(&[HUB], "https://hub.test/a") };
+        let out = with(false);
+        let refusal = out.send(sent()).await.unwrap_err();
+        assert!(matches!(refusal, EgressError::MirrorCredential { .. }), "{refusal}");
+        assert!(
+            refusal.to_string().contains("gets no credentials, so that `key` cannot go along"),
+            "{refusal}"
+        );
+        assert!(out.egress.carries(&credential, &sent().url).is_err());
+        assert_eq!((server.connections(), out.refused().len()), (0, 1));
+        let out = with(true);
+        assert!(out.egress.carries(&credential, &sent().url).is_ok());
+        assert_eq!(out.send(sent()).await.unwrap(), "ok");
+        assert!(server.asked()[0].contains("authorization: Bearer hunter2-hunter2"));
+    });
+}
+
+#[test]
+fn what_the_machine_forbids_no_mirror_gets() {
+    run(async {
+        let server = Server::start(|_| answer(200, "", "ok")).await;
+        let grants = |grants: &[&str]| -> Vec<NetworkGrant> {
+            grants.iter().map(|grant| NetworkGrant::parse(grant).unwrap()).collect()
+        };
+        let real = server.url();
+        let under = |ceiling: Ceiling| {
+            let methods = vec!["GET".to_owned(), "POST".to_owned()];
+            let trust = MirrorTrust { credentials: true, private: true, methods };
+            let rewrites = vec![Rewrite::new(HUB, &real, trust).unwrap()];
+            Out::new(EgressConfig { rewrites, ceiling, ..EgressConfig::default() })
+        };
+        let deny = vec![Hosts::parse("127.0.0.1").unwrap()];
+        let denied = Ceiling { deny, mirrors: grants(&[&real]), ..Ceiling::default() };
+        let allowed = Ceiling { allow: Some(grants(&[HUB])), ..Ceiling::default() };
+        let models = Ceiling { models: Some(grants(&[HUB])), ..Ceiling::default() };
+        let (plugin, model) = (|| request(&[HUB], HUB), || by_host(HUB));
+        for (ceiling, sent) in
+            [(&denied, plugin()), (&denied, model()), (&allowed, plugin()), (&models, model())]
+        {
+            let refusal = under(ceiling.clone()).send(sent).await.unwrap_err();
+            assert!(matches!(refusal, EgressError::Forbidden { .. }), "{refusal}");
+            assert!(refusal.to_string().contains(&format!("{real} (in place of {HUB})")), "{refusal}");
+        }
+        assert_eq!(server.connections(), 0);
+        for (ceiling, sent) in [(allowed, plugin()), (models, model())] {
+            let named = Ceiling { mirrors: grants(&[&real]), ..ceiling };
+            assert_eq!(under(named).send(sent).await.unwrap(), "ok");
+        }
+    });
+}
+
+#[test]
 fn a_mirrors_name_leads_nowhere_private_unless_its_entry_says_so() {
     run(async {
         let server = Server::start(|_| answer(200, "", "ok")).await;
@@ -96,12 +164,4 @@ fn a_mirrors_name_leads_nowhere_private_unless_its_entry_says_so() {
         let metadata = mirrored("http://[::ffff:169.254.169.254]", trust).get(&[HUB], HUB).await.unwrap_err();
         assert!(matches!(metadata, EgressError::NotPublic { .. }), "{metadata}");
     });
-}
-
-/// The machine's own name, which its hosts file has; else one that every hosts file has.
-fn own_name() -> String {
-    let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
-    let names = hosts.lines().filter(|line| line.starts_with("127.") || line.starts_with("::1"));
-    let mut names = names.flat_map(|line| line.split_whitespace().skip(1).map(str::to_owned));
-    names.find(|name| !name.ends_with("localhost")).unwrap_or_else(|| "ip6-loopback".to_owned())
 }

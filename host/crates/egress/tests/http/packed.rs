@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use flate2::Compression;
-use flate2::write::{GzEncoder, ZlibEncoder};
+use flate2::write::GzEncoder;
 use ml_intern_egress::{EgressConfig, EgressError, Limits, Outgoing};
 
 use crate::server::{Out, Server, request, run};
@@ -40,12 +40,11 @@ async fn unpacked(server: &Server, max_bytes: u64) -> Result<Vec<u8>, EgressErro
 fn what_was_asked_for_is_unpacked() {
     run(async {
         let text: Vec<u8> = (0..200_000_u32).flat_map(|n| n.to_string().into_bytes()).collect();
-        let mut zlib = ZlibEncoder::new(Vec::new(), Compression::fast());
-        zlib.write_all(&text).unwrap();
-        for (encoding, packed) in [("gzip", gzip(&text)), ("deflate", zlib.finish().unwrap())] {
-            let server = serving(encoding, packed).await;
+        for encoding in ["gzip", "x-gzip"] {
+            let server = serving(encoding, gzip(&text)).await;
             assert!(unpacked(&server, 64 << 20).await.unwrap() == text, "{encoding}");
-            assert!(server.asked()[0].contains("accept-encoding: gzip, deflate"));
+            assert!(server.asked()[0].contains("accept-encoding: gzip"));
+            assert!(!server.asked()[0].contains("deflate"), "{:?}", server.asked());
         }
     });
 }

@@ -1,17 +1,19 @@
 //! A proxy is used by those for whom it is set, and learns nothing about others.
 
-use ml_intern_egress::{Caller, EgressConfig, EgressError, Outgoing, Policy, Proxy, ProxyUrls};
+use ml_intern_egress::{Caller, Ceiling, EgressConfig, EgressError, Hosts, Outgoing, Proxy, ProxyUrls};
 
-use crate::server::{Out, Server, answer, request, run};
+use crate::server::{Out, Server, answer, by_host, request, run};
 
 fn through(server: &Server, plugins: bool) -> Out {
-    let url = Some(format!("http://user:hunter2@127.0.0.1:{}", server.port));
-    let urls = ProxyUrls { http: url.clone(), https: url, no_proxy: vec!["10.0.0.0/8".to_owned()], plugins };
-    Out::new(EgressConfig { proxy: Some(Proxy::new(&urls).unwrap()), ..EgressConfig::default() })
+    bounded(server, plugins, &[])
 }
 
-fn by_host(url: &str) -> Outgoing {
-    Outgoing { caller: Caller::Host("test"), policy: Policy::Model, ..request(&[], url) }
+fn bounded(server: &Server, plugins: bool, deny: &[&str]) -> Out {
+    let deny = deny.iter().map(|text| Hosts::parse(text).unwrap()).collect();
+    let ceiling = Ceiling { deny, ..Ceiling::default() };
+    let url = Some(format!("http://user:hunter2@127.0.0.1:{}", server.port));
+    let urls = ProxyUrls { http: url.clone(), https: url, no_proxy: vec!["10.0.0.0/8".to_owned()], plugins };
+    Out::new(EgressConfig { proxy: Some(Proxy::new(&urls).unwrap()), ceiling, ..EgressConfig::default() })
 }
 
 #[test]
@@ -35,6 +37,36 @@ fn the_hosts_own_requests_go_through_it_by_name() {
             assert!(head.to_lowercase().contains("proxy-authorization: basic dxnlcjpodw50zxiy"), "{head}");
         }
         assert!(!format!("{:?} {:?}", out.ledger(), out.egress).contains("hunter2"));
+    });
+}
+
+#[test]
+fn who_asks_decides_about_it_and_not_what_may_be_reached() {
+    run(async {
+        let server = Server::start(|_| answer(200, "", "by proxy")).await;
+        let out = through(&server, false);
+        // As `login --check` does: the host's own request, bound to one origin.
+        let url = "http://192.0.2.7:99/";
+        let own = Outgoing { caller: Caller::Host("login"), ..request(&["http://192.0.2.7:99"], url) };
+        assert_eq!(out.send(own).await.unwrap(), "by proxy");
+        assert!(server.asked()[0].starts_with("GET http://192.0.2.7:99/"), "{:?}", server.asked());
+    });
+}
+
+#[test]
+fn a_denied_address_is_not_asked_of_it_and_it_is_none_itself() {
+    run(async {
+        let server = Server::start(|_| answer(200, "", "by proxy")).await;
+        let out = bounded(&server, false, &["192.0.2.0/24"]);
+        for url in ["http://192.0.2.7/", "http://[::ffff:192.0.2.7]/"] {
+            assert!(matches!(out.send(by_host(url)).await, Err(EgressError::Forbidden { .. })), "{url}");
+        }
+        // A name that only the proxy knows is its affair.
+        assert_eq!(out.send(by_host("http://never.invalid/")).await.unwrap(), "by proxy");
+        let out = bounded(&server, false, &["127.0.0.0/8"]);
+        let refusal = out.send(by_host("http://never.invalid/")).await.unwrap_err();
+        assert!(matches!(refusal, EgressError::ForbiddenAddress { .. }), "{refusal}");
+        assert_eq!(server.asked().len(), 1);
     });
 }
 

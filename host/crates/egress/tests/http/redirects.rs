@@ -31,31 +31,44 @@ fn another_origin_gets_neither_the_callers_headers_nor_its_body() {
     run(async {
         let other = Server::start(|_| answer(200, "", "there")).await;
         let place = format!("{}/b", other.url());
-        let server =
-            Server::start(
-                move |head| {
-                    if head.starts_with("POST /a") { to(307, "/same") } else { to(303, &place) }
-                },
-            )
-            .await;
+        let server = Server::start(move |head| match head.split(' ').nth(1).unwrap() {
+            "/a" => to(307, "/same"),
+            "/same" => to(303, &place),
+            kept => to(kept[1..].parse().unwrap(), &place),
+        })
+        .await;
         let out = Out::new(EgressConfig::default());
         let grant = "http://127.0.0.1:* GET POST";
         let mut sent = request(&[grant], &format!("{}/a", server.url()));
-        for (name, value) in [("x-own", "1"), ("content-type", "text/x"), ("accept", "*/*"), ("cookie", "c")]
-        {
+        for (name, value) in [
+            ("x-own", "1"),
+            ("content-type", "text/x"),
+            ("accept", "*/*"),
+            ("cookie", "c"),
+            ("range", "bytes=0-7"),
+        ] {
             sent.headers.insert(name, HeaderValue::from_static(value));
         }
         let sent = Outgoing { method: Method::POST, body: Body::from(bytes::Bytes::from("body")), ..sent };
-        assert_eq!(out.send(sent).await.unwrap(), "there");
+        assert_eq!(out.send(sent.clone()).await.unwrap(), "there");
         let same = &server.asked()[1];
         assert!(
             same.starts_with("POST /same") && same.contains("x-own: 1") && same.contains("content-length: 4")
         );
         let there = &other.asked()[0];
         assert!(there.starts_with("GET /b") && there.contains("accept: */*"), "{there}");
+        assert!(there.contains("range: bytes=0-7"), "{there}");
         for header in ["x-own", "content-type", "content-length", "cookie", "referer"] {
             assert!(!there.contains(header), "{there}");
         }
+        // What would keep method and body goes nowhere else.
+        for status in [307, 308] {
+            let url = format!("{}/{status}", server.url()).parse().unwrap();
+            let refusal = out.send(Outgoing { url, ..sent.clone() }).await.unwrap_err();
+            assert!(matches!(refusal.root(), EgressError::Elsewhere { .. }), "{refusal}");
+            assert!(!refusal.is_before_sending(), "the first server had it");
+        }
+        assert_eq!((other.asked().len(), out.refused().len()), (1, 2));
     });
 }
 

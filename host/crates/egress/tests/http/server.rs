@@ -127,6 +127,7 @@ pub(crate) fn request(grants: &[&str], url: &str) -> Outgoing {
     Outgoing {
         caller: Caller::Plugin("p".to_owned()),
         policy: Policy::Granted(grants.iter().map(|grant| NetworkGrant::parse(grant).unwrap()).collect()),
+        approved: Vec::new(),
         method: Method::GET,
         url: url.parse().unwrap(),
         headers: HeaderMap::new(),
@@ -135,6 +136,19 @@ pub(crate) fn request(grants: &[&str], url: &str) -> Outgoing {
         limits: Limits { max_bytes: 1 << 20, redirects: 5, ..Limits::default() },
         credential: None,
     }
+}
+
+/// A request of the host itself, to an origin that the user named.
+pub(crate) fn by_host(url: &str) -> Outgoing {
+    Outgoing { caller: Caller::Host("test"), policy: Policy::Model, ..request(&[], url) }
+}
+
+/// The machine's own name, which its hosts file has; else one that every hosts file has.
+pub(crate) fn own_name() -> String {
+    let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+    let names = hosts.lines().filter(|line| line.starts_with("127.") || line.starts_with("::1"));
+    let mut names = names.flat_map(|line| line.split_whitespace().skip(1).map(str::to_owned));
+    names.find(|name| !name.ends_with("localhost")).unwrap_or_else(|| "ip6-loopback".to_owned())
 }
 
 pub(crate) fn run<T>(future: impl Future<Output = T>) -> T {

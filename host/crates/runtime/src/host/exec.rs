@@ -47,10 +47,11 @@ impl Host for CallState {
             timeout: Duration::from_millis(command.timeout_ms.into()),
             max_output: usize::try_from(command.max_output).unwrap_or(usize::MAX),
         };
-        let exit = call.session.wall.run(command, call.cancel.clone()).await.map_err(|e| refused(&e))?;
         if call.session.wall.reaches_network() {
-            call.source = Some("the network, through a command".to_owned());
+            // Before it runs: what it fetches lies somewhere, whatever becomes of the call.
+            call.reads("the network, through a command".to_owned());
         }
+        let exit = call.session.wall.run(command, call.cancel.clone()).await.map_err(|e| refused(&e))?;
         if exit.cancelled {
             return Err(error(ErrorKind::Cancelled, "cancelled", "cancelled by the user"));
         }

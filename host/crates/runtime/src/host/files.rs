@@ -4,10 +4,10 @@ use protocol::{FileChange, HostReply, HostRequest, Need, Tier};
 
 use crate::bindings::ml_intern::plugin::files::{Expectation, Host, Written};
 use crate::bindings::ml_intern::plugin::types::{Error, ErrorKind};
-use crate::changes::{self, ChangeError};
+use crate::changes::{self, Becomes, ChangeError, Preview};
 use crate::folders::{LastLink, PathError, Place, is_sealed};
 use crate::host::error;
-use crate::limits::MAX_FILE_BYTES;
+use crate::limits::{Limits, MAX_CHANGES, MAX_DIFF_BYTES, MAX_FILE_BYTES};
 use crate::state::{Call, CallState};
 
 impl CallState {
@@ -17,20 +17,34 @@ impl CallState {
 }
 
 impl Call {
-    /// Finds the place for a change, and asks the person first if it is sealed.
-    async fn changeable(&mut self, path: &str, last: LastLink) -> Result<Place, Error> {
+    /// Finds the place for a change.
+    fn changeable(&mut self, path: &str, last: LastLink) -> Result<Place, Error> {
         let place =
             self.session.folders.place(Path::new(path), last).map_err(|e| self.refused_path(path, e))?;
-        if self.session.folders.is_denied(&place.path) {
+        if let Some(rule) = self.session.folders.denies(&place.path).map(str::to_owned) {
             let shown = place.path.display().to_string();
-            self.deny("path-denied", &shown, "taking the rule on this path away", Tier::Write);
-            let message = format!("{shown}: a rule of the user or of the policy keeps it from being changed");
+            self.deny_path(&rule, &shown, Tier::Write);
+            let message = format!("{shown}: the rule `{rule}` keeps it from being changed");
             return Err(error(ErrorKind::Denied, "path-denied", message));
         }
-        if is_sealed(&place.relative) {
-            self.allow_sealed(&place).await?;
-        }
         Ok(place)
+    }
+
+    /// Takes from the quota of `/tmp` what is written there, and refuses a change too many: the host keeps a
+    /// record of each until the call ends.
+    fn room_for(&self, place: &Place, bytes: u64, limits: &Limits) -> Result<(), Error> {
+        let shown = place.path.display();
+        if self.changes.len() >= MAX_CHANGES {
+            let message = format!("{shown}: one call changes at most {MAX_CHANGES} files; use bash");
+            return Err(error(ErrorKind::TooLarge, "too-many-changes", message));
+        }
+        if place.path.starts_with(&self.session.folders.tmp)
+            && self.session.tmp_share(limits).0.take(bytes, 1).is_err()
+        {
+            let message = format!("{shown}: what tools may write to /tmp in one session is used up");
+            return Err(error(ErrorKind::TooLarge, "quota", message));
+        }
+        Ok(())
     }
 
     fn refused_path(&mut self, path: &str, reason: PathError) -> Error {
@@ -60,9 +74,14 @@ impl Call {
         }
     }
 
-    async fn allow_sealed(&mut self, place: &Place) -> Result<(), Error> {
+    /// Asks the person for a change if its place is sealed, and shows what it would be.
+    async fn allow_sealed(&mut self, place: &Place, becomes: Becomes<'_>) -> Result<(), Error> {
+        if !is_sealed(&place.relative) {
+            return Ok(());
+        }
         let path = place.path.display().to_string();
-        let need = Need::SealedPath { path: path.clone() };
+        let Preview { sha256, change } = changes::preview(place, becomes).map_err(|e| refused(&path, e))?;
+        let need = Need::SealedPath { path: path.clone(), sha256, change: Some(change) };
         match self.ask(HostRequest::Decide(need)).await {
             Some(HostReply::Allowed) => Ok(()),
             Some(HostReply::Refused { message, rule, remedy }) => {
@@ -74,6 +93,13 @@ impl Call {
             }
         }
     }
+}
+
+/// Keeps what was changed for the result. Beyond a number of bytes, how many lines are told and not which.
+fn keep(changes: &mut Vec<FileChange>, change: FileChange) {
+    let shown: usize = changes.iter().filter_map(|change| change.diff.as_ref().map(String::len)).sum();
+    let diff = change.diff.filter(|diff| shown + diff.len() <= MAX_DIFF_BYTES);
+    changes.push(FileChange { diff, ..change });
 }
 
 fn io_kind(reason: &std::io::Error) -> ErrorKind {
@@ -108,8 +134,10 @@ impl Host for CallState {
         content: Vec<u8>,
         expects: Expectation,
     ) -> Result<Written, Error> {
+        let limits = self.limits;
         let call = self.files_call()?;
-        let mut place = call.changeable(&path, LastLink::Followed).await?;
+        let mut place = call.changeable(&path, LastLink::Followed)?;
+        call.allow_sealed(&place, Becomes::Content(&content)).await?;
         let expects = match expects {
             Expectation::Any => changes::Expectation::Any,
             Expectation::Absent => changes::Expectation::Absent,
@@ -117,6 +145,7 @@ impl Host for CallState {
         };
         let session = &call.session;
         let _alone = session.changing();
+        call.room_for(&place, content.len() as u64, &limits)?;
         let written = changes::write(
             &mut place,
             &content,
@@ -126,36 +155,51 @@ impl Host for CallState {
             call.id.as_str(),
         )
         .map_err(|e| refused(&path, e))?;
-        call.changes.push(written.change);
+        let undoable = written.undoable;
+        keep(&mut call.changes, written.change);
         Ok(Written {
             bytes: content.len() as u64,
             sha256: written.sha256,
             created: written.created,
-            extra: (!written.undoable).then(|| r#"{"undoable":false}"#.to_owned()),
+            extra: (!undoable).then(|| r#"{"undoable":false}"#.to_owned()),
         })
     }
 
     async fn rename(&mut self, source: String, target: String) -> Result<(), Error> {
+        let limits = self.limits;
         let call = self.files_call()?;
-        let from = call.changeable(&source, LastLink::Kept).await?;
-        let mut to = call.changeable(&target, LastLink::Kept).await?;
+        let from = call.changeable(&source, LastLink::Kept)?;
+        let mut to = call.changeable(&target, LastLink::Kept)?;
+        call.allow_sealed(&from, Becomes::Nothing).await?;
+        let sealed = if is_sealed(&to.relative) {
+            Some(changes::moved(&from).map_err(|e| refused(&source, e))?)
+        } else {
+            None
+        };
+        if let Some(moved) = &sealed {
+            call.allow_sealed(&to, Becomes::Content(moved)).await?;
+        }
         let session = &call.session;
         let _alone = session.changing();
         let umask = session.folders.umask;
+        call.room_for(&to, 0, &limits)?;
         let changed: Vec<FileChange> =
-            changes::rename(&from, &mut to, umask, &session.undo, call.id.as_str())
+            changes::rename(&from, &mut to, sealed.as_deref(), umask, &session.undo, call.id.as_str())
                 .map_err(|e| refused(&source, e))?;
-        call.changes.extend(changed);
+        changed.into_iter().for_each(|change| keep(&mut call.changes, change));
         Ok(())
     }
 
     async fn remove(&mut self, path: String) -> Result<(), Error> {
+        let limits = self.limits;
         let call = self.files_call()?;
-        let place = call.changeable(&path, LastLink::Kept).await?;
+        let place = call.changeable(&path, LastLink::Kept)?;
+        call.allow_sealed(&place, Becomes::Nothing).await?;
+        call.room_for(&place, 0, &limits)?;
         let _alone = call.session.changing();
         let changed =
             changes::remove(&place, &call.session.undo, call.id.as_str()).map_err(|e| refused(&path, e))?;
-        call.changes.push(changed);
+        keep(&mut call.changes, changed);
         Ok(())
     }
 }

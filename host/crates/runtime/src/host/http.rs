@@ -30,21 +30,12 @@ const MAX_REDIRECTS: u8 = 5;
 /// Bytes of a request's body.
 const MAX_BODY_BYTES: usize = 8 << 20;
 
-/// Headers that are the host's own.
-const RESERVED: [&str; 12] = [
-    "authorization",
-    "connection",
-    "content-length",
-    "cookie",
-    "expect",
-    "host",
-    "http2-settings",
-    "keep-alive",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
+/// Bytes of a method: the longest that is registered has 17.
+const MAX_METHOD_BYTES: usize = 32;
+
+/// Headers of a request, in number and in bytes.
+const MAX_HEADERS: usize = 128;
+const MAX_HEADER_BYTES: usize = 64 << 10;
 
 impl CallState {
     fn http_call(&mut self) -> Result<&mut Call, Error> {
@@ -112,26 +103,17 @@ fn missing(source: &CredentialSource) -> String {
 
 fn outgoing(call: &mut Call, request: Request) -> Result<Outgoing, Error> {
     let invalid = |message: String| error(ErrorKind::InvalidArgs, "request", message);
-    let method = Method::from_bytes(request.method.as_bytes())
-        .map_err(|_| invalid("the method is not one".to_owned()))?;
+    let method = Some(request.method.as_bytes()).filter(|method| method.len() <= MAX_METHOD_BYTES);
+    let method = method
+        .and_then(|method| Method::from_bytes(method).ok())
+        .ok_or_else(|| invalid("the method is not one".to_owned()))?;
     let caller = Caller::Plugin(call.plugin.to_string());
     let url = call.egress.url(&caller, &method, &request.url).map_err(|e| refused(&call.egress, &e))?;
     let credential = request.credential.as_deref().map(|handle| call.credential(handle)).transpose()?;
     if let Some(credential) = &credential {
-        credential.goes_to(&url).map_err(|e| refused(&call.egress, &e))?;
+        call.egress.carries(credential, &url).map_err(|e| refused(&call.egress, &e))?;
     }
-    let mut headers = HeaderMap::new();
-    for Header { name, value } in request.headers {
-        let lower = name.to_ascii_lowercase();
-        if RESERVED.contains(&lower.as_str()) || lower.starts_with("proxy-") {
-            return Err(invalid(format!("the header `{name}` is set by the host")));
-        }
-        let name = HeaderName::from_bytes(lower.as_bytes())
-            .map_err(|_| invalid(format!("`{name}` is no header")))?;
-        let value = HeaderValue::from_bytes(&value)
-            .map_err(|_| invalid(format!("the value of `{name}` cannot be sent")))?;
-        headers.append(name, value);
-    }
+    let headers = headers(request.headers).map_err(invalid)?;
     let body = request.body.unwrap_or_default();
     if body.len() > MAX_BODY_BYTES {
         return Err(error(
@@ -145,6 +127,7 @@ fn outgoing(call: &mut Call, request: Request) -> Result<Outgoing, Error> {
     Ok(Outgoing {
         caller,
         policy: Policy::Granted(call.network.clone()),
+        approved: call.approved.clone(),
         method,
         url,
         headers,
@@ -162,6 +145,28 @@ fn outgoing(call: &mut Call, request: Request) -> Result<Outgoing, Error> {
     })
 }
 
+/// The headers of a request as they are sent.
+fn headers(given: Vec<Header>) -> Result<HeaderMap, String> {
+    let bytes = given.iter().map(|header| header.name.len() + header.value.len()).sum::<usize>();
+    if given.len() > MAX_HEADERS || bytes > MAX_HEADER_BYTES {
+        let kib = MAX_HEADER_BYTES >> 10;
+        return Err(format!("a request has at most {MAX_HEADERS} headers of {kib} KiB together"));
+    }
+    let mut headers = HeaderMap::new();
+    for Header { name, value } in given {
+        if manifest::is_hosts_header(&name) || name.eq_ignore_ascii_case("authorization") {
+            return Err(format!("the header `{name}` is set by the host"));
+        }
+        let shown = || line(&name).into_owned();
+        let own = HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes());
+        let own = own.map_err(|_| format!("`{}` is no header", shown()))?;
+        let value = HeaderValue::from_bytes(&value);
+        let value = value.map_err(|_| format!("the value of `{}` cannot be sent", shown()))?;
+        headers.try_append(own, value).map_err(|_| "these are too many headers".to_owned())?;
+    }
+    Ok(headers)
+}
+
 /// Whether a request says `{"decompress": true}`. Other keys are for hosts to come.
 fn wants_unpacked(extra: Option<&str>) -> bool {
     #[derive(serde::Deserialize)]
@@ -177,10 +182,15 @@ fn refused(egress: &Egress, reason: &EgressError) -> Error {
         EgressError::NotGranted { .. } | EgressError::Downgrade { .. } => {
             (ErrorKind::Denied, "origin-not-granted")
         }
-        EgressError::Forbidden { .. } => (ErrorKind::Denied, "forbidden-by-policy"),
+        EgressError::Forbidden { .. } | EgressError::ForbiddenAddress { .. } => {
+            (ErrorKind::Denied, "forbidden-by-policy")
+        }
+        EgressError::Rule { .. } => (ErrorKind::Denied, "denied-by-rule"),
         EgressError::NotPublic { .. } => (ErrorKind::Denied, "address-not-public"),
         EgressError::Offline { .. } => (ErrorKind::Denied, "offline"),
-        EgressError::Audience { .. } => (ErrorKind::Denied, "credential-audience"),
+        EgressError::Audience { .. } | EgressError::MirrorCredential { .. } => {
+            (ErrorKind::Denied, "credential-audience")
+        }
         EgressError::Leak { .. } => (ErrorKind::Denied, "secret-in-request"),
         EgressError::Credential { .. } => (ErrorKind::InvalidArgs, "credential"),
         EgressError::Encoded { .. } => (ErrorKind::Upstream, "encoding"),
@@ -188,7 +198,9 @@ fn refused(egress: &Egress, reason: &EgressError) -> Error {
         EgressError::Timeout { .. } | EgressError::TooSlow { .. } => (ErrorKind::Timeout, "timeout"),
         EgressError::Mirror { .. } => (ErrorKind::Denied, "origin-not-granted"),
         EgressError::TooLarge { .. } | EgressError::Bomb(_) => (ErrorKind::TooLarge, "answer"),
-        EgressError::TooManyRedirects(_) => (ErrorKind::Upstream, "redirects"),
+        EgressError::TooManyRedirects(_) | EgressError::Elsewhere { .. } => {
+            (ErrorKind::Upstream, "redirects")
+        }
         EgressError::Connect { .. }
         | EgressError::Broken { .. }
         | EgressError::Tls(_)
@@ -212,13 +224,17 @@ impl Host for CallState {
         if let Some(handle) = handle {
             call.record_use(handle, &outgoing.url).await?;
         }
-        let origin = outgoing.url.origin().ascii_serialization();
         let unanswered = changes(&outgoing.method).then(|| call.unanswered.clone());
-        let answered = answer(&call.egress, outgoing, unanswered.as_deref()).await;
-        if answered.is_ok() {
-            call.has_read(&origin);
+        match answer(&call.egress, outgoing, unanswered.as_deref()).await {
+            Ok((response, from)) => {
+                call.reads(from);
+                Ok(response)
+            }
+            Err(reason) => {
+                call.keep_refusal(&reason);
+                Err(refused(&call.egress, &reason))
+            }
         }
-        answered
     }
 }
 
@@ -228,24 +244,42 @@ fn changes(method: &Method) -> bool {
 }
 
 impl Call {
-    /// Asks for the origin of a request where the plugin declares it and it was not granted.
+    /// Asks for the origin of a request where the plugin declares it and it was not granted, or a rule wants it
+    /// to be asked.
     async fn reach(&mut self, outgoing: &mut Outgoing) -> Result<(), Error> {
         let Ok(origin) = Origin::of(&outgoing.url) else { return Ok(()) };
         let method = outgoing.method.as_str();
+        // What no answer could allow is refused, and put on record, where it is sent.
+        let Ok(rule) = self.egress.can_be_asked(&origin, method) else { return Ok(()) };
         let covers = |grant: &NetworkGrant| grant.allows(&origin, method);
-        if self.network.iter().any(covers) || !self.declared.iter().any(covers) {
+        let granted = self.network.iter().any(covers) && rule.is_none();
+        if granted || self.approved.iter().any(covers) || !self.declared.iter().any(covers) {
             return Ok(());
         }
         let grant = format!("{origin} {method}");
-        let need = Need::Network { plugin: self.plugin.to_string(), grant: grant.clone() };
+        // Nobody is asked twice by one call.
+        if let Some(message) = self.refused.get(&grant) {
+            return Err(error(ErrorKind::Denied, "origin-not-granted", message.clone()));
+        }
+        let need = Need::Network {
+            plugin: self.plugin.to_string(),
+            grant: grant.clone(),
+            host: origin.host(),
+            sends: changes(&outgoing.method),
+            rule: rule.map(str::to_owned),
+        };
         match self.ask(HostRequest::Decide(need)).await {
             Some(HostReply::Allowed) => {
-                self.network.extend(NetworkGrant::parse(&grant).ok());
+                let allowed = NetworkGrant::parse(&grant).ok();
+                self.network.extend(allowed.clone());
+                self.approved.extend(allowed);
                 outgoing.policy = Policy::Granted(self.network.clone());
+                outgoing.approved.clone_from(&self.approved);
                 Ok(())
             }
             Some(HostReply::Refused { message, rule, remedy }) => {
-                self.deny(&rule, &grant, &remedy, Tier::Read);
+                self.deny(&rule, &grant, &remedy, tier(&outgoing.method));
+                self.refused.insert(grant, message.clone());
                 Err(error(ErrorKind::Denied, "origin-not-granted", message))
             }
             Some(HostReply::Noted) | None => {
@@ -253,15 +287,36 @@ impl Call {
             }
         }
     }
+
+    /// Keeps what a rule or the machine's policy refused, also behind a redirect.
+    fn keep_refusal(&mut self, reason: &EgressError) {
+        let (rule, origin, method, remedy) = match reason.root() {
+            EgressError::Rule { origin, method, rule, .. } => {
+                (format!("rule:{rule}"), origin, method, format!("taking the rule `{rule}` away"))
+            }
+            EgressError::Forbidden { origin, method, by } => {
+                let remedy = format!("another policy, by this machine's administrator ({by})");
+                ("policy".to_owned(), origin, method, remedy)
+            }
+            _ => return,
+        };
+        let tier = Method::from_bytes(method.as_bytes()).map_or(Tier::Remote, |method| tier(&method));
+        self.deny(&rule, &format!("{origin} {method}"), &remedy, tier);
+    }
 }
 
-/// Sends a request and reads the whole answer. While it is on its way, and if nobody can tell what came of
-/// it, it is counted as unanswered.
+/// What a request counts as.
+fn tier(method: &Method) -> Tier {
+    if changes(method) { Tier::Remote } else { Tier::Read }
+}
+
+/// Sends a request and reads the whole answer; gives the origin it came from too, which a redirect may have
+/// changed. While it is on its way, and if nobody can tell what came of it, it is counted as unanswered.
 async fn answer(
     egress: &Egress,
     outgoing: Outgoing,
     unanswered: Option<&AtomicUsize>,
-) -> Result<Response, Error> {
+) -> Result<(Response, String), EgressError> {
     if let Some(unanswered) = unanswered {
         unanswered.fetch_add(1, Ordering::SeqCst);
     }
@@ -274,7 +329,7 @@ async fn answer(
     if let Some(unanswered) = unanswered.filter(|_| settled) {
         unanswered.fetch_sub(1, Ordering::SeqCst);
     }
-    let incoming = sent.map_err(|e| refused(egress, &e))?;
+    let incoming = sent?;
     let head = Head {
         status: incoming.status.as_u16(),
         headers: incoming
@@ -286,6 +341,37 @@ async fn answer(
         final_url: incoming.url.to_string(),
         extra: None,
     };
-    let body = incoming.bytes().await.map_err(|e| refused(egress, &e))?;
-    Ok(Response { head, body: body.into() })
+    let from = incoming.url.origin().ascii_serialization();
+    let body = incoming.bytes().await?;
+    Ok((Response { head, body: body.into() }, from))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(name: &str, value: &str) -> Header {
+        Header { name: name.to_owned(), value: value.as_bytes().to_vec() }
+    }
+
+    #[test]
+    fn headers_have_a_limit_before_any_of_them_is_kept() {
+        let many = |n: usize| (0..n).map(|k| header(&format!("x-{k}"), "")).collect();
+        assert_eq!(headers(many(MAX_HEADERS)).unwrap().len(), MAX_HEADERS);
+        // As many as a map of headers cannot hold.
+        for n in [MAX_HEADERS + 1, 24_577, 40_000] {
+            assert!(headers(many(n)).unwrap_err().contains("at most 128 headers"), "{n}");
+        }
+        assert!(headers(vec![header("x", &"y".repeat(MAX_HEADER_BYTES - 1))]).is_ok());
+        assert!(headers(vec![header("x", &"y".repeat(MAX_HEADER_BYTES))]).unwrap_err().contains("64 KiB"));
+    }
+
+    #[test]
+    fn headers_of_the_host_are_refused_in_any_letter_case() {
+        for name in ["Host", "authorization", "AUTHORIZATION", "Proxy-Anything", "http2-settings", "COOKIE"] {
+            assert!(headers(vec![header(name, "x")]).unwrap_err().contains("is set by the host"), "{name}");
+        }
+        assert!(headers(vec![header("x\r\nHost", "x")]).unwrap_err().contains("`x\\r\\nHost` is no header"));
+        assert_eq!(headers(vec![header("X-A", "1"), header("x-a", "2")]).unwrap().len(), 2);
+    }
 }

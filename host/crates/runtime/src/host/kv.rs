@@ -32,7 +32,7 @@ fn refused(reason: KvError) -> Error {
 impl Host for CallState {
     async fn get(&mut self, namespace: String, key: String) -> Result<Option<Entry>, Error> {
         let call = self.kv_call(&namespace)?;
-        let entry = call.session.kv().get(&call.plugin, &key).map_err(refused)?;
+        let entry = call.session.kv().get(&call.owner, &key).map_err(refused)?;
         Ok(entry.map(|entry| Entry { value: entry.value, version: entry.version }))
     }
 
@@ -45,12 +45,12 @@ impl Host for CallState {
         ttl_s: Option<u32>,
     ) -> Result<u64, Error> {
         let call = self.kv_call(&namespace)?;
-        call.session.kv().set(&call.plugin, &key, value, if_version, ttl_s).map_err(refused)
+        call.session.kv().set(&call.owner, &key, value, if_version, ttl_s).map_err(refused)
     }
 
     async fn delete(&mut self, namespace: String, key: String) -> Result<bool, Error> {
         let call = self.kv_call(&namespace)?;
-        call.session.kv().delete(&call.plugin, &key).map_err(refused)
+        call.session.kv().delete(&call.owner, &key).map_err(refused)
     }
 
     async fn keys(
@@ -61,7 +61,7 @@ impl Host for CallState {
         limit: u16,
     ) -> Result<Page, Error> {
         let call = self.kv_call(&namespace)?;
-        let page = call.session.kv().keys(&call.plugin, &prefix, cursor.as_deref(), limit.into());
+        let page = call.session.kv().keys(&call.owner, &prefix, cursor.as_deref(), limit.into());
         let (keys, next) = page.map_err(refused)?;
         Ok(Page { keys, next })
     }

@@ -21,7 +21,8 @@ impl Host for CallState {
             Level::Error => LogLevel::Error,
         };
         if level < LogLevel::Info || fields.is_some() {
-            tracing::debug!(plugin = %call.plugin, fields, "{message}");
+            let fields = fields.as_deref().map(text::line);
+            tracing::debug!(plugin = %call.plugin, fields = fields.as_deref(), "{}", text::line(&message));
         }
         if level >= LogLevel::Info {
             call.ask(HostRequest::Log { level, message }).await;

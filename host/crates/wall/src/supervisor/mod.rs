@@ -76,6 +76,11 @@ fn prepare(confinement: &Confinement) -> Result<(), (Stage, io::Error)> {
     rustix::process::umask(Mode::from_raw_mode(confinement.umask));
     let no_core = Rlimit { current: Some(0), maximum: Some(0) };
     rustix::process::setrlimit(Resource::Core, no_core).map_err(at(Stage::Confinement))?;
+    if let Some(current) = confinement.open_files {
+        // Programs that wait with `select` break above 1,024 files: commands get what the user has.
+        let limit = Rlimit { current: Some(current), ..rustix::process::getrlimit(Resource::Nofile) };
+        rustix::process::setrlimit(Resource::Nofile, limit).map_err(at(Stage::Confinement))?;
+    }
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(at(Stage::Confinement))?;
     if let Some(mounts) = confinement.enforced.as_ref().and_then(|enforced| enforced.mounts.as_ref()) {
         mounts::make(mounts).map_err(|error| (Stage::Mounts, error))?;

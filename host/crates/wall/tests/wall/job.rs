@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ml_intern_wall::{Job, JobError, SupervisorCommand};
+use ml_intern_wall::{Job, JobEnd, JobError, SupervisorCommand};
 
 use crate::roles::Test;
 use crate::session::Variant;
@@ -15,6 +15,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("work_reaches_no_file_and_no_network", work_reaches_nothing),
     ("work_answers_no_more_than_it_may", work_answers_no_more),
     ("an_answer_that_broke_off_is_none", a_broken_answer_is_none),
+    ("work_that_nobody_waits_for_is_ended", work_is_ended),
 ];
 
 /// What the process does: the first line of the input says it.
@@ -105,4 +106,18 @@ fn work_answers_no_more(_: &Variant) {
 fn a_broken_answer_is_none(_: &Variant) {
     let error = job().run(b"break off").unwrap_err();
     assert!(matches!(error, JobError::Memory { .. }), "{error}");
+}
+
+fn work_is_ended(_: &Variant) {
+    let end = JobEnd::default();
+    let ended =
+        |error| matches!(error, JobError::Memory { status, .. } if status.to_string().contains("SIGKILL"));
+    std::thread::scope(|scope| {
+        let of_job = end.of_job();
+        let running = scope.spawn(move || job().run_until(b"sleep", &of_job));
+        end.end();
+        assert!(ended(running.join().unwrap().unwrap_err()));
+    });
+    // Also one that did not begin.
+    assert!(ended(job().run_until(b"sleep", &end).unwrap_err()));
 }

@@ -1,4 +1,4 @@
-//! A terminal of its own, with a chat on it.
+//! A chat at a terminal.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -13,12 +13,11 @@ pub(crate) struct Screen {
     terminal: File,
     shown: Receiver<Vec<u8>>,
     pub(crate) text: String,
-    /// Where the last text that was waited for ends.
+    /// Where the last text that was waited for in turn ends.
     seen: usize,
 }
 
 impl Screen {
-    /// A chat with these arguments besides.
     pub(crate) fn chat(host: &TestHost, more: &[&str]) -> Self {
         use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
@@ -43,11 +42,34 @@ impl Screen {
         Self { child, terminal, shown, text: String::new(), seen: 0 }
     }
 
-    /// Waits for a text after the last one, and presses a key again and again until it is there: keys that
-    /// come before a question was seen do not count.
+    /// Waits for a text, and presses a key again and again until it is there: keys that come before a question
+    /// was seen do not count.
     pub(crate) fn until(&mut self, part: &str, key: Option<&str>) {
+        self.until_times(part, 1, key);
+    }
+
+    /// The same, for a text that has to be there so many times.
+    pub(crate) fn until_times(&mut self, part: &str, times: usize, key: Option<&str>) {
+        self.wait(part, key, |screen| screen.text.matches(part).count() >= times);
+    }
+
+    /// The same, for a text behind the last one that was waited for like this.
+    pub(crate) fn next(&mut self, part: &str, key: Option<&str>) {
+        self.wait(part, key, |screen| screen.text[screen.seen..].contains(part));
+        let at = self.text[self.seen..].find(part).unwrap_or(0);
+        self.seen += at + part.len();
+    }
+
+    /// Types a message once there is a prompt, which turns pasting on first.
+    pub(crate) fn say(&mut self, message: &str) {
+        self.next("\x1b[?2004h", None);
+        self.next("> ", None);
+        self.terminal.write_all(format!("{message}\r").as_bytes()).unwrap();
+    }
+
+    fn wait(&mut self, part: &str, key: Option<&str>, is_there: impl Fn(&Self) -> bool) {
         let end = Instant::now() + Duration::from_secs(60);
-        while !self.text[self.seen..].contains(part) {
+        while !is_there(self) {
             assert!(Instant::now() < end, "no `{part}`: {}", self.text);
             match self.shown.recv_timeout(Duration::from_millis(900)) {
                 Ok(bytes) => {
@@ -64,15 +86,6 @@ impl Screen {
                 }
             }
         }
-        let at = self.text[self.seen..].find(part).unwrap_or(0);
-        self.seen += at + part.len();
-    }
-
-    /// Types a message once there is a prompt, which turns pasting on first.
-    pub(crate) fn say(&mut self, message: &str) {
-        self.until("\x1b[?2004h", None);
-        self.until("> ", None);
-        self.terminal.write_all(format!("{message}\r").as_bytes()).unwrap();
     }
 }
 

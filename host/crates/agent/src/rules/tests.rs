@@ -1,0 +1,77 @@
+use serde_json::json;
+
+use super::*;
+
+fn matches(effect: Effect, rule: &str, tool: &str, arguments: &Value) -> bool {
+    let rule = Rule::parse(effect, rule, "--test", Path::new("/work")).unwrap();
+    let target = ["command", "path", "repo"].iter().find_map(|name| arguments.get(name)?.as_str());
+    let path = arguments.get("path").and_then(Value::as_str).map(|path| Path::new("/work").join(path));
+    rule.is_about(&Asked {
+        tool,
+        arguments,
+        target: target.unwrap_or_default(),
+        paths: path.as_slice(),
+        tiers: &[Tier::Read, Tier::Spend].into(),
+        is_command: tool == "bash",
+    })
+}
+
+#[test]
+fn rules_name_tools_targets_arguments_paths_and_tiers() {
+    use Effect::Deny;
+    let run = json!({"operation": "run", "repo": "me/model", "n": 3});
+    for rule in ["jobs", "j*", "*", "jobs(me/*)", "jobs(operation=run)", "jobs(n=3)", "tier(spend)"] {
+        assert!(matches(Deny, rule, "jobs", &run), "{rule}");
+    }
+    for rule in ["job", "jobs(you/*)", "jobs(operation=ps)", "jobs(other=run)", "tier(remote)"] {
+        assert!(!matches(Deny, rule, "jobs", &run), "{rule}");
+    }
+    let write = json!({"path": "data/raw/a.csv"});
+    for rule in ["path(/work/data/**)", "path(data/**)", "path(data/raw/*.csv)", "write(data/*)"] {
+        assert!(matches(Deny, rule, "write", &write), "{rule}");
+    }
+    for rule in ["path(data/*)", "path(/data/**)", "path(a.csv)"] {
+        assert!(!matches(Deny, rule, "write", &write), "{rule}");
+    }
+    assert!(matches(Deny, "path(data/**)", "list", &json!({"path": "data"})));
+}
+
+#[test]
+fn a_rule_that_allows_a_command_stops_where_another_begins() {
+    let bash =
+        |effect, rule: &str, command: &str| matches(effect, rule, "bash", &json!({"command": command}));
+    assert!(bash(Effect::Allow, "bash(git status*)", "git status -s"));
+    for more in [
+        "git status; rm -rf .",
+        "git status && x",
+        "git status $(x)",
+        "git status | sh",
+        "git status\nx",
+        "git status > ~/x",
+    ] {
+        assert!(!bash(Effect::Allow, "bash(git status*)", more), "{more}");
+    }
+    assert!(bash(Effect::Allow, "bash(make && make test)", "make && make test"));
+    for hidden in ["cd x && git push", "(git push)", "x=$(git push origin)", "true;git push"] {
+        assert!(bash(Effect::Deny, "bash(git push*)", hidden), "{hidden}");
+    }
+    assert!(!bash(Effect::Deny, "bash(git push*)", "git pull"));
+}
+
+#[test]
+fn what_is_no_rule_is_refused_with_the_forms() {
+    for text in ["", "()", "bash(", "bash()", "ba sh", "path", "tier(free)", "bash(a**b)", "write(a)b"] {
+        let error = Rule::parse(Effect::Allow, text, "--allow", Path::new("/")).unwrap_err().to_string();
+        assert!(
+            error.starts_with("--allow: ") && error.contains("hf_jobs(operation=run)"),
+            "{text}: {error}"
+        );
+    }
+}
+
+#[test]
+fn only_words_name_a_target() {
+    let names = |rule: &str| Rule::parse(Effect::Allow, rule, "", Path::new("/")).unwrap().names_target();
+    assert!(names("jobs(me/*)") && names("jobs(operation=run)") && names("path(/data/**)"));
+    assert!(!names("jobs") && !names("jobs(*)") && !names("jobs(repo=*)") && !names("tier(spend)"));
+}

@@ -1,0 +1,107 @@
+//! What the session has read that nobody vouches for, besides what came over the network.
+
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+use testkit::Step;
+
+use crate::support::{TestHost, call};
+
+/// Where the text of each call came from.
+fn sources(host: &TestHost, more: &[&str]) -> Vec<Option<String>> {
+    let ran = host.stream(more);
+    let outputs = ran.all("tool_output");
+    outputs.into_iter().map(|output| output["source"].as_str().map(str::to_owned)).collect()
+}
+
+#[test]
+fn files_of_a_folder_that_would_instruct_and_is_not_trusted_are_nobodys_word() {
+    let steps = || {
+        [
+            call("read", json!({"path": "a.txt"})),
+            call("bash", json!({"command": "cat a.txt"})),
+            call("plan_tool", json!({"todos": []})),
+            Step::text("ok"),
+        ]
+    };
+    let host = TestHost::new(steps().into_iter().chain(steps()).chain(steps()).chain(steps()));
+    host.file("a.txt", "one\n");
+    // A folder in which there is nothing to trust is the person's own.
+    assert_eq!(sources(&host, &[]), [None, None, None]);
+    host.file("AGENTS.md", "Use tabs.\n");
+    let told = format!("files of {}, a folder that is not trusted", host.workspace.display());
+    assert_eq!(sources(&host, &[]), [Some(told.clone()), Some(told), None]);
+    assert_eq!(sources(&host, &["--trust-once"]), [None, None, None]);
+    assert_eq!(host.run(["trust", "--yes"]).code, Some(0));
+    assert_eq!(sources(&host, &[]), [None, None, None]);
+}
+
+#[test]
+fn what_a_plugin_keeps_for_later_sessions_stays_nobodys_word() {
+    let probe = |trick: &str, with: &str| call("probe__probe", json!({"trick": trick, "with": with}));
+    let keep = [probe("write_directly", "/data/note"), Step::text("ok")];
+    let look = || [probe("echo", "hi"), Step::text("ok")];
+    let host = TestHost::outside_tmp(keep.into_iter().chain(look()).chain(look()));
+    let folder = host.home.join(".local/share/ml-intern/plugins");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::copy(guests::component("probe"), folder.join("probe.wasm")).unwrap();
+    host.home_file(".config/ml-intern/grants.toml", "[probe]\npaths = [\"workspace\", \"data\"]\n");
+    host.file("AGENTS.md", "Use tabs.\n");
+    assert!(sources(&host, &[])[0].as_ref().unwrap().contains("not trusted"));
+    std::fs::remove_file(host.workspace.join("AGENTS.md")).unwrap();
+    let later = sources(&host, &[]);
+    assert!(
+        later[0].as_ref().unwrap().starts_with("what `probe` kept from an earlier session, of files of"),
+        "{later:?}"
+    );
+    // Until nothing is left of it.
+    std::fs::remove_file(host.home.join(".local/share/ml-intern/plugin-data/probe/note")).unwrap();
+    assert_eq!(sources(&host, &[]), [None]);
+}
+
+#[test]
+fn a_call_that_was_stopped_has_read_what_it_read() {
+    let host = TestHost::new([call("bash", json!({"command": "cat AGENTS.md > started; sleep 600"}))]);
+    host.file("AGENTS.md", "Use tabs.\n");
+    let mut child = host
+        .command(["go", "-m", "chat/m", "--json"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    while !host.workspace.join("started").exists() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
+        std::thread::yield_now();
+    }
+    let id = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let sessions = host.run(["sessions", "--json"]).stdout;
+    let session: Value = serde_json::from_str(sessions.lines().next().unwrap()).unwrap();
+    let file =
+        format!(".local/state/ml-intern/sessions/{}/session.jsonl", session["session_id"].as_str().unwrap());
+    let text = std::fs::read_to_string(host.home.join(file)).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let standing: Vec<Value> = lines.filter(|line| line["line"] == "standing").collect();
+    assert!(
+        standing.len() == 1 && standing[0]["taint"].as_str().unwrap().contains("not trusted"),
+        "{standing:?}"
+    );
+}
+
+#[test]
+fn a_fork_that_is_gone_on_with_is_as_tainted_as_its_session() {
+    let host = TestHost::new([call("read", json!({"path": "a.txt"})), Step::text("ok").repeat(3)]);
+    host.file("a.txt", "one\n");
+    host.file("AGENTS.md", "Use tabs.\n");
+    assert_eq!(host.stream(&[]).code, Some(0));
+    assert_eq!(host.stream(&["--continue", "--fork"]).code, Some(0));
+    let fork = host.stream(&["--continue"]);
+    let id = fork.result()["session_id"].as_str().unwrap();
+    let file = host.home.join(format!(".local/state/ml-intern/sessions/{id}/session.jsonl"));
+    let text = std::fs::read_to_string(file).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let at = |kind: &str| lines.iter().position(|line| line["line"] == kind).unwrap();
+    assert!(at("standing") < at("transcript"), "{text}");
+    assert!(lines[at("standing")]["taint"].as_str().unwrap().contains("not trusted"), "{text}");
+}
