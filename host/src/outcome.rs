@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use protocol::{ErrorKind, Event, OrderEnd, PermissionDenial, StopReason, Usage};
+use protocol::{ErrorKind, Event, OrderEnd, OrderOutcome, PermissionDenial, StopReason, Usage};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -32,6 +32,8 @@ pub(crate) struct RunResult<'a> {
     wall: &'static str,
     network: &'static str,
     mode: &'static str,
+    /// Orders of which nobody knows whether they arrived. They stand in the way of others of their tool.
+    open_orders: &'a [String],
     /// Calls of an earlier run whose outcome nobody knows.
     unknown_outcomes: &'a [String],
     /// Files that were changed, with lines added and removed.
@@ -68,6 +70,7 @@ impl<'a> RunResult<'a> {
             wall: "unknown",
             network: "unknown",
             mode: "unknown",
+            open_orders: &[],
             unknown_outcomes: &[],
             changed_files: &NONE,
             audit_head: None,
@@ -102,6 +105,7 @@ pub(crate) struct Outcome {
     cost: f64,
     orders: f64,
     unpriced: usize,
+    open_orders: Vec<String>,
     denials: Vec<PermissionDenial>,
     unknown: Vec<String>,
     changed: BTreeMap<String, (u32, u32)>,
@@ -127,6 +131,7 @@ impl Outcome {
             cost: 0.0,
             orders: 0.0,
             unpriced,
+            open_orders: Vec::new(),
             denials: Vec::new(),
             unknown,
             changed: BTreeMap::new(),
@@ -155,12 +160,10 @@ impl Outcome {
                 self.usage += *usage;
                 self.cost += cost_usd;
             }
+            Event::ToolStateChange { order: Some(order), .. } => self.ordered(order),
             Event::ToolOutput { denial, changes, order, .. } => {
                 self.denials.extend(denial.clone());
-                if let Some(order) = order.as_ref().filter(|order| order.state != OrderEnd::Failed) {
-                    self.orders += order.usd.unwrap_or(0.0);
-                    self.unpriced += usize::from(order.usd.is_none());
-                }
+                order.iter().for_each(|order| self.ordered(order));
                 for change in changes {
                     let lines = self.changed.entry(change.path.clone()).or_default();
                     *lines = (lines.0 + change.added, lines.1 + change.removed);
@@ -180,7 +183,10 @@ impl Outcome {
                 }
                 return true;
             }
-            Event::Shutdown { audit_head } => self.audit_head = Some(audit_head.clone()),
+            Event::Shutdown { audit_head, open_orders } => {
+                self.audit_head = Some(audit_head.clone());
+                self.open_orders.clone_from(open_orders);
+            }
             Event::Interrupted {} => {
                 self.end = End::Interrupted;
                 return true;
@@ -198,6 +204,13 @@ impl Outcome {
             _ => {}
         }
         false
+    }
+
+    fn ordered(&mut self, order: &OrderOutcome) {
+        if order.state != OrderEnd::Failed {
+            self.orders += order.usd.unwrap_or(0.0);
+            self.unpriced += usize::from(order.usd.is_none());
+        }
     }
 
     /// A signal asks the program to end.
@@ -236,6 +249,8 @@ impl Outcome {
             End::Failed(ErrorKind::Provider) => Exit::Provider,
             End::Limit | End::Budget => Exit::Limit,
             _ if denied => Exit::Denied,
+            // Somebody has to look for them.
+            _ if !self.open_orders.is_empty() => Exit::Failed,
             End::Complete => Exit::Done,
             End::Empty | End::Lost | End::Failed(_) => Exit::Failed,
         }
@@ -252,6 +267,7 @@ impl Outcome {
             (Exit::Limit, _) => "max_iterations",
             (Exit::Denied, _) => "permission_denied",
             (_, End::Empty) => "empty_answer",
+            (_, End::Complete) if !self.open_orders.is_empty() => "open_orders",
             (_, End::Failed(ErrorKind::Context)) => "context",
             _ => "error",
         }
@@ -279,6 +295,7 @@ impl Outcome {
             wall: enclosure.wall(),
             network: enclosure.network(),
             mode: mode.as_str(),
+            open_orders: &self.open_orders,
             unknown_outcomes: &self.unknown,
             changed_files: &self.changed,
             audit_head: self.audit_head.as_deref(),
@@ -339,6 +356,10 @@ mod tests {
         assert_eq!(exit(&[denied(), complete(None, StopReason::MaxIterations)]), Exit::Limit);
         assert_eq!(exit(&[denied(), Event::Interrupted {}]), Exit::Interrupted);
         assert_eq!(exit(&[denied(), failed(ErrorKind::Internal)]), Exit::Denied);
+        // An order of which nobody knows whether it arrived.
+        let open = || Event::Shutdown { audit_head: String::new(), open_orders: vec!["order-1".to_owned()] };
+        assert_eq!(exit(&[complete(Some("ok"), StopReason::Done), open()]), Exit::Failed);
+        assert_eq!(exit(&[denied(), complete(Some("ok"), StopReason::Done), open()]), Exit::Denied);
         // A signal behind the end of the turn.
         for signal in [Exit::Interrupted, Exit::Terminated] {
             let mut outcome = Outcome::new("s".to_owned(), Vec::new(), 0);

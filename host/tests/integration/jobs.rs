@@ -14,6 +14,8 @@ use crate::support::{Stream, TestHost, call};
 pub(crate) enum Answer {
     /// Takes it and says so.
     Takes,
+    /// Takes it, and is cut off within its answer.
+    TakesHalf,
     /// Takes it and does not answer.
     TakesSilently,
     /// Does not even take it.
@@ -77,11 +79,14 @@ impl Jobs {
 
     /// Waits until an order was taken.
     pub(crate) fn wait(&self) {
+        self.wait_for("POST");
+    }
+
+    /// Waits until something was asked for whose line begins so.
+    pub(crate) fn wait_for(&self, first: &str) {
         let (lock, changed) = &*self.seen;
         let seen = lock.lock().unwrap();
-        drop(
-            changed.wait_while(seen, |seen| !seen.iter().any(|(line, _)| line.starts_with("POST"))).unwrap(),
-        );
+        drop(changed.wait_while(seen, |seen| !seen.iter().any(|(line, _)| line.starts_with(first))).unwrap());
     }
 }
 
@@ -119,6 +124,11 @@ fn serve(stream: TcpStream, answer: Answer, (lock, changed): &(Mutex<Vec<Seen>>,
     };
     let is_there = body.contains("/there\"");
     let told = if path == "/api/whoami-v2" { json!({"name": "me"}).to_string() } else { told };
+    // Until the other side goes away.
+    if path == "/follow" {
+        let _ = reader.read(&mut [0]);
+        return;
+    }
     let status = match (is_order, answer) {
         (false, Answer::Hub) => "200 OK",
         (true, Answer::Hub) if is_there && path.ends_with("/create") => "409 Conflict",
@@ -131,12 +141,12 @@ fn serve(stream: TcpStream, answer: Answer, (lock, changed): &(Mutex<Vec<Seen>>,
         (true, Answer::Ignores) => return,
         (true, Answer::Refuses) => "400 Bad Request",
         (true, Answer::TakesBadly) => "502 Bad Gateway",
-        (true, Answer::Takes | Answer::Costs(_)) => "200 OK",
+        (true, Answer::Takes | Answer::TakesHalf | Answer::Costs(_)) => "200 OK",
         (false, _) if known => "200 OK",
         (false, _) => "404 Not Found",
     };
     let mut stream = stream;
-    let length = told.len();
+    let length = told.len() + if is_order && answer == Answer::TakesHalf { 100 } else { 0 };
     let _ =
         write!(stream, "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{told}");
 }

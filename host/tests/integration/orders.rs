@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use audit::digest;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use testkit::Step;
 
 use crate::jobs::{Answer, Jobs, arguments, host, order, run};
 use crate::screen::Screen;
-use crate::support::{Stream, TestHost};
+use crate::support::{Ran, Stream, TestHost, messages};
 
 pub(crate) fn rules(ran: &Stream) -> Vec<&str> {
     let denials = ran.result()["permission_denials"].as_array().unwrap();
@@ -158,6 +159,71 @@ fn an_order_that_is_not_answered_is_not_sent_again() {
             }
         }
     }
+}
+
+/// An order of 8 USD, of which ten are in the purse of a run without a person.
+fn eight(then: Option<&str>) -> Step {
+    order(json!({"operation": "run", "name": "nightly", "flavor": "large", "timeout": "2h", "then": then}))
+}
+
+#[test]
+fn what_was_accepted_stands_whatever_becomes_of_the_call_after_that() {
+    for then in ["fail", "crash"] {
+        let jobs = Jobs::start(Answer::Takes);
+        let host = host(&jobs, vec![eight(Some(then)), eight(None), Step::text("ok")]);
+        let ran = run(&host, &ORDER);
+        let first = ran.all("tool_output")[0];
+        assert_eq!((&first["success"], &first["order"]["state"]), (&json!(false), &json!("done")), "{then}");
+        assert!(
+            ran.outputs()[0].contains("was accepted before this ended: it stands"),
+            "{:?}",
+            ran.outputs()
+        );
+        // Its money is spent: there is none for the second.
+        assert_eq!((jobs.taken().len(), rules(&ran)), (1, vec!["budget"]), "{:?}", ran.outputs());
+        assert_eq!(ran.result()["orders_usd"], 8.0, "{then}");
+    }
+}
+
+#[test]
+fn an_order_whose_answer_was_cut_off_is_unknown_and_no_run_ends_well_with_it() {
+    let jobs = Jobs::start(Answer::TakesHalf);
+    let host = host(&jobs, vec![eight(None), Step::text("ok")]);
+    let ran = run(&host, &ORDER);
+    let order = &ran.all("tool_output")[0]["order"];
+    assert_eq!((&order["state"], &order["usd"]), (&json!("unknown"), &json!(8.0)), "{:?}", ran.outputs());
+    assert_eq!(
+        (ran.code, &ran.result()["subtype"], &ran.result()["open_orders"]),
+        (Some(1), &json!("open_orders"), &json!([order["id"]]))
+    );
+    // Also the one of whoever goes on, until it is known.
+    let go_on = |more: &[&str]| {
+        host.server.push(Step::text("ok"));
+        run(&host, &[&["--continue"], more].concat())
+    };
+    let blind = go_on(&["--deny", "orders__order(operation=find)"]);
+    assert_eq!((blind.code, &blind.result()["open_orders"]), (Some(1), &json!([order["id"]])));
+    let found = go_on(&["--allow", "orders__order(operation=find)"]);
+    assert_eq!((found.code, &found.result()["open_orders"]), (Some(0), &json!([])), "{:?}", found.notices());
+}
+
+#[test]
+fn an_order_that_was_accepted_stands_when_the_call_is_stopped() {
+    let jobs = Jobs::start(Answer::Takes);
+    let host = host(&jobs, vec![eight(Some("follow"))]);
+    let child =
+        host.command(arguments(&host, &ORDER)).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    jobs.wait_for("GET /follow");
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let ran = Stream::of(&Ran::of(&child.wait_with_output().unwrap()));
+    assert_eq!((ran.code, &ran.result()["orders_usd"]), (Some(130), &json!(8.0)), "{}", ran.stderr);
+    // Whoever goes on is told of it, and has no money for another.
+    host.server.push(eight(None));
+    host.server.push(Step::text("ok"));
+    let ran = run(&host, &["--continue", ORDER[0], ORDER[1]]);
+    let told = messages(&host.server.requests().last().unwrap().body(), "tool");
+    assert!(told[0].contains("was accepted before this ended: it stands"), "{told:?}");
+    assert_eq!((jobs.taken().len(), rules(&ran)), (1, vec!["budget"]), "{:?}", ran.outputs());
 }
 
 /// Runs until `until` says so, kills the run, and lets the model order the same again.

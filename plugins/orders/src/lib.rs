@@ -21,6 +21,19 @@ struct Order {
     server: Option<String>,
     /// What is run: a text, or the path of a file with it.
     script: Option<String>,
+    /// What goes wrong once the server has answered.
+    then: Option<Then>,
+}
+
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Then {
+    /// The work fails, which the tool says.
+    Fail,
+    /// The tool crashes.
+    Crash,
+    /// The tool follows the work, which has no end.
+    Follow,
 }
 
 #[derive(Clone, Copy, Deserialize, JsonSchema)]
@@ -36,7 +49,7 @@ impl Tool for Order {
     const DESCRIPTION: &'static str = "Orders work, or looks for an order.";
 
     fn run(self, call: &Call) -> Result<Output, ToolError> {
-        let Self { operation, name, flavor, timeout, order, server, script } = self;
+        let Self { operation, name, flavor, timeout, order, server, script, then } = self;
         let server = server.unwrap_or_else(|| "http://127.0.0.1:00001".to_owned());
         if let Operation::Find = operation {
             let status = Request::get(format!("{server}/{}", order.unwrap_or_default())).send()?.status;
@@ -49,6 +62,12 @@ impl Tool for Order {
             "name": name, "flavor": flavor, "timeout": timeout, "label": order, "script": script,
         });
         let answer = Request::post_json(format!("{server}/{order}"), &body).send()?;
+        match then {
+            Some(Then::Fail) => return Ok(Output::text("the work failed").failed_if(true)),
+            Some(Then::Crash) => panic!("the tool does not know what to do"),
+            Some(Then::Follow) => drop(Request::get(format!("{server}/follow")).send()?),
+            None => {}
+        }
         let output = Output::text(format!("{}: {}", answer.status, answer.text()));
         // What the server says that it costs.
         let cost = answer.json::<serde_json::Value>().ok().and_then(|answer| answer["cost_usd"].as_f64());

@@ -6,13 +6,13 @@ use audit::{Act, OrderState};
 use protocol::{OrderEnd, OrderOutcome, ToolCall, ToolCallId, ToolResult};
 use serde_json::{Map, Value};
 
-use crate::StoreError;
 use crate::edits::Texts;
 use crate::orders::{Earlier, Order, Unknown};
 use crate::reservations::ReserveError;
 use crate::session::Session;
 use crate::tools::Fate;
 use crate::turn::Fault;
+use crate::{StoreError, notes};
 
 impl Session {
     /// Puts an order on record, on the disk, before it leaves.
@@ -39,11 +39,15 @@ impl Session {
         result: &mut ToolResult,
     ) -> Result<(), StoreError> {
         let reserved = order.reserved();
-        let (end, state) = match (result.unsettled, result.success) {
+        let (end, state) = match (result.unsettled, result.success || result.accepted) {
             (true, _) => (OrderEnd::Unknown, OrderState::Unknown),
+            // What was accepted was made, whatever became of the call after that.
             (false, true) => (OrderEnd::Done, OrderState::Done),
             (false, false) => (OrderEnd::Failed, OrderState::Failed),
         };
+        if result.cancelled {
+            result.text = notes::INTERRUPTED.to_owned();
+        }
         let mut told = None;
         match end {
             OrderEnd::Unknown => {
@@ -55,6 +59,12 @@ impl Session {
                 self.unknown_orders.push(unknown);
             }
             OrderEnd::Done => {
+                if !result.success {
+                    result.text.push_str(&format!(
+                        "\n[An order of `{}` ({}, {}) was accepted before this ended: it stands. Look for it before you order anything like it again.]",
+                        call.name, order.id, order.target
+                    ));
+                }
                 told = self.cost_of(&order, call, result);
                 if let Some(actual) = told {
                     kept(self.budget.reconcile(&order.id, reserved, actual));

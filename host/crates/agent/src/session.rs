@@ -428,7 +428,8 @@ impl Session {
         }
         self.audit_end()?;
         let audit_head = self.chain.head().to_owned();
-        self.journal.emit(Event::Shutdown { audit_head }).await?;
+        let open_orders = self.unknown_orders.iter().map(|order| order.id.clone()).collect();
+        self.journal.emit(Event::Shutdown { audit_head, open_orders }).await?;
         self.journal.sync().await
     }
 

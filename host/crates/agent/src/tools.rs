@@ -1,6 +1,6 @@
 //! The calls of one answer: decided one by one, run together, recorded in their order.
 
-use protocol::{ApprovalRequest, Event, Invocation, Item, PlanItem, ToolCall, ToolResult};
+use protocol::{ApprovalRequest, Event, Invocation, Item, OrderOutcome, PlanItem, ToolCall, ToolResult};
 use provider::Completion;
 use runtime::{Pending, RunningCall};
 use serde_json::Value;
@@ -142,7 +142,9 @@ impl Session {
         for (call, result) in done {
             if result.cancelled {
                 self.has_read(result.source).await?;
-                self.give_up([call], notes::INTERRUPTED).await?;
+                // What it ordered is told also of a call that was stopped.
+                let why = if result.order.is_some() { &result.text } else { notes::INTERRUPTED };
+                self.give_up([(call, result.order)], why).await?;
             } else {
                 self.record_result(call, result).await?;
             }
@@ -282,10 +284,10 @@ impl Session {
     /// Records calls that have no result.
     async fn give_up(
         &mut self,
-        calls: impl IntoIterator<Item = ToolCall>,
+        calls: impl IntoIterator<Item = (ToolCall, Option<OrderOutcome>)>,
         why: &str,
     ) -> Result<(), StoreError> {
-        for call in calls {
+        for (call, order) in calls {
             self.audit_unfinished(&call.id, why)?;
             let item = Item::Tool {
                 tool_call_id: call.id.clone(),
@@ -297,6 +299,7 @@ impl Session {
                 tool_call_id: call.id,
                 tool: call.name,
                 state: "cancelled".to_owned(),
+                order,
             };
             self.journal.item_and_event(&item, event).await?;
             self.remember(item);
@@ -315,7 +318,7 @@ impl Session {
             if let Fate::Run(Some(order)) = fate {
                 self.drop_order(&order);
             }
-            calls.push(call);
+            calls.push((call, None));
         }
         self.give_up(calls, why).await
     }
@@ -348,7 +351,12 @@ impl Session {
             for state in states {
                 let (tool_call_id, tool) = (planned.call.id.clone(), planned.call.name.clone());
                 self.journal
-                    .emit(Event::ToolStateChange { tool_call_id, tool, state: (*state).to_owned() })
+                    .emit(Event::ToolStateChange {
+                        tool_call_id,
+                        tool,
+                        state: (*state).to_owned(),
+                        order: None,
+                    })
                     .await?;
             }
             batch.push(Planned { fate, ..planned });

@@ -72,6 +72,9 @@ pub enum Event {
         tool_call_id: ToolCallId,
         tool: String,
         state: String,
+        /// What became of the order that the call was, if it was stopped after that left.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        order: Option<OrderOutcome>,
     },
     /// A person has to answer with an `exec_approval`.
     ApprovalRequired {
@@ -122,6 +125,9 @@ pub enum Event {
         /// Hash of the last record of its chain in the audit log.
         #[serde(default)]
         audit_head: String,
+        /// Orders of which nobody knows whether they arrived: the ids under which they are on record.
+        #[serde(default)]
+        open_orders: Vec<String>,
     },
     /// One completion, for the books.
     LlmCall {

@@ -48,6 +48,8 @@ pub struct ToolResult {
     pub source: Option<String>,
     /// Something was sent that changes something elsewhere, and no answer to it came.
     pub unsettled: bool,
+    /// Something of that kind was accepted, whatever became of the call after that.
+    pub accepted: bool,
     /// What became of the order that the call was.
     pub order: Option<OrderOutcome>,
 }
@@ -67,7 +69,7 @@ pub struct OrderOutcome {
 #[derive(JsonSchema, Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OrderEnd {
-    /// It was answered.
+    /// It was accepted, also if the call failed after that.
     Done,
     /// It was not made.
     Failed,

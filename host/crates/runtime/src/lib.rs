@@ -30,6 +30,7 @@ mod named_file;
 mod open;
 mod quota;
 mod runtime;
+mod sent;
 mod session;
 mod signature;
 mod sources;

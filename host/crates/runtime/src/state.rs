@@ -1,7 +1,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -21,6 +20,7 @@ use crate::folders::open_root;
 use crate::limits::{EPOCH_MS, HOSTCALL_BYTES, Limits, MAX_STDIO_BYTES, Meter, max_handles};
 use crate::metered::Metered;
 use crate::runtime::Pending;
+use crate::sent::Sent;
 use crate::session::SessionContext;
 use crate::sources::Sources;
 
@@ -67,8 +67,8 @@ pub(crate) struct Call {
     /// Where text came from that it read and that nobody vouches for. It outlives the call.
     pub(crate) read: Arc<Sources>,
     pub(crate) order: Option<String>,
-    /// Requests that change something elsewhere and were not answered.
-    pub(crate) unanswered: Arc<AtomicUsize>,
+    /// Requests that change something elsewhere.
+    pub(crate) sent: Arc<Sent>,
     pub(crate) log_messages: usize,
     pub(crate) http_requests: usize,
 }
