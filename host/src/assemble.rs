@@ -18,6 +18,7 @@ use crate::enclosure::{Enclosure, enclosure};
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
 use crate::grants_file;
+use crate::hub::ask_namespace;
 use crate::managed;
 use crate::paths::{Paths, read_own};
 use crate::permissions::{budget, rules};
@@ -355,6 +356,7 @@ pub(crate) async fn session(
         _ => setup.settings().model_name.clone(),
     };
     let system_prompt = system_prompt(setup, args, &workplace, &tools, enclosure)?;
+    let namespace = ask_namespace(setup, &egress, offline);
     prepare_tls(&providers, model.as_deref().unwrap_or(&default_model), &egress);
     let settings = AgentSettings {
         max_iterations: max_iterations(args.max_iterations.unwrap_or(setup.settings().max_iterations)),
@@ -382,6 +384,7 @@ pub(crate) async fn session(
         model,
         default_model,
         system_prompt,
+        namespace,
         keep_grant: grants_file::keeper(setup),
         tools,
         secrets: setup.held().redactor.clone(),

@@ -68,6 +68,11 @@ impl Environment {
         self.get(name).map(str::trim).filter(|value| !value.is_empty())
     }
 
+    /// A variable of the process itself: no file can name a program that is started.
+    pub(crate) fn of_process(&self, name: &str) -> Option<&str> {
+        self.process.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
+    }
+
     /// A credential: line ends and white space around it are mistakes of copying.
     pub(crate) fn secret(&self, name: &str) -> Option<SecretString> {
         clean(self.get(name)?)

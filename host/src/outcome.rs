@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use protocol::{ErrorKind, Event, PermissionDenial, StopReason, Usage};
+use protocol::{ErrorKind, Event, OrderEnd, OrderOutcome, PermissionDenial, StopReason, Usage};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -21,12 +21,19 @@ pub(crate) struct RunResult<'a> {
     subtype: &'static str,
     num_turns: u32,
     duration_ms: u64,
+    /// USD of the completions.
     total_cost_usd: f64,
+    /// USD that what the run ordered costs, or costs at most.
+    orders_usd: f64,
+    /// Orders of the session of which nobody knows what they cost; they are in no sum.
+    orders_of_unknown_price: usize,
     usage: Usage,
     permission_denials: &'a [PermissionDenial],
     wall: &'static str,
     network: &'static str,
     mode: &'static str,
+    /// Orders of which nobody knows whether they arrived. They stand in the way of others of their tool.
+    open_orders: &'a [String],
     /// Calls of an earlier run whose outcome nobody knows.
     unknown_outcomes: &'a [String],
     /// Files that were changed, with lines added and removed.
@@ -56,11 +63,14 @@ impl<'a> RunResult<'a> {
             num_turns: 0,
             duration_ms: 0,
             total_cost_usd: 0.0,
+            orders_usd: 0.0,
+            orders_of_unknown_price: 0,
             usage: Usage::default(),
             permission_denials: &[],
             wall: "unknown",
             network: "unknown",
             mode: "unknown",
+            open_orders: &[],
             unknown_outcomes: &[],
             changed_files: &NONE,
             audit_head: None,
@@ -93,6 +103,9 @@ pub(crate) struct Outcome {
     completions: u32,
     usage: Usage,
     cost: f64,
+    orders: f64,
+    unpriced: usize,
+    open_orders: Vec<String>,
     denials: Vec<PermissionDenial>,
     unknown: Vec<String>,
     changed: BTreeMap<String, (u32, u32)>,
@@ -109,13 +122,16 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    pub(crate) fn new(session_id: String, unknown: Vec<String>) -> Self {
+    pub(crate) fn new(session_id: String, unknown: Vec<String>, unpriced: usize) -> Self {
         Self {
             started: Instant::now(),
             session_id,
             completions: 0,
             usage: Usage::default(),
             cost: 0.0,
+            orders: 0.0,
+            unpriced,
+            open_orders: Vec::new(),
             denials: Vec::new(),
             unknown,
             changed: BTreeMap::new(),
@@ -144,8 +160,10 @@ impl Outcome {
                 self.usage += *usage;
                 self.cost += cost_usd;
             }
-            Event::ToolOutput { denial, changes, .. } => {
+            Event::ToolStateChange { order: Some(order), .. } => self.ordered(order),
+            Event::ToolOutput { denial, changes, order, .. } => {
                 self.denials.extend(denial.clone());
+                order.iter().for_each(|order| self.ordered(order));
                 for change in changes {
                     let lines = self.changed.entry(change.path.clone()).or_default();
                     *lines = (lines.0 + change.added, lines.1 + change.removed);
@@ -165,7 +183,10 @@ impl Outcome {
                 }
                 return true;
             }
-            Event::Shutdown { audit_head } => self.audit_head = Some(audit_head.clone()),
+            Event::Shutdown { audit_head, open_orders } => {
+                self.audit_head = Some(audit_head.clone());
+                self.open_orders.clone_from(open_orders);
+            }
             Event::Interrupted {} => {
                 self.end = End::Interrupted;
                 return true;
@@ -183,6 +204,13 @@ impl Outcome {
             _ => {}
         }
         false
+    }
+
+    fn ordered(&mut self, order: &OrderOutcome) {
+        if order.state != OrderEnd::Failed {
+            self.orders += order.usd.unwrap_or(0.0);
+            self.unpriced += usize::from(order.usd.is_none());
+        }
     }
 
     /// A signal asks the program to end.
@@ -221,6 +249,8 @@ impl Outcome {
             End::Failed(ErrorKind::Provider) => Exit::Provider,
             End::Limit | End::Budget => Exit::Limit,
             _ if denied => Exit::Denied,
+            // Somebody has to look for them.
+            _ if !self.open_orders.is_empty() => Exit::Failed,
             End::Complete => Exit::Done,
             End::Empty | End::Lost | End::Failed(_) => Exit::Failed,
         }
@@ -237,6 +267,7 @@ impl Outcome {
             (Exit::Limit, _) => "max_iterations",
             (Exit::Denied, _) => "permission_denied",
             (_, End::Empty) => "empty_answer",
+            (_, End::Complete) if !self.open_orders.is_empty() => "open_orders",
             (_, End::Failed(ErrorKind::Context)) => "context",
             _ => "error",
         }
@@ -257,11 +288,14 @@ impl Outcome {
             num_turns: self.completions,
             duration_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             total_cost_usd: self.cost,
+            orders_usd: self.orders,
+            orders_of_unknown_price: self.unpriced,
             usage: self.usage,
             permission_denials: &self.denials,
             wall: enclosure.wall(),
             network: enclosure.network(),
             mode: mode.as_str(),
+            open_orders: &self.open_orders,
             unknown_outcomes: &self.unknown,
             changed_files: &self.changed,
             audit_head: self.audit_head.as_deref(),
@@ -285,6 +319,7 @@ mod tests {
             duration_ms: 0,
             changes: Vec::new(),
             source: None,
+            order: None,
             denial: Some(PermissionDenial {
                 tool: "bash".to_owned(),
                 tool_call_id: "1".into(),
@@ -301,7 +336,7 @@ mod tests {
     }
 
     fn exit(events: &[Event]) -> Exit {
-        let mut outcome = Outcome::new("s".to_owned(), Vec::new());
+        let mut outcome = Outcome::new("s".to_owned(), Vec::new(), 0);
         for event in events {
             outcome.take(event);
         }
@@ -321,9 +356,13 @@ mod tests {
         assert_eq!(exit(&[denied(), complete(None, StopReason::MaxIterations)]), Exit::Limit);
         assert_eq!(exit(&[denied(), Event::Interrupted {}]), Exit::Interrupted);
         assert_eq!(exit(&[denied(), failed(ErrorKind::Internal)]), Exit::Denied);
+        // An order of which nobody knows whether it arrived.
+        let open = || Event::Shutdown { audit_head: String::new(), open_orders: vec!["order-1".to_owned()] };
+        assert_eq!(exit(&[complete(Some("ok"), StopReason::Done), open()]), Exit::Failed);
+        assert_eq!(exit(&[denied(), complete(Some("ok"), StopReason::Done), open()]), Exit::Denied);
         // A signal behind the end of the turn.
         for signal in [Exit::Interrupted, Exit::Terminated] {
-            let mut outcome = Outcome::new("s".to_owned(), Vec::new());
+            let mut outcome = Outcome::new("s".to_owned(), Vec::new(), 0);
             outcome.take(&complete(Some("ok"), StopReason::Done));
             outcome.stopped(signal);
             assert_eq!(outcome.exit(false), signal);

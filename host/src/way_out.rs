@@ -11,7 +11,7 @@ use crate::settings::Settings;
 use crate::settings::network::{ProxyEntry, ProxyFields};
 
 /// The origin that `HF_ENDPOINT` stands for.
-const HUB: &str = "https://huggingface.co";
+pub(crate) const HUB: &str = "https://huggingface.co";
 
 impl Setup {
     /// The way out of a run. `rules` are on the hosts that plugins reach.

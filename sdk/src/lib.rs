@@ -71,6 +71,42 @@
 //!
 //! A plugin gets what is in both. Without that, a function of this crate fails with [`ErrorKind::Denied`];
 //! for `std::fs` a folder that was not granted is not there, which is an ordinary `std::io::Error`.
+//!
+//! What the host has to know of a tool before it runs stands in its table; what is left out counts as the worst
+//! that the tool's tier allows:
+//!
+//! ```toml
+//! [tools.job]
+//! tier = "read"                          # read, write, execute, remote, spend or destructive: the least of a call
+//! target_argument = "name"               # what a call is about, for the card and for `--allow 'greeter__job(NAME)'`
+//! text_or_file = ["script", "/job/run"]  # arguments that hold a text, or the path of a workspace file with it
+//! order_lookup = { operation = "find", order = "{order}" }   # how to look for an order of unknown outcome
+//! [[tools.job.rules]]                    # arguments that make a call more than the tool's tier
+//! argument = "operation"
+//! in = ["run"]
+//! tiers = ["remote", "spend"]
+//! [tools.job.price]                      # what it costs at most
+//! argument = "flavor"
+//! usd_per_hour = { small = 0.5 }
+//! hours_argument = "timeout"
+//! default_hours = 1
+//! [tools.job.repository]                 # which repository of the Hub a call makes or changes, exactly
+//! argument = "repo"                      # NAMESPACE/NAME
+//! kind_argument = "repo_type"
+//! private_argument = "private"
+//! create = { argument = "operation", in = ["create_repo"] }
+//! change = { argument = "operation", in = ["upload"] }
+//! ```
+//!
+//! - **Texts.** The host reads a file that a `text_or_file` argument names, once, if the plugin was granted its
+//!   folder (`paths`), shows the text to whoever approves, lets them edit it, and hands the text over. The tool
+//!   takes the argument for a text and never opens a path itself.
+//! - **Orders.** [`Call::order`] goes along where the service has room for it. An answer for programs with
+//!   `order.cost_usd` says what the order costs: more than was set aside is set aside, less is believed of
+//!   bundled plugins only.
+//! - **Repositories.** With `auto` a call that makes a private repository in the user's own namespace, or changes
+//!   one that the session made, needs no rule. An answer for programs with `repository.created = true` says that
+//!   the call made it; one that was there already is `false`.
 
 mod call;
 mod describe;

@@ -93,6 +93,7 @@ fn decisions(base: &Path, plugins: &PluginRuntime) -> Vec<f64> {
         default_model: String::new(),
         keep_grant: Arc::new(|_, _| Err("nothing is kept".to_owned())),
         system_prompt: Arc::new(String::new),
+        namespace: Arc::new(|| Box::pin(std::future::ready(Ok(None)))),
         tools: plugins.specs().to_vec(),
         secrets: redact::Redactor::default(),
         settings: AgentSettings {

@@ -111,6 +111,7 @@ fn told(act: &Act) -> String {
             format!("{verdict:<9} {tool} [{}] by {rule}  {target}", tiers.join(" "))
         }
         Act::Answer { answer, target, .. } => format!("person    {answer}  {target}"),
+        Act::Made { kind, namespace, name, .. } => format!("made      {kind} {namespace}/{name}"),
         Act::Credential { plugin, credential, origin, .. } => {
             format!("uses      credential {credential} of {plugin} at {origin}")
         }
@@ -120,7 +121,7 @@ fn told(act: &Act) -> String {
             format!("outcome   {call} {result}{refused}")
         }
         Act::Unfinished { call, why } => format!("outcome   {call} none: {why}"),
-        Act::Order { order, tool, target, usd, state, .. } => {
+        Act::Order { order, tool, target, usd, unpriced, state, .. } => {
             let state = match state {
                 OrderState::Sent => "sent",
                 OrderState::Done => "done",
@@ -130,7 +131,11 @@ fn told(act: &Act) -> String {
                 OrderState::Absent => "never arrived",
                 OrderState::Released => "may be made again, by the person's word",
             };
-            let usd = usd.map(|usd| format!(" {usd:.2} USD")).unwrap_or_default();
+            let usd = match (usd, unpriced) {
+                (_, true) => " for nobody knows how much".to_owned(),
+                (Some(usd), false) => format!(" {usd:.2} USD"),
+                (None, false) => String::new(),
+            };
             format!("order     {order} {tool} {state}{usd}  {target}")
         }
         Act::Saved { bytes, digest } => format!("saved     {bytes} bytes blake3:{digest}"),

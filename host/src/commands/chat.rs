@@ -1,5 +1,6 @@
 //! The chat at a terminal: a line in, a turn out.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agent::Handle;
@@ -11,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::assemble::{self, Assembled, Setup};
 use crate::cli::RunArgs;
 use crate::diagnostics;
+use crate::editor::Editor;
 use crate::enclosure::Enclosure;
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
@@ -37,6 +39,8 @@ struct Chat {
     sent: usize,
     turns: usize,
     pressed: Option<Instant>,
+    /// Where texts of a call are edited.
+    editor: Arc<Editor>,
 }
 
 /// What to do after a line or a turn.
@@ -66,8 +70,10 @@ pub(super) async fn run(args: RunArgs, environment: Environment) -> Result<Exit,
     for line in notices {
         screen.note(&style.yellow(&plain(&line)))?;
     }
+    let editor = Arc::new(Editor::of(&setup));
     let paths = setup.paths.clone();
-    let mut chat = Chat { handle, screen, style, enclosure, mode, paths, sent: 0, turns: 0, pressed: None };
+    let mut chat =
+        Chat { handle, screen, style, enclosure, mode, paths, sent: 0, turns: 0, pressed: None, editor };
     chat.banner()?;
     chat.ready().await?;
     chat.run().await
@@ -335,9 +341,9 @@ impl Chat {
 
     async fn approve(&mut self, requests: Vec<protocol::ApprovalRequest>) -> Result<(), Failure> {
         self.screen.clear()?;
-        let style = self.style;
+        let (style, editor) = (self.style, self.editor.clone());
         let decided =
-            tokio::task::spawn_blocking(move || card::ask(&mut std::io::stdout(), &requests, style));
+            tokio::task::spawn_blocking(move || card::ask(&mut std::io::stdout(), &requests, style, &editor));
         match decided.await.map_err(anyhow::Error::from)?? {
             Decided::Answers(approvals) => {
                 self.sent += 1;

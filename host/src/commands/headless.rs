@@ -159,11 +159,15 @@ pub(crate) async fn work(
         }
         _ => Ok(()),
     };
-    let unknown = handle.resumed.take().map(|resumed: Resumed| resumed.unknown_outcomes).unwrap_or_default();
+    let before = handle
+        .resumed
+        .take()
+        .map(|Resumed { unknown_outcomes, unpriced_orders, .. }| (unknown_outcomes, unpriced_orders));
+    let (unknown, unpriced) = before.unwrap_or_default();
     for id in &unknown {
         note(format!("the outcome of call {id} is unknown: the program ended while it ran"));
     }
-    let mut outcome = Outcome::new(handle.session.to_string(), unknown);
+    let mut outcome = Outcome::new(handle.session.to_string(), unknown, unpriced);
     if let Err(error) = announced {
         unread(&error, &handle, &mut printer, &mut outcome);
     }

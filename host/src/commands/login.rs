@@ -2,24 +2,19 @@
 //! an argument: arguments stand in the shell's history and in the list of processes.
 
 use audit::Act;
-use egress::{Body, Caller, Credential, Limits, NetworkGrant, Outgoing, Placement, Policy, Secret};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::assemble::Setup;
 use crate::cli::LoginArgs;
 use crate::environment::{Environment, clean};
 use crate::exit::{Exit, Failure};
+use crate::hub::whose;
 use crate::render::{plain, say, warn};
 use crate::secret_input::ask;
 use crate::secrets::{HUB, Stored};
 
-/// Where Hugging Face tokens are made, and where it is asked whose one is.
+/// Where Hugging Face tokens are made.
 const TOKENS: &str = "https://huggingface.co/settings/tokens";
-const HUB_ORIGIN: &str = "https://huggingface.co";
-const WHOAMI: &str = "https://huggingface.co/api/whoami-v2";
-
-/// Time for that question.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 
 pub(super) async fn run(args: LoginArgs, environment: Environment) -> Result<Exit, Failure> {
     let setup = Setup::read(environment, None)?;
@@ -126,35 +121,14 @@ fn shaped(name: &str, given: &str) -> Result<SecretString, Failure> {
 
 /// Asks Hugging Face whose token it is. That it cannot be asked is no failure.
 async fn check(setup: &Setup, value: SecretString) {
-    match whose(setup, value).await {
+    let told = match setup.egress(false, "login", Vec::new()) {
+        Ok(egress) => whose(&egress, "login", value).await,
+        Err(failure) => Err(failure.error),
+    };
+    match told {
         Ok(name) => say(&format!("it is the token of {}", plain(&name))),
         Err(error) => warn(&format!("it could not be checked: {error:#}")),
     }
-}
-
-async fn whose(setup: &Setup, value: SecretString) -> anyhow::Result<String> {
-    let placement = Placement::Header { name: http::header::AUTHORIZATION, prefix: "Bearer ".to_owned() };
-    let secret = Secret { value, hugging_face: true };
-    let request = Outgoing {
-        caller: Caller::Host("login"),
-        policy: Policy::Granted(vec![NetworkGrant::parse(&format!("{HUB_ORIGIN} GET"))?]),
-        approved: Vec::new(),
-        method: http::Method::GET,
-        url: WHOAMI.parse()?,
-        headers: http::HeaderMap::new(),
-        body: Body::default(),
-        limits: Limits { head: PATIENCE, idle: PATIENCE, max_bytes: 1 << 20, ..Limits::default() },
-        credential: Some(Credential::new(HUB, &[HUB_ORIGIN.to_owned()], placement, secret)?),
-        decompress: false,
-    };
-    let answer =
-        setup.egress(false, "login", Vec::new()).map_err(|failure| failure.error)?.send(request).await?;
-    let status = answer.status;
-    anyhow::ensure!(status != http::StatusCode::UNAUTHORIZED, "Hugging Face does not accept it");
-    anyhow::ensure!(status.is_success(), "Hugging Face answered {status}");
-    let body: serde_json::Value = serde_json::from_slice(&answer.bytes().await?)?;
-    let name = body.get("name").and_then(serde_json::Value::as_str);
-    name.map(str::to_owned).ok_or_else(|| anyhow::anyhow!("Hugging Face did not say whose it is"))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 use egress::NetworkGrant;
-use manifest::{Capabilities, CredentialUse, Manifest, Mount};
+use manifest::{Capabilities, CredentialUse, Manifest, Mount, ToolPolicy};
 use runtime::{
     Bundled, Candidate, Described, Inspection, LockIndex, Plugin, PluginError, PluginRuntime, Signed,
 };
@@ -142,6 +142,7 @@ fn sheet(
         let longer = policy.timeout_argument.as_ref();
         let longer = longer.map_or_else(String::new, |name| format!(" or its argument `{name}`"));
         say(&format!("  {name:<24} tier {}, at most {} s{longer}", policy.tier, policy.wall_time_s));
+        takes(policy).iter().for_each(|line| say(&format!("  {:<24} {line}", "")));
     }
     say("\ncan reach");
     let mut reach = reach(&manifest.capabilities, granted, imports);
@@ -153,6 +154,19 @@ fn sheet(
     say("\ncannot, because it does not import it");
     cannot(imports).iter().for_each(|line| say(&format!("  {line}")));
     Ok(Exit::Done)
+}
+
+/// What the host does for a tool's calls because the manifest says so.
+fn takes(policy: &ToolPolicy) -> Vec<String> {
+    let mut out = Vec::new();
+    if !policy.text_or_file.is_empty() {
+        out.push(format!("gets the text of a file that {} names", policy.text_or_file.join(", ")));
+    }
+    if policy.repository.is_some() {
+        let said = "with `auto` makes private repositories of yours, and changes what it made, unasked";
+        out.push(said.to_owned());
+    }
+    out
 }
 
 /// A plugin as the audit log names it.

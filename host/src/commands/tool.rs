@@ -16,6 +16,7 @@ use crate::enclosure::Enclosure;
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
 use crate::grants_file;
+use crate::hub::ask_namespace;
 use crate::managed;
 use crate::permissions::{budget, rules};
 use crate::render;
@@ -100,6 +101,7 @@ async fn config(setup: &Setup, args: &ToolArgs) -> Result<SessionConfig, Failure
             None => no_such_tool(&args.name, tools.iter().map(|tool| tool.name.as_str()).collect()),
         });
     }
+    let namespace = ask_namespace(setup, &egress, offline);
     let settings = AgentSettings {
         max_iterations: None,
         effort: None,
@@ -126,6 +128,7 @@ async fn config(setup: &Setup, args: &ToolArgs) -> Result<SessionConfig, Failure
         model: Some("ollama/none".to_owned()),
         default_model: String::new(),
         system_prompt: Arc::new(String::new),
+        namespace,
         tools,
         secrets: setup.held().redactor.clone(),
         settings,

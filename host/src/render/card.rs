@@ -3,13 +3,17 @@
 mod layout;
 mod sheet;
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::Duration;
 
 use crossterm::event::{Event as Key, KeyCode, KeyEvent, KeyEventKind, KeyModifiers, poll, read};
 use crossterm::terminal::{disable_raw_mode, enable_raw_mode};
 use protocol::{ApprovalAnswer, ApprovalRequest};
+use serde_json::Value;
 
+use crate::editor::Editor;
+use crate::render::plain;
 use crate::render::style::Style;
 
 /// Keys typed before the card was seen do not count: the buffer is emptied for this long.
@@ -30,11 +34,13 @@ pub(crate) fn ask(
     out: &mut impl Write,
     requests: &[ApprovalRequest],
     style: Style,
+    editor: &Editor,
 ) -> std::io::Result<Decided> {
     let count = requests.len();
     let mut answers = Vec::with_capacity(count);
     for (k, request) in requests.iter().enumerate() {
-        let Some(key) = choose(out, request, (k + 1, count), style)? else {
+        let mut edited = Edited { request: request.clone(), texts: BTreeMap::new() };
+        let Some(key) = choose(out, &mut edited, (k + 1, count), style, editor)? else {
             return Ok(Decided::Interrupt);
         };
         let feedback = match key {
@@ -54,33 +60,65 @@ pub(crate) fn ask(
             feedback,
             for_session: key == 's',
             for_good: key == 'g',
+            edits: edited.texts,
         });
     }
     Ok(Decided::Answers(answers))
 }
 
+/// A request with the texts that the person wrote anew, by the argument.
+struct Edited {
+    request: ApprovalRequest,
+    texts: BTreeMap<String, String>,
+}
+
+impl Edited {
+    /// Lets the person edit the texts of the call, one after another.
+    fn edit(&mut self, editor: &Editor) -> anyhow::Result<()> {
+        for shown in &mut self.request.texts {
+            let Some(Value::String(text)) = self.request.arguments.pointer_mut(&shown.argument) else {
+                continue;
+            };
+            let edited = editor.edit(text)?;
+            if edited != *text {
+                (shown.bytes, shown.sha256) = (edited.len(), audit::digest(edited.as_bytes()));
+                text.clone_from(&edited);
+                self.texts.insert(shown.argument.clone(), edited);
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Shows one card until a key answers it. None: Ctrl-C or Ctrl-D.
 fn choose(
     out: &mut impl Write,
-    request: &ApprovalRequest,
+    edited: &mut Edited,
     place: (usize, usize),
     style: Style,
+    editor: &Editor,
 ) -> std::io::Result<Option<char>> {
     let mut whole = false;
     loop {
         // A terminal that does not know its size says 0.
         let size = crossterm::terminal::size().ok().filter(|(columns, _)| *columns > 0);
         let columns = size.map_or(80, |(columns, _)| columns.into());
-        let card = sheet::card(request, place, columns, style, whole);
+        let card = sheet::card(edited, place, columns, style, whole);
         for row in &card.rows {
             writeln!(out, "{row}")?;
         }
-        let keys = keys(request, card.left_out);
+        let keys = keys(&edited.request, card.left_out);
         write!(out, "{} ", style.bold(&menu(&keys, columns)))?;
         out.flush()?;
         let letters: Vec<char> = keys.iter().map(|(letter, _)| *letter).collect();
         match key(out, &letters, None)? {
             Some('w') => whole = true,
+            // What was written is shown like what was asked for, and needs a yes of its own.
+            Some('e') => {
+                if let Err(error) = edited.edit(editor) {
+                    writeln!(out, "{}", style.yellow(&plain(&format!("  not edited: {error:#}"))))?;
+                }
+            }
             other => return Ok(other),
         }
     }
@@ -95,6 +133,9 @@ fn keys(request: &ApprovalRequest, left_out: usize) -> Vec<(char, &'static str)>
     // Only what is running can be answered for good, and only where that is a grant.
     if request.lasting {
         keys.push(('g', "for good"));
+    }
+    if !request.texts.is_empty() {
+        keys.push(('e', "edit"));
     }
     keys.extend([('n', "refuse"), ('f', "refuse with words")]);
     if left_out > 0 {
@@ -244,6 +285,7 @@ mod tests {
             remaining_usd: None,
             payer: None,
             taint: None,
+            texts: Vec::new(),
         };
         let letters = |for_session, left_out| -> String {
             keys(&request(for_session), left_out).into_iter().map(|(letter, _)| letter).collect()

@@ -303,6 +303,7 @@ mod tests {
                 duration_ms: 1,
                 changes: Vec::new(),
                 source: None,
+                order: None,
                 denial: None,
             },
             chunk("Nothing there."),

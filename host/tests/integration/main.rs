@@ -3,6 +3,8 @@
 
 mod asking;
 mod audit;
+mod budget;
+mod bytes;
 mod card;
 mod cli;
 mod compaction;
@@ -10,7 +12,9 @@ mod credentials;
 mod formats;
 mod guests;
 mod hostile;
+mod hub;
 mod hygiene;
+mod jobs;
 mod limits;
 mod namespace;
 mod network;

@@ -1,150 +1,24 @@
 //! What is ordered elsewhere: allowed by name, capped, and never sent twice.
 
-use std::io::{BufRead, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::{Arc, Condvar, Mutex};
 
+use audit::digest;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use testkit::Step;
 
-use crate::support::{Stream, TestHost, call};
+use crate::jobs::{Answer, Jobs, arguments, host, order, run};
+use crate::screen::Screen;
+use crate::support::{Ran, Stream, TestHost, messages};
 
-/// What a jobs server does with an order.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Answer {
-    /// Takes it and says so.
-    Takes,
-    /// Takes it and does not answer.
-    TakesSilently,
-    /// Does not even take it.
-    Refuses,
-    /// A gateway before it says that it went wrong; it was taken.
-    TakesBadly,
-}
-
-/// A jobs server: what it was asked for, in order.
-struct Jobs {
-    port: u16,
-    seen: Arc<(Mutex<Vec<String>>, Condvar)>,
-}
-
-impl Jobs {
-    fn start(answer: Answer) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        // Five digits, as the manifest has room for.
-        let port = listener.local_addr().unwrap().port();
-        if port < 10_000 {
-            return Self::start(answer);
-        }
-        let seen = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
-        let shared = seen.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                let shared = shared.clone();
-                std::thread::spawn(move || serve(stream, answer, &shared));
-            }
-        });
-        Self { port, seen }
-    }
-
-    /// The orders that were taken.
-    fn taken(&self) -> Vec<String> {
-        let seen = self.seen.0.lock().unwrap();
-        seen.iter().filter(|line| line.starts_with("POST")).cloned().collect()
-    }
-
-    /// Waits until an order was taken.
-    fn wait(&self) {
-        let (lock, changed) = &*self.seen;
-        let seen = lock.lock().unwrap();
-        drop(changed.wait_while(seen, |seen| !seen.iter().any(|line| line.starts_with("POST"))).unwrap());
-    }
-}
-
-fn serve(stream: TcpStream, answer: Answer, (lock, changed): &(Mutex<Vec<String>>, Condvar)) {
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let mut first = String::new();
-    if reader.read_line(&mut first).unwrap_or(0) == 0 {
-        return;
-    }
-    let mut length = 0_usize;
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).unwrap();
-        if line.trim().is_empty() {
-            break;
-        }
-        if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
-            length = value.trim().parse().unwrap();
-        }
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).unwrap();
-    let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
-    let is_order = first.starts_with("POST");
-    let known = lock.lock().unwrap().iter().any(|line| *line == format!("POST {path}"));
-    if !(is_order && answer == Answer::Refuses) {
-        lock.lock().unwrap().push(format!("{} {path}", if is_order { "POST" } else { "GET" }));
-        changed.notify_all();
-    }
-    let status = match (is_order, answer) {
-        (true, Answer::TakesSilently) => {
-            // Until the other side goes away.
-            let _ = reader.read(&mut [0]);
-            return;
-        }
-        (true, Answer::Refuses) => "400 Bad Request",
-        (true, Answer::TakesBadly) => "502 Bad Gateway",
-        (true, Answer::Takes) => "200 OK",
-        (false, _) if known => "200 OK",
-        (false, _) => "404 Not Found",
-    };
-    let mut stream = stream;
-    let _ = write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok");
-}
-
-/// The plugin, with the server's port in its manifest, and granted.
-fn host(jobs: &Jobs, steps: Vec<Step>) -> TestHost {
-    let host = TestHost::outside_tmp(steps);
-    let plugins = host.home.join("plugins");
-    std::fs::create_dir(&plugins).unwrap();
-    let mut bytes = std::fs::read(guests::component("orders")).unwrap();
-    let (from, to) = (*b"127.0.0.1:00001", format!("127.0.0.1:{:05}", jobs.port));
-    for at in 0..bytes.len() - from.len() {
-        if bytes[at..at + from.len()] == from {
-            bytes[at..at + from.len()].copy_from_slice(to.as_bytes());
-        }
-    }
-    std::fs::write(plugins.join("orders.wasm"), bytes).unwrap();
-    let origin = format!("http://127.0.0.1:{}", jobs.port);
-    host.home_file(
-        ".config/ml-intern/grants.toml",
-        &format!("[orders]\nnetwork = [\"{origin} GET POST\"]\n"),
-    );
-    host
-}
-
-fn arguments(host: &TestHost, more: &[&str]) -> Vec<String> {
-    let plugins = host.home.join("plugins").display().to_string();
-    let own = ["go", "-m", "chat/m", "--json", "--plugin-dir", plugins.as_str()];
-    own.iter().chain(more).map(|argument| (*argument).to_owned()).collect()
-}
-
-fn run(host: &TestHost, more: &[&str]) -> Stream {
-    Stream::of(&host.run(arguments(host, more)))
-}
-
-fn order(arguments: Value) -> Step {
-    call("orders__order", arguments)
-}
-
-fn rules(ran: &Stream) -> Vec<&str> {
+pub(crate) fn rules(ran: &Stream) -> Vec<&str> {
     let denials = ran.result()["permission_denials"].as_array().unwrap();
     denials.iter().map(|denial| denial["rule"].as_str().unwrap()).collect()
 }
 
-const ORDER: [&str; 2] = ["--allow", "orders__order(nightly)"];
+pub(crate) const ORDER: [&str; 2] = ["--allow", "orders__order(nightly)"];
 
 #[test]
 fn an_order_needs_a_rule_that_names_it_and_a_price_that_fits() {
@@ -287,6 +161,71 @@ fn an_order_that_is_not_answered_is_not_sent_again() {
     }
 }
 
+/// An order of 8 USD, of which ten are in the purse of a run without a person.
+fn eight(then: Option<&str>) -> Step {
+    order(json!({"operation": "run", "name": "nightly", "flavor": "large", "timeout": "2h", "then": then}))
+}
+
+#[test]
+fn what_was_accepted_stands_whatever_becomes_of_the_call_after_that() {
+    for then in ["fail", "crash"] {
+        let jobs = Jobs::start(Answer::Takes);
+        let host = host(&jobs, vec![eight(Some(then)), eight(None), Step::text("ok")]);
+        let ran = run(&host, &ORDER);
+        let first = ran.all("tool_output")[0];
+        assert_eq!((&first["success"], &first["order"]["state"]), (&json!(false), &json!("done")), "{then}");
+        assert!(
+            ran.outputs()[0].contains("was accepted before this ended: it stands"),
+            "{:?}",
+            ran.outputs()
+        );
+        // Its money is spent: there is none for the second.
+        assert_eq!((jobs.taken().len(), rules(&ran)), (1, vec!["budget"]), "{:?}", ran.outputs());
+        assert_eq!(ran.result()["orders_usd"], 8.0, "{then}");
+    }
+}
+
+#[test]
+fn an_order_whose_answer_was_cut_off_is_unknown_and_no_run_ends_well_with_it() {
+    let jobs = Jobs::start(Answer::TakesHalf);
+    let host = host(&jobs, vec![eight(None), Step::text("ok")]);
+    let ran = run(&host, &ORDER);
+    let order = &ran.all("tool_output")[0]["order"];
+    assert_eq!((&order["state"], &order["usd"]), (&json!("unknown"), &json!(8.0)), "{:?}", ran.outputs());
+    assert_eq!(
+        (ran.code, &ran.result()["subtype"], &ran.result()["open_orders"]),
+        (Some(1), &json!("open_orders"), &json!([order["id"]]))
+    );
+    // Also the one of whoever goes on, until it is known.
+    let go_on = |more: &[&str]| {
+        host.server.push(Step::text("ok"));
+        run(&host, &[&["--continue"], more].concat())
+    };
+    let blind = go_on(&["--deny", "orders__order(operation=find)"]);
+    assert_eq!((blind.code, &blind.result()["open_orders"]), (Some(1), &json!([order["id"]])));
+    let found = go_on(&["--allow", "orders__order(operation=find)"]);
+    assert_eq!((found.code, &found.result()["open_orders"]), (Some(0), &json!([])), "{:?}", found.notices());
+}
+
+#[test]
+fn an_order_that_was_accepted_stands_when_the_call_is_stopped() {
+    let jobs = Jobs::start(Answer::Takes);
+    let host = host(&jobs, vec![eight(Some("follow"))]);
+    let child =
+        host.command(arguments(&host, &ORDER)).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    jobs.wait_for("GET /follow");
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let ran = Stream::of(&Ran::of(&child.wait_with_output().unwrap()));
+    assert_eq!((ran.code, &ran.result()["orders_usd"]), (Some(130), &json!(8.0)), "{}", ran.stderr);
+    // Whoever goes on is told of it, and has no money for another.
+    host.server.push(eight(None));
+    host.server.push(Step::text("ok"));
+    let ran = run(&host, &["--continue", ORDER[0], ORDER[1]]);
+    let told = messages(&host.server.requests().last().unwrap().body(), "tool");
+    assert!(told[0].contains("was accepted before this ended: it stands"), "{told:?}");
+    assert_eq!((jobs.taken().len(), rules(&ran)), (1, vec!["budget"]), "{:?}", ran.outputs());
+}
+
 /// Runs until `until` says so, kills the run, and lets the model order the same again.
 fn killed_and_resumed(answer: Answer, until: impl Fn(&Jobs, &mut dyn BufRead)) {
     let jobs = Jobs::start(answer);
@@ -326,4 +265,91 @@ fn killed_around_the_moment_it_leaves_an_order_is_made_once() {
     for _ in 0..10 {
         killed_and_resumed(Answer::TakesSilently, |_, lines| read_until(lines, "\"tool_call\""));
     }
+}
+
+/// Lets every record of the user's sessions have been written so long ago.
+fn earlier_by(host: &TestHost, seconds: i64) {
+    let folder = host.home.join(".local/state/ml-intern/audit");
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        let path: PathBuf = entry.unwrap().path();
+        let mut before = String::new();
+        let mut renewed = String::new();
+        for line in std::fs::read_to_string(&path).unwrap().lines() {
+            let mut record: Value = serde_json::from_str(line.split_once(' ').unwrap().1).unwrap();
+            let at: jiff::Timestamp = record["at"].as_str().unwrap().parse().unwrap();
+            let at = at.checked_sub(jiff::SignedDuration::from_secs(seconds)).unwrap();
+            record["at"] =
+                json!(at.to_zoned(jiff::tz::TimeZone::UTC).strftime("%Y-%m-%dT%H:%M:%S%.3f%:z").to_string());
+            if !before.is_empty() {
+                record["prev"] = json!(before);
+            }
+            let entry: audit::Entry = serde_json::from_value(record).unwrap();
+            let record = serde_json::to_string(&entry).unwrap();
+            before = digest(record.as_bytes());
+            renewed.push_str(&format!("{before} {record}\n"));
+        }
+        std::fs::write(path, renewed).unwrap();
+    }
+}
+
+#[test]
+fn an_order_that_is_not_there_a_minute_later_never_arrived() {
+    let jobs = Jobs::start(Answer::Ignores);
+    let eight = || order(json!({"operation": "run", "name": "nightly", "flavor": "large", "timeout": "2h"}));
+    let host = host(&jobs, vec![eight(), Step::text("ok")]);
+    let allowed = [ORDER[0], ORDER[1], "--allow", "orders__order(operation=find)"];
+    let first = run(&host, &allowed);
+    assert!(first.outputs()[0].contains("whether it arrived is unknown"), "{:?}", first.outputs());
+    assert_eq!(
+        (&first.all("tool_output")[0]["order"]["state"], &first.result()["orders_usd"]),
+        (&json!("unknown"), &json!(8.0))
+    );
+    let go_on = |steps: Vec<Step>| {
+        steps.into_iter().for_each(|step| host.server.push(step));
+        run(&host, &[&["--continue"], allowed.as_slice()].concat())
+    };
+    let told = |ran: &Stream, part: &str| ran.notices().iter().any(|notice| notice.contains(part));
+    // It is not there, which proves nothing yet: nothing like it is ordered, and its money stays aside.
+    let one = order(json!({"operation": "run", "name": "nightly", "flavor": "small"}));
+    let soon = go_on(vec![one, Step::text("ok")]);
+    assert!(told(&soon, "is not there yet; it may still be on its way"), "{:?}", soon.notices());
+    assert_eq!(rules(&soon), ["unknown-order"], "{:?}", soon.outputs());
+    earlier_by(&host, 120);
+    // Then it is known, the model is told, and there is room for it again. (The look-up was text from the
+    // network, which the rule outvotes by name.)
+    let late = go_on(vec![eight(), Step::text("ok")]);
+    assert!(told(&late, "never arrived"), "{:?}", late.notices());
+    assert_eq!(rules(&late), Vec::<&str>::new(), "{:?}", late.outputs());
+    let last = host.server.requests().last().unwrap().body().to_string();
+    assert!(last.contains("never arrived"), "{last}");
+    let shown = host.audited("show");
+    assert!(shown.contains("never arrived"), "{shown}");
+    assert!(jobs.taken().is_empty());
+}
+
+#[test]
+fn a_person_can_let_an_order_be_made_again() {
+    let jobs = Jobs::start(Answer::TakesBadly);
+    let run_it = || order(json!({"operation": "run", "name": "nightly", "flavor": "small"}));
+    let host = host(&jobs, vec![run_it(), run_it(), Step::text("first end")]);
+    let plugins = host.home.join("plugins").display().to_string();
+    let mut screen = Screen::chat(&host, &["--plugin-dir", &plugins]);
+    screen.say("go");
+    screen.next("Approval required", None);
+    screen.next("refuse with words:", None);
+    // The first is asked about because of its tier, the second because nobody knows about the first.
+    screen.next("nobody knows whether it arrived", Some("y"));
+    assert_eq!(jobs.taken().len(), 1);
+    screen.next("refuse with words:", None);
+    screen.next("first end", Some("y"));
+    assert_eq!(jobs.taken().len(), 2);
+    drop(screen);
+    let shown = host.audited("show");
+    let released = shown.matches("may be made again, by the person's word").count();
+    assert_eq!(released, 1, "{shown}");
+    // Only the second is looked for after that.
+    host.server.push(Step::text("ok"));
+    let ran = run(&host, &["--continue", "--allow", "orders__order(operation=find)"]);
+    let found = ran.notices().iter().filter(|notice| notice.contains("arrived: it was found")).count();
+    assert_eq!(found, 1, "{:?}", ran.notices());
 }

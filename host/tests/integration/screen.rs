@@ -13,6 +13,8 @@ pub(crate) struct Screen {
     terminal: File,
     shown: Receiver<Vec<u8>>,
     pub(crate) text: String,
+    /// Where the last text that was waited for in turn ends.
+    seen: usize,
 }
 
 impl Screen {
@@ -37,7 +39,7 @@ impl Screen {
                 }
             }
         });
-        Self { child, terminal, shown, text: String::new() }
+        Self { child, terminal, shown, text: String::new(), seen: 0 }
     }
 
     /// Waits for a text, and presses a key again and again until it is there: keys that come before a question
@@ -48,8 +50,26 @@ impl Screen {
 
     /// The same, for a text that has to be there so many times.
     pub(crate) fn until_times(&mut self, part: &str, times: usize, key: Option<&str>) {
+        self.wait(part, key, |screen| screen.text.matches(part).count() >= times);
+    }
+
+    /// The same, for a text behind the last one that was waited for like this.
+    pub(crate) fn next(&mut self, part: &str, key: Option<&str>) {
+        self.wait(part, key, |screen| screen.text[screen.seen..].contains(part));
+        let at = self.text[self.seen..].find(part).unwrap_or(0);
+        self.seen += at + part.len();
+    }
+
+    /// Types a message once there is a prompt, which turns pasting on first.
+    pub(crate) fn say(&mut self, message: &str) {
+        self.next("\x1b[?2004h", None);
+        self.next("> ", None);
+        self.terminal.write_all(format!("{message}\r").as_bytes()).unwrap();
+    }
+
+    fn wait(&mut self, part: &str, key: Option<&str>, is_there: impl Fn(&Self) -> bool) {
         let end = Instant::now() + Duration::from_secs(60);
-        while self.text.matches(part).count() < times {
+        while !is_there(self) {
             assert!(Instant::now() < end, "no `{part}`: {}", self.text);
             match self.shown.recv_timeout(Duration::from_millis(900)) {
                 Ok(bytes) => {

@@ -138,6 +138,15 @@ impl TestHost {
         Stream::of(&self.run(arguments))
     }
 
+    /// What the audit log has of all sessions, as `show` or `export` gives it.
+    pub(crate) fn audited(&self, verb: &str) -> String {
+        let folder = self.home.join(".local/state/ml-intern/audit");
+        let names = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+        let sessions =
+            names.filter_map(|name| Some(name.strip_prefix("session-")?.strip_suffix(".jsonl")?.to_owned()));
+        sessions.map(|id| self.run(["audit", verb, &id]).stdout).collect()
+    }
+
     /// What the ledger has.
     pub(crate) fn requests(&self, more: &[&str]) -> Vec<Value> {
         let ran = self.run([&["net", "--json", "-n", "0"], more].concat());

@@ -1,6 +1,5 @@
 //! What a working folder says counts when a person saw it, and no sooner.
 
-use std::fs::File;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
@@ -93,7 +92,7 @@ fn what_is_no_small_regular_file_neither_counts_nor_hangs() {
     let fifo = |at: &Path| {
         rustix::fs::mkfifoat(rustix::fs::CWD, at, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
     };
-    let sparse = |at: &Path| File::create(at).unwrap().set_len(10 << 30).unwrap();
+    let sparse = |at: &Path| std::fs::File::create(at).unwrap().set_len(10 << 30).unwrap();
     let device = |at: &Path| symlink("/dev/zero", at).unwrap();
     let makers: [(Maker<'_>, &str); 3] = [
         (&fifo, "not a regular file"),

@@ -7,6 +7,7 @@
 mod credential;
 mod error;
 mod policy;
+mod repository;
 pub mod text;
 mod tier;
 
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use credential::{CredentialUse, is_credential_name, is_hosts_header};
 pub use error::ManifestError;
 pub use policy::{Cost, Price, TierRule, ToolPolicy, Weight};
+pub use repository::{Among, Repository, RepositoryCall, RepositoryUse, When, is_name};
 pub use tier::Tier;
 
 /// The custom section of a component that holds its manifest, as JSON.
@@ -132,7 +134,9 @@ impl Manifest {
             ("publisher", publisher),
         ];
         let arguments = self.tools.values().flat_map(|t| [&t.timeout_argument, &t.target_argument]);
-        let arguments = arguments.flatten().map(|name| ("the name of an argument", name.as_str()));
+        let texts_or_files = self.tools.values().flat_map(|t| &t.text_or_file);
+        let arguments =
+            arguments.flatten().chain(texts_or_files).map(|name| ("the name of an argument", name.as_str()));
         let network = self.capabilities.network.iter().map(|rule| ("network", rule.as_str()));
         if let Some((name, _)) =
             texts.into_iter().chain(arguments).chain(network).find(|(_, text)| !text::is_line(text))
@@ -162,6 +166,11 @@ impl Manifest {
                 return Err(ManifestError::WallTime { tool: name.clone(), seconds: policy.wall_time_s });
             }
             policy.check(name)?;
+            let reads = [Mount::Workspace, Mount::Tmp].iter().any(|m| self.capabilities.paths.contains(m));
+            if !policy.text_or_file.is_empty() && !reads {
+                let reason = "`text_or_file` needs `workspace` or `tmp` among the `paths` of [capabilities]";
+                return Err(ManifestError::ToolPolicy { tool: name.clone(), reason: reason.to_owned() });
+            }
         }
         Ok(())
     }

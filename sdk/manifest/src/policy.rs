@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{DEFAULT_WALL_TIME_S, ManifestError, Tier};
+use crate::{DEFAULT_WALL_TIME_S, ManifestError, RepositoryUse, Tier};
 
 /// What the host has to know of a tool before it runs.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -32,6 +32,15 @@ pub struct ToolPolicy {
     /// value is replaced by its id. Its structured answer has `order.state`: `found` or `absent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order_lookup: Option<BTreeMap<String, String>>,
+    /// Arguments that hold a text, or the path of a file of the workspace with that text: fields, or JSON
+    /// pointers. The host reads such a file once, before anything is decided, and puts its text in the
+    /// path's place; a person sees that text, may edit it, and what was approved is what the tool gets. The
+    /// tool itself takes the argument for a text and opens nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub text_or_file: Vec<String>,
+    /// Which repository of the Hub a call is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<RepositoryUse>,
 }
 
 /// Tiers that a call has besides the tool's own, depending on one argument.
@@ -116,6 +125,11 @@ impl ToolPolicy {
         self.price.as_ref().map_or(Cost::Unknown, |price| price.of(arguments))
     }
 
+    /// JSON pointers of the arguments that hold a text, or the path of a file with it.
+    pub fn texts(&self) -> impl Iterator<Item = String> {
+        self.text_or_file.iter().map(|name| pointer(name))
+    }
+
     pub(crate) fn check(&self, tool: &str) -> Result<(), ManifestError> {
         let refuse = |reason: &str| {
             Err(ManifestError::ToolPolicy { tool: tool.to_owned(), reason: reason.to_owned() })
@@ -127,6 +141,12 @@ impl ToolPolicy {
             if rule.tiers.is_empty() {
                 return refuse("a rule adds no tiers");
             }
+        }
+        if self.text_or_file.iter().any(|name| pointer(name).split('/').count() < 2) {
+            return refuse("`text_or_file` lists names of arguments, or JSON pointers");
+        }
+        if let Some(Err(reason)) = self.repository.as_ref().map(RepositoryUse::check) {
+            return refuse(reason);
         }
         let Some(price) = &self.price else { return Ok(()) };
         let sound = |usd: f64| usd.is_finite() && usd > 0.0;
@@ -173,8 +193,16 @@ impl Price {
 }
 
 /// A field by its name, or by a JSON pointer.
-fn at<'a>(arguments: &'a Value, name: &str) -> Option<&'a Value> {
+pub(crate) fn at<'a>(arguments: &'a Value, name: &str) -> Option<&'a Value> {
     if name.starts_with('/') { arguments.pointer(name) } else { arguments.get(name) }
+}
+
+/// A field's JSON pointer.
+fn pointer(name: &str) -> String {
+    if name.starts_with('/') {
+        return name.to_owned();
+    }
+    if name.is_empty() { String::new() } else { format!("/{}", name.replace('~', "~0").replace('/', "~1")) }
 }
 
 /// A value that a rule can name.
@@ -309,6 +337,13 @@ mod tests {
             ("not_in = [\"private\"]", "not_in = [\"private\"]\nin = [\"x\"]"),
             ("tiers = [\"destructive\"]", "tiers = []"),
             ("tiers = [\"destructive\"]", "tiers = [\"harmless\"]"),
+            ("tier = \"read\"", "tier = \"read\"\ntext_or_file = [\"\"]"),
+            // Files that it may not read are not read for it.
+            ("tier = \"read\"", "tier = \"read\"\ntext_or_file = [\"script\"]"),
+            (
+                "tier = \"read\"",
+                "tier = \"read\"\nrepository = { argument = \"repo\", private_argument = \"private\" }",
+            ),
         ] {
             assert!(Manifest::from_toml(&JOBS.replacen(from, to, 1)).is_err(), "{to}");
         }

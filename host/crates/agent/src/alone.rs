@@ -38,6 +38,7 @@ pub fn call(
 
 impl Session {
     async fn alone(&mut self, call: ToolCall) -> Result<ToolResult, StoreError> {
+        self.know_namespace(std::slice::from_ref(&call)).await?;
         let planned = self.plan_call(call)?;
         if self.settings.mode == Mode::Yolo {
             // The person typed the call. What it asks for while it runs the person did not type.

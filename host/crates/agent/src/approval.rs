@@ -73,8 +73,19 @@ pub(crate) struct Facts<'a> {
     pub(crate) never_automatic: bool,
     /// What it costs, against what is left.
     pub(crate) money: Money,
+    /// It stays within what is the user's own on the Hub.
+    pub(crate) own: Option<Own>,
     /// An order of the same tool, of which nobody knows whether it arrived.
     pub(crate) unknown_order: Option<&'a str>,
+}
+
+/// How a call stays within what is the user's own on the Hub.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Own {
+    /// It makes a private repository in the user's namespace.
+    Makes,
+    /// It changes one that this session made, and publishes nothing.
+    Made,
 }
 
 /// What a call costs, against what is left of the budget.
@@ -193,6 +204,8 @@ fn column(facts: &Facts<'_>, tier: Tier) -> Column {
         (Mode::Auto, Tier::Execute) => inside_wall_else(Deny),
         (Mode::Ask, _) | (Mode::Default, _) => Ask,
         (Mode::Auto, Tier::Spend) if matches!(facts.money, Money::None | Money::Within(_)) => Allow,
+        (Mode::Auto, Tier::Remote) if facts.own.is_some() => Allow,
+        (Mode::Auto, Tier::Destructive) if facts.own == Some(Own::Made) => Allow,
         (Mode::Auto, Tier::Remote | Tier::Spend | Tier::Destructive) => Deny,
     };
     // A rule answers what would be asked. What leaves this machine it must name; a wall it does not make.
@@ -205,6 +218,13 @@ fn column(facts: &Facts<'_>, tier: Tier) -> Column {
     let answer = if answered && facts.mode != Mode::Plan { Allow } else { by_mode };
     let rule = match facts.rules.allow {
         Some(rule) if answered && by_mode != Allow => format!("rule:{rule}"),
+        _ if by_mode == Allow
+            && facts.mode == Mode::Auto
+            && leaves(&[tier].into())
+            && facts.own.is_some() =>
+        {
+            "own-namespace".to_owned()
+        }
         _ => format!("mode:{}", facts.mode),
     };
     let reason = match (answer, tier) {
@@ -307,11 +327,14 @@ pub(crate) fn decide_need(facts: &NeedFacts<'_>) -> Decision {
             format!("the plugin `{plugin}` was not granted `{grant}`"),
             format!("--grant {plugin}, or for good: ml-intern plugin grant {plugin}"),
         ),
-        Need::Budget { spent_usd } => (
-            "budget".to_owned(),
-            format!("this session has cost {spent_usd:.2} USD"),
-            "--max-budget-usd".to_owned(),
-        ),
+        Need::Budget { spent_usd, unpriced } => {
+            let beside = match unpriced {
+                0 => String::new(),
+                count => format!(", and orders of which nobody knows what they cost: {count}"),
+            };
+            let said = format!("this session has cost {spent_usd:.2} USD{beside}");
+            ("budget".to_owned(), said, "--max-budget-usd".to_owned())
+        }
     };
     let sends = matches!(need, Need::Network { sends: true, .. });
     if mode == Mode::Plan && sends {

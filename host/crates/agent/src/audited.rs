@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use audit::{Act, Plugin, Verdict, digest};
+use audit::{Act, Plugin, ReadFile, Verdict, digest};
 use protocol::{PermissionDenial, Tier, ToolCall, ToolCallId};
+use serde_json::Value;
 
 use crate::StoreError;
 use crate::approval::Decision;
-use crate::questions::{Answer, Until};
+use crate::edits::Texts;
+use crate::questions::Answer;
 use crate::session::Session;
 
 /// Characters of an id or a name that a model made up which are kept.
@@ -78,17 +80,30 @@ impl Session {
     pub(crate) fn audit_decision(
         &mut self,
         call: &ToolCall,
+        arguments: &Value,
+        texts: &Texts,
         tiers: &BTreeSet<Tier>,
         target: &str,
         decision: &Decision,
     ) -> Result<(), StoreError> {
         let (verdict, rule) = told(decision);
+        let files = texts.files.iter().map(|file| ReadFile {
+            argument: clip(&file.argument, NAME),
+            path: audit::shown_target(&file.path),
+            sha256: file.sha256.clone(),
+        });
+        let files: Vec<ReadFile> = files.collect();
+        let arguments = match files.is_empty() {
+            true => digest(call.arguments.as_bytes()),
+            false => digest(arguments.to_string().as_bytes()),
+        };
         let plugin = self.runtime.plugin(&call.name);
         self.audit(Act::Decision {
             call: clip_id(&call.id),
             tool: clip(&call.name, NAME),
             component: plugin.map(|plugin| plugin.described.digest.clone()),
-            arguments: digest(call.arguments.as_bytes()),
+            arguments,
+            files,
             tiers: tiers.clone(),
             verdict,
             rule: rule.to_owned(),
@@ -112,6 +127,7 @@ impl Session {
             tool: clip(tool, NAME),
             component,
             arguments: digest(target.as_bytes()),
+            files: Vec::new(),
             tiers: [tier].into(),
             verdict,
             rule: rule.to_owned(),
@@ -125,15 +141,15 @@ impl Session {
         target: &str,
         answer: &Answer,
     ) -> Result<(), StoreError> {
-        let answer = match answer {
-            Answer::Approved(Until::Once) => "once",
-            Answer::Approved(Until::Session) => "session",
-            Answer::Approved(Until::Good) => "for good",
-            Answer::Rejected { .. } => "rejected",
-            Answer::Abandoned => "abandoned",
+        let (answer, edits) = match answer {
+            Answer::Approved { until, edits } => (until.as_str(), Some(edits)),
+            Answer::Rejected { .. } => ("rejected", None),
+            Answer::Abandoned => ("abandoned", None),
         };
-        let target = audit::shown_target(target);
-        self.audit(Act::Answer { call: clip_id(call), target, answer: answer.to_owned() })
+        let (target, answer) = (audit::shown_target(target), answer.to_owned());
+        let written = |(argument, text): (&String, &String)| (clip(argument, NAME), digest(text.as_bytes()));
+        let edited = edits.into_iter().flatten().map(written).collect();
+        self.audit(Act::Answer { call: clip_id(call), target, answer, edited })
     }
 
     pub(crate) fn audit_credential(

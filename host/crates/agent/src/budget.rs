@@ -26,6 +26,8 @@ pub(crate) struct Budget {
     limits: BudgetLimits,
     completions: f64,
     orders: f64,
+    /// Orders of which nobody knows what they cost. They are in no sum: they are told beside it.
+    unpriced: usize,
     reservations: Reservations,
     next_question: f64,
 }
@@ -37,18 +39,33 @@ impl Budget {
             limits,
             completions: 0.0,
             orders: 0.0,
+            unpriced: 0,
             reservations: Reservations::new(state),
             next_question: FIRST_QUESTION,
         }
     }
 
     /// Takes in what the session cost in earlier runs.
-    pub(crate) fn restore(&mut self, completions: f64, orders: f64) {
+    pub(crate) fn restore(&mut self, completions: f64, orders: f64, unpriced: usize) {
         self.completions = completions;
         self.orders = orders;
-        while self.spent() >= self.next_question {
-            self.next_question *= 2.0;
-        }
+        self.unpriced = unpriced;
+        self.agreed();
+    }
+
+    /// Orders of which nobody knows what they cost.
+    pub(crate) fn unpriced(&self) -> usize {
+        self.unpriced
+    }
+
+    /// Counts an order that a person approved although nobody knows what it costs.
+    pub(crate) fn order_without_price(&mut self) {
+        self.unpriced += 1;
+    }
+
+    /// Takes back the count of such an order: it was not made, or its price is known now.
+    pub(crate) fn forget_order_without_price(&mut self) {
+        self.unpriced = self.unpriced.saturating_sub(1);
     }
 
     pub(crate) fn spent(&self) -> f64 {
@@ -114,10 +131,11 @@ impl Budget {
         self.reservations.release(order)
     }
 
-    /// Puts what an order really cost in the place of what it might have cost.
+    /// Puts what an order really costs in the place of what it might have cost. Other runs see that until it
+    /// would have ended: what was spent a moment ago is not there for them to spend.
     pub(crate) fn reconcile(&mut self, order: &str, reserved: f64, actual: f64) -> Result<(), ReserveError> {
         self.orders = (self.orders - reserved).max(0.0) + actual;
-        self.reservations.release(order)
+        self.reservations.reprice(order, actual)
     }
 
     /// Counts a completion.
@@ -134,16 +152,17 @@ impl Budget {
         (spent >= limit).then(|| format!("the budget of {limit:.2} USD is spent ({spent:.2} USD)"))
     }
 
-    /// What was spent, if that is more than the person was asked about.
-    pub(crate) fn question(&mut self) -> Option<f64> {
+    /// What was spent, if that is more than the person agreed to.
+    pub(crate) fn question(&self) -> Option<f64> {
         let spent = self.spent();
-        if self.limits.total.is_some() || spent < self.next_question {
-            return None;
-        }
-        while spent >= self.next_question {
+        (self.limits.total.is_none() && spent >= self.next_question).then_some(spent)
+    }
+
+    /// The person agreed to what was spent: the next question comes at the next amount.
+    pub(crate) fn agreed(&mut self) {
+        while self.spent() >= self.next_question {
             self.next_question *= 2.0;
         }
-        Some(spent)
     }
 }
 
@@ -190,7 +209,7 @@ mod tests {
         orders.reserve("2", (5.5, 1.0), true).unwrap();
         orders.release("2", 5.5).unwrap();
         total.reconcile("1", 5.0, 0.5).unwrap();
-        assert_eq!((orders.remaining(), total.spent()), (Some(10.0), 5.5));
+        assert_eq!((orders.remaining(), total.spent()), (Some(9.5), 5.5));
         assert!(matches!(budget(dir.path(), "c", None, Some(0.0)).weigh(known(0.0)), Money::TooDear(_)));
     }
 
@@ -202,9 +221,13 @@ mod tests {
         for _ in 0..25 {
             budget.completion(1.0);
             asked.extend(budget.question());
+            budget.agreed();
         }
         assert_eq!(asked, [5.0, 10.0, 20.0]);
-        budget.restore(30.0, 0.0);
+        budget.restore(30.0, 0.0, 0);
         assert_eq!(budget.question(), None);
+        // Who does not agree is asked again.
+        budget.completion(10.0);
+        assert_eq!((budget.question(), budget.question()), (Some(40.0), Some(40.0)));
     }
 }

@@ -10,7 +10,9 @@ use serde_json::Value;
 
 use crate::StoreError;
 use crate::approval::{Decision, Denied, Facts, Money, decide, holds_for_session, leaves};
+use crate::edits::Texts;
 use crate::orders::Order;
+use crate::reservations::ReserveError;
 use crate::rules::Asked;
 use crate::session::Session;
 use crate::tools::Fate;
@@ -24,7 +26,12 @@ struct About {
 
 impl Session {
     /// Decides what becomes of a call, and records it.
-    pub(crate) fn decide_call(&mut self, call: &ToolCall, arguments: &Value) -> Result<Fate, StoreError> {
+    pub(crate) fn decide_call(
+        &mut self,
+        call: &ToolCall,
+        arguments: &Value,
+        texts: &Texts,
+    ) -> Result<Fate, StoreError> {
         let Some(policy) =
             self.runtime.policy(&call.name).filter(|_| self.tools.iter().any(|t| t.name == call.name))
         else {
@@ -44,7 +51,9 @@ impl Session {
         }
         let cost = tiers.contains(&Tier::Spend).then(|| policy.cost(arguments));
         let money = cost.map_or(Money::None, |cost| self.budget.weigh(cost));
-        let about = self.about(call, arguments, policy.target_argument.as_deref(), &tiers);
+        let mut about = self.about(call, arguments, policy.target_argument.as_deref(), &tiers);
+        about.paths.extend(texts.files.iter().map(|file| file.real.clone()));
+        let shown = texts.shown(policy, arguments);
         let asked = Asked {
             tool: &call.name,
             arguments,
@@ -66,11 +75,12 @@ impl Session {
             taint: self.taint.as_deref(),
             never_automatic: weight.never_automatic,
             money,
+            own: self.own(&call.name, arguments),
             unknown_order: unknown.as_deref(),
         };
         let for_session = holds_for_session(&facts);
         let decision = by_policy.map_or_else(|| decide(&facts), forbidden);
-        self.audit_decision(call, &tiers, &about.target, &decision)?;
+        self.audit_decision(call, arguments, texts, &tiers, &about.target, &decision)?;
         let order = leaves(&tiers).then(|| order(cost, about.target.clone()));
         Ok(match decision {
             Decision::Allow { .. } => match order {
@@ -99,6 +109,7 @@ impl Session {
                     remaining_usd,
                     payer,
                     taint,
+                    texts: shown,
                 };
                 Fate::Ask(Box::new(request), order)
             }
@@ -111,14 +122,7 @@ impl Session {
         let Some(cost) = order.cost.filter(|(usd, _)| *usd > 0.0) else { return Fate::Run(Some(order)) };
         match self.budget.reserve(&order.id, cost, false) {
             Ok(()) => Fate::Run(Some(order)),
-            Err(error) => {
-                let denied = Denied {
-                    rule: "budget".to_owned(),
-                    message: format!("refused: {error}"),
-                    remedy: "--max-budget-usd, or `headless_budget_usd` in the settings".to_owned(),
-                };
-                Fate::Known(refused(denied, &call.name, &call.id, tiers, target))
-            }
+            Err(error) => Fate::Known(refused(not_set_aside(&error), &call.name, &call.id, tiers, target)),
         }
     }
 
@@ -167,6 +171,15 @@ impl Session {
     }
 }
 
+/// Money could not be set aside for an order.
+pub(crate) fn not_set_aside(error: &ReserveError) -> Denied {
+    Denied {
+        rule: "budget".to_owned(),
+        message: format!("refused: {error}"),
+        remedy: "--max-budget-usd, or `headless_budget_usd` in the settings".to_owned(),
+    }
+}
+
 /// What the machine's policy forbids: no mode, rule or person allows it.
 pub(crate) fn forbidden(by: policy::Forbidden) -> Decision {
     Decision::Deny(Denied {
@@ -178,11 +191,13 @@ pub(crate) fn forbidden(by: policy::Forbidden) -> Decision {
 
 /// An order with an id of its own.
 fn order(cost: Option<Cost>, target: String) -> Order {
+    let spends = cost.is_some();
     let cost = match cost {
         Some(Cost::Known { usd, hours }) => Some((usd, hours)),
         _ => None,
     };
-    Order { id: format!("order-{}", uuid::Uuid::new_v4().simple()), target, cost }
+    let unpriced = spends && cost.is_none();
+    Order { id: format!("order-{}", uuid::Uuid::new_v4().simple()), target, cost, unpriced }
 }
 
 pub(crate) fn refused(

@@ -98,6 +98,7 @@ impl Session {
         self.allowed.clone_from(&self.granted);
         self.taint = None;
         self.unknown_orders.clear();
+        self.namespace.forget_made();
         self.budget = Budget::new(&self.state, self.id.as_str(), self.settings.budget);
         self.system = (self.system_prompt)();
         self.encode();

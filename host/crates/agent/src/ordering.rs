@@ -3,15 +3,16 @@
 use std::collections::HashSet;
 
 use audit::{Act, OrderState};
-use protocol::{ToolCall, ToolCallId, ToolResult};
+use protocol::{OrderEnd, OrderOutcome, ToolCall, ToolCallId, ToolResult};
 use serde_json::{Map, Value};
 
-use crate::StoreError;
+use crate::edits::Texts;
 use crate::orders::{Earlier, Order, Unknown};
 use crate::reservations::ReserveError;
 use crate::session::Session;
 use crate::tools::Fate;
 use crate::turn::Fault;
+use crate::{StoreError, notes};
 
 impl Session {
     /// Puts an order on record, on the disk, before it leaves.
@@ -24,6 +25,7 @@ impl Session {
             tool: call.name.clone(),
             target: audit::shown_target(&order.target),
             usd: order.cost.map(|(usd, _)| usd),
+            unpriced: order.unpriced,
             state: OrderState::Sent,
         };
         Ok(self.chain.append(act, true)?)
@@ -36,59 +38,95 @@ impl Session {
         call: &ToolCall,
         result: &mut ToolResult,
     ) -> Result<(), StoreError> {
-        let reserved = order.cost.map_or(0.0, |(usd, _)| usd);
-        let state = match (result.unsettled, result.success) {
-            (true, _) => OrderState::Unknown,
-            (false, true) => OrderState::Done,
-            (false, false) => OrderState::Failed,
+        let reserved = order.reserved();
+        let (end, state) = match (result.unsettled, result.success || result.accepted) {
+            (true, _) => (OrderEnd::Unknown, OrderState::Unknown),
+            // What was accepted was made, whatever became of the call after that.
+            (false, true) => (OrderEnd::Done, OrderState::Done),
+            (false, false) => (OrderEnd::Failed, OrderState::Failed),
         };
-        let mut actual = None;
-        match state {
-            OrderState::Unknown => {
-                let unknown = Unknown::new(&order.id, &call.name, &order.target);
+        if result.cancelled {
+            result.text = notes::INTERRUPTED.to_owned();
+        }
+        let mut told = None;
+        match end {
+            OrderEnd::Unknown => {
+                let unknown = Unknown::new(&order, &call.name);
                 result.text.push_str(&format!(
                     "\n[{} was sent and not answered: whether it arrived is unknown. Look for it before you order anything like it again.]",
                     unknown.told()
                 ));
                 self.unknown_orders.push(unknown);
             }
-            OrderState::Done => {
-                actual = self.cost_of(call, result);
-                if let Some(actual) = actual {
+            OrderEnd::Done => {
+                if !result.success {
+                    result.text.push_str(&format!(
+                        "\n[An order of `{}` ({}, {}) was accepted before this ended: it stands. Look for it before you order anything like it again.]",
+                        call.name, order.id, order.target
+                    ));
+                }
+                told = self.cost_of(&order, call, result);
+                if let Some(actual) = told {
                     kept(self.budget.reconcile(&order.id, reserved, actual));
+                    if order.unpriced {
+                        self.budget.forget_order_without_price();
+                    }
                 }
             }
-            _ => kept(self.budget.release(&order.id, reserved)),
+            OrderEnd::Failed => self.drop_order(&order),
         }
-        self.order_is(&order.id, &call.id, &call.name, actual, state)
+        let usd = match end {
+            OrderEnd::Failed => Some(0.0),
+            _ if order.unpriced => told,
+            _ => Some(told.unwrap_or(reserved)),
+        };
+        self.order_is(&order.id, &call.id, &call.name, told, state)?;
+        result.order = Some(OrderOutcome { id: order.id, state: end, usd });
+        Ok(())
     }
 
-    /// What a bundled tool says that its order cost: a stranger's word does not give money back. Nothing
-    /// stands for not knowing yet.
-    fn cost_of(&self, call: &ToolCall, result: &ToolResult) -> Option<f64> {
+    /// What a tool says that its order costs. A bundled one is believed; the word of another one can only
+    /// raise what was set aside, so that no plugin talks money back into the purse. Nothing stands for not
+    /// knowing yet.
+    fn cost_of(&self, order: &Order, call: &ToolCall, result: &ToolResult) -> Option<f64> {
+        if order.cost.is_none() && !order.unpriced {
+            return None;
+        }
         let told = result.structured.as_ref()?.pointer("/order/cost_usd")?.as_f64()?;
-        (self.runtime.is_bundled(&call.name) && told.is_finite() && told > 0.0).then_some(told)
+        let told = Some(told).filter(|told| told.is_finite() && *told > 0.0)?;
+        Some(if self.runtime.is_bundled(&call.name) { told } else { told.max(order.reserved()) })
     }
 
     /// An order that was decided and not made.
     pub(crate) fn drop_order(&mut self, order: &Order) {
-        if let Some((usd, _)) = order.cost {
-            kept(self.budget.release(&order.id, usd));
+        if order.cost.is_some() {
+            kept(self.budget.release(&order.id, order.reserved()));
+        }
+        if order.unpriced {
+            self.budget.forget_order_without_price();
         }
     }
 
-    /// The person approved an order: also to make it although one like it may have arrived.
-    pub(crate) fn approve_order(&mut self, order: &Order, tool: &str) -> Result<(), StoreError> {
+    /// The person approved an order: also to make it although one like it may have arrived. Without money set
+    /// aside for it, where others can see that, it is not made.
+    pub(crate) fn approve_order(
+        &mut self,
+        order: &Order,
+        tool: &str,
+    ) -> Result<Result<(), ReserveError>, StoreError> {
         let (again, others): (Vec<Unknown>, Vec<Unknown>) =
             std::mem::take(&mut self.unknown_orders).into_iter().partition(|unknown| unknown.tool == tool);
         self.unknown_orders = others;
         for unknown in again {
             self.order_is(&unknown.id, &"".into(), tool, None, OrderState::Released)?;
         }
-        if let Some(cost) = order.cost.filter(|(usd, _)| *usd > 0.0) {
-            kept(self.budget.reserve(&order.id, cost, true));
+        if order.unpriced {
+            self.budget.order_without_price();
         }
-        Ok(())
+        Ok(match order.cost.filter(|(usd, _)| *usd > 0.0) {
+            Some(cost) => self.budget.reserve(&order.id, cost, true),
+            None => Ok(()),
+        })
     }
 
     fn order_is(
@@ -100,7 +138,8 @@ impl Session {
         state: OrderState,
     ) -> Result<(), StoreError> {
         let (order, tool) = (order.to_owned(), tool.to_owned());
-        let act = Act::Order { order, call: call.clone(), tool, target: String::new(), usd, state };
+        let (call, target) = (call.clone(), String::new());
+        let act = Act::Order { order, call, tool, target, usd, unpriced: false, state };
         Ok(self.chain.append(act, true)?)
     }
 
@@ -110,12 +149,19 @@ impl Session {
         earlier: Earlier,
         completions_usd: f64,
     ) -> Result<(), StoreError> {
-        self.budget.restore(completions_usd, earlier.usd);
-        for Unknown { id, tool, target, .. } in &earlier.unknown {
+        self.budget.restore(completions_usd, earlier.usd, earlier.unpriced);
+        for Unknown { id, tool, target, usd, unpriced, .. } in &earlier.unknown {
             // Also one that was answered, if nobody was told: it stays so for the next run.
-            let (order, tool, target) = (id.clone(), tool.clone(), target.clone());
-            let state = OrderState::Unknown;
-            self.chain.append(Act::Order { order, call: "".into(), tool, target, usd: None, state }, true)?;
+            let act = Act::Order {
+                order: id.clone(),
+                call: "".into(),
+                tool: tool.clone(),
+                target: target.clone(),
+                usd: Some(*usd),
+                unpriced: *unpriced,
+                state: OrderState::Unknown,
+            };
+            self.chain.append(act, true)?;
         }
         self.unknown_orders = earlier.unknown;
         Ok(())
@@ -141,6 +187,13 @@ impl Session {
                 }
             };
             self.order_is(&unknown.id, &"".into(), &unknown.tool, None, state)?;
+            if state == OrderState::Absent {
+                // It costs nothing after all.
+                kept(self.budget.release(&unknown.id, unknown.usd));
+                if unknown.unpriced {
+                    self.budget.forget_order_without_price();
+                }
+            }
             self.unknown_orders.retain(|other| other.id != unknown.id);
             let told = format!("{} {told}", unknown.told());
             self.notice(told.clone()).await?;
@@ -161,7 +214,7 @@ impl Session {
         // A call like any other: only one that looks is made without anybody having asked for it.
         // That one is unknown is no reason not to look for it.
         let unknown_orders = std::mem::take(&mut self.unknown_orders);
-        let fate = self.decide_call(&call, &arguments);
+        let fate = self.decide_call(&call, &arguments, &Texts::default());
         self.unknown_orders = unknown_orders;
         let Fate::Run(order) = fate? else { return Ok(None) };
         if let Some(order) = order {

@@ -17,6 +17,15 @@ pub(crate) struct Order {
     pub(crate) target: String,
     /// What it may cost, in USD, and for how many hours.
     pub(crate) cost: Option<(f64, f64)>,
+    /// It costs something, and nobody knows how much.
+    pub(crate) unpriced: bool,
+}
+
+impl Order {
+    /// USD that are set aside for it.
+    pub(crate) fn reserved(&self) -> f64 {
+        self.cost.map_or(0.0, |(usd, _)| usd)
+    }
 }
 
 /// An order of which nobody knows whether it arrived.
@@ -25,6 +34,9 @@ pub(crate) struct Unknown {
     pub(crate) id: String,
     pub(crate) tool: String,
     pub(crate) target: String,
+    /// USD that it counts as, until it is known that it never arrived.
+    pub(crate) usd: f64,
+    pub(crate) unpriced: bool,
     at: Option<Timestamp>,
 }
 
@@ -34,14 +46,19 @@ pub(crate) struct Earlier {
     pub(crate) unknown: Vec<Unknown>,
     /// USD that they cost, or may have cost.
     pub(crate) usd: f64,
+    /// How many of them cost nobody knows what.
+    pub(crate) unpriced: usize,
 }
 
 impl Unknown {
-    pub(crate) fn new(id: &str, tool: &str, target: &str) -> Self {
+    /// An order that was sent just now.
+    pub(crate) fn new(order: &Order, tool: &str) -> Self {
         Self {
-            id: id.to_owned(),
+            id: order.id.clone(),
             tool: tool.to_owned(),
-            target: target.to_owned(),
+            target: order.target.clone(),
+            usd: order.reserved(),
+            unpriced: order.unpriced,
             at: Some(Timestamp::now()),
         }
     }
@@ -62,18 +79,19 @@ impl Earlier {
     /// Reads them from the session's records. A call in `untold` has no result that the model was shown,
     /// so that its order is as unknown to it as one that was never answered.
     pub(crate) fn of(entries: &[Entry], untold: &HashSet<&ToolCallId>) -> Self {
-        let mut orders: BTreeMap<&str, (Unknown, f64, bool)> = BTreeMap::new();
+        let mut orders: BTreeMap<&str, (Unknown, bool)> = BTreeMap::new();
         for entry in entries {
-            let Act::Order { order, call, tool, target, usd, state } = &entry.act else { continue };
+            let Act::Order { order, call, usd, unpriced, state, .. } = &entry.act else { continue };
             match state {
                 OrderState::Sent => {
-                    orders.insert(order, (unknown(entry, order, tool, target), usd.unwrap_or(0.0), true));
+                    orders.insert(order, (unknown(entry, order), true));
                 }
                 OrderState::Done if untold.contains(call) => {}
                 OrderState::Done | OrderState::Found | OrderState::Released => {
-                    if let Some(known) = orders.get_mut(order.as_str()) {
-                        known.2 = false;
-                        known.1 = usd.unwrap_or(known.1);
+                    if let Some((known, open)) = orders.get_mut(order.as_str()) {
+                        *open = false;
+                        known.usd = usd.unwrap_or(known.usd);
+                        known.unpriced &= usd.is_none() || *unpriced;
                     }
                 }
                 OrderState::Failed | OrderState::Absent => {
@@ -82,22 +100,31 @@ impl Earlier {
                 // Also after an answer that the model was never told, and in a session that branched off from
                 // the one that sent it.
                 OrderState::Unknown => {
-                    let known = orders
-                        .entry(order)
-                        .or_insert_with(|| (unknown(entry, order, tool, target), 0.0, true));
-                    known.2 = true;
+                    orders.entry(order).or_insert_with(|| (unknown(entry, order), true)).1 = true;
                 }
             }
         }
-        let usd = orders.values().map(|(_, usd, _)| usd).sum();
-        let open = orders.into_values().filter(|(.., open)| *open).map(|(unknown, ..)| unknown);
-        Self { unknown: open.collect(), usd }
+        let usd = orders.values().map(|(order, _)| order.usd).sum();
+        let unpriced = orders.values().filter(|(order, _)| order.unpriced).count();
+        let open = orders.into_values().filter(|(_, open)| *open).map(|(unknown, _)| unknown);
+        Self { unknown: open.collect(), usd, unpriced }
     }
 }
 
-fn unknown(entry: &Entry, id: &str, tool: &str, target: &str) -> Unknown {
-    let (id, tool, target) = (id.to_owned(), tool.to_owned(), target.to_owned());
-    Unknown { id, tool, target, at: entry.at.parse::<Timestamp>().ok() }
+/// What a record of an order tells of it.
+fn unknown(entry: &Entry, id: &str) -> Unknown {
+    let (tool, target, usd, unpriced) = match &entry.act {
+        Act::Order { tool, target, usd, unpriced, .. } => (tool.as_str(), target.as_str(), *usd, *unpriced),
+        _ => ("", "", None, false),
+    };
+    Unknown {
+        id: id.to_owned(),
+        tool: tool.to_owned(),
+        target: target.to_owned(),
+        usd: usd.unwrap_or(0.0),
+        unpriced,
+        at: entry.at.parse::<Timestamp>().ok(),
+    }
 }
 
 #[cfg(test)]
@@ -106,7 +133,8 @@ mod tests {
 
     fn record(order: &str, state: OrderState, usd: Option<f64>) -> Entry {
         let (call, tool, target) = (format!("call-{order}").into(), "jobs".to_owned(), "x".to_owned());
-        let act = Act::Order { order: order.to_owned(), call, tool, target, usd, state };
+        let unpriced = usd.is_none() && matches!(state, OrderState::Sent);
+        let act = Act::Order { order: order.to_owned(), call, tool, target, usd, unpriced, state };
         Entry { seq: 0, prev: String::new(), at: "2026-01-01T00:00:00.000+00:00".to_owned(), act }
     }
 
@@ -134,11 +162,19 @@ mod tests {
         let earlier = Earlier::of(&entries, &HashSet::new());
         assert_eq!((ids(&earlier), earlier.usd), (vec!["a".to_owned(), "d".to_owned()], 27.5));
         assert!(earlier.unknown[0].is_settled());
+        // What `g` costs nobody knows; what `i` cost was told afterwards.
+        assert_eq!(earlier.unpriced, 1);
+        let told = [record("i", Sent, None), record("i", Done, Some(3.0))];
+        let told = Earlier::of(&told, &HashSet::new());
+        assert_eq!((told.unpriced, told.usd), (0, 3.0));
         // Its outcome is on record, but the model never heard of it.
         let call = "call-b".into();
         let earlier = Earlier::of(&entries, &[&call].into());
         assert_eq!(ids(&earlier), ["a", "b", "d"]);
-        assert!(!super::Unknown::new("x", "jobs", "y").is_settled());
+        let sent =
+            Order { id: "x".to_owned(), target: "y".to_owned(), cost: Some((2.0, 1.0)), unpriced: false };
+        let sent = super::Unknown::new(&sent, "jobs");
+        assert!(!sent.is_settled() && sent.usd == 2.0);
         // A session that branched off knows of it by that record alone.
         let branch = Earlier::of(&[record("z", Unknown, None)], &HashSet::new());
         assert_eq!((ids(&branch), branch.unknown[0].tool.as_str()), (vec!["z".to_owned()], "jobs"));

@@ -1,5 +1,7 @@
 //! What a person is asked while calls run, and what comes of the answer.
 
+use std::collections::BTreeMap;
+
 use protocol::{
     ApprovalAnswer, ApprovalRequest, Event, HostReply, HostRequest, Need, Operation, Tier, ToolCallId, text,
 };
@@ -46,7 +48,7 @@ impl Session {
             Need::SealedPath { path, .. } => (Tier::Write, path.clone()),
             Need::Network { grant, sends: false, .. } => (Tier::Read, grant.clone()),
             Need::Network { grant, sends: true, .. } => (Tier::Remote, grant.clone()),
-            Need::Budget { spent_usd } => (Tier::Spend, format!("{spent_usd:.2} USD")),
+            Need::Budget { spent_usd, .. } => (Tier::Spend, format!("{spent_usd:.2} USD")),
         };
         // A grant is the plugin's, whichever of its tools asks.
         let scope = match &need {
@@ -96,6 +98,7 @@ impl Session {
             remaining_usd: None,
             payer,
             taint: self.taint.clone().filter(|_| tier == Tier::Remote),
+            texts: Vec::new(),
         };
         let answers = match self.ask(vec![request], cancel).await {
             Err(Fault::Interrupted) => Vec::new(),
@@ -104,7 +107,7 @@ impl Session {
         let answer = answers.into_iter().next().unwrap_or(Answer::Abandoned);
         self.audit_answer(&call, &target, &answer)?;
         Ok(match answer {
-            Answer::Approved(until) => {
+            Answer::Approved { until, .. } => {
                 let until = if holds { until } else { Until::Once };
                 self.hold(until, scope, kept.as_ref()).await?;
                 HostReply::Allowed
@@ -199,22 +202,40 @@ pub(crate) enum Until {
     Good,
 }
 
+impl Until {
+    /// The word that stands for it in the audit log.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Once => "once",
+            Self::Session => "session",
+            Self::Good => "for good",
+        }
+    }
+}
+
 /// What a person said about one call.
 pub(crate) enum Answer {
-    Approved(Until),
-    Rejected { feedback: Option<String> },
+    Approved {
+        until: Until,
+        /// The texts that the person wrote anew, by the argument.
+        edits: BTreeMap<String, String>,
+    },
+    Rejected {
+        feedback: Option<String>,
+    },
     Abandoned,
 }
 
 /// A call without an answer is refused.
 fn answers(ids: &[ToolCallId], given: &[ApprovalAnswer]) -> Vec<Answer> {
     let one = |id: &ToolCallId| match given.iter().find(|a| a.tool_call_id == *id) {
-        Some(ApprovalAnswer { approved: true, for_session, for_good, .. }) => {
-            Answer::Approved(match (for_good, for_session) {
+        Some(ApprovalAnswer { approved: true, for_session, for_good, edits, .. }) => {
+            let until = match (for_good, for_session) {
                 (true, _) => Until::Good,
                 (false, true) => Until::Session,
                 (false, false) => Until::Once,
-            })
+            };
+            Answer::Approved { until, edits: edits.clone() }
         }
         Some(ApprovalAnswer { feedback, .. }) => Answer::Rejected { feedback: feedback.clone() },
         None => Answer::Rejected { feedback: None },

@@ -78,6 +78,14 @@ impl Reservations {
         })
     }
 
+    /// Changes what is set aside for an order; its time stays.
+    pub(crate) fn reprice(&self, order: &str, usd: f64) -> Result<(), ReserveError> {
+        self.change(|all| {
+            all.iter_mut().filter(|one| one.order == order).for_each(|one| one.usd = usd);
+            Ok(())
+        })
+    }
+
     fn file(&self) -> PathBuf {
         self.folder.join("reservations.json")
     }

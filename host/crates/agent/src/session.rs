@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use crate::budget::Budget;
 use crate::guard::Guard;
 use crate::journal::Journal;
+use crate::namespace::{AskNamespace, Namespace};
 use crate::ordering::earlier;
 use crate::orders::Unknown;
 use crate::persist::{Saved, Sealed, Standing};
@@ -82,6 +83,8 @@ pub struct SessionConfig {
     pub model: Option<String>,
     pub default_model: String,
     pub system_prompt: SystemPrompt,
+    /// Asks for the user's own namespace on the Hub.
+    pub namespace: AskNamespace,
     pub keep_grant: KeepGrant,
     /// What is offered to the model.
     pub tools: Vec<ToolSpec>,
@@ -130,6 +133,8 @@ pub struct Resumed {
     pub dropped: usize,
     /// Calls that were running when the program ended.
     pub unknown_outcomes: Vec<String>,
+    /// Orders of which nobody knows what they cost.
+    pub unpriced_orders: usize,
 }
 
 /// The state of a conversation. One task owns it.
@@ -170,6 +175,8 @@ pub(crate) struct Session {
     /// Where text came from that it has read and nobody vouches for.
     pub(crate) taint: Option<String>,
     pub(crate) budget: Budget,
+    /// What is the user's own on the Hub.
+    pub(crate) namespace: Namespace,
     pub(crate) state: PathBuf,
     /// Orders of which nobody knows whether they arrived.
     pub(crate) unknown_orders: Vec<Unknown>,
@@ -224,6 +231,7 @@ pub(crate) fn build(config: SessionConfig) -> Result<Built, StartError> {
         model,
         default_model,
         system_prompt,
+        namespace,
         keep_grant,
         tools,
         secrets,
@@ -295,6 +303,7 @@ pub(crate) fn build(config: SessionConfig) -> Result<Built, StartError> {
         keep_grant,
         taint: None,
         budget: Budget::new(&state, id.as_str(), limits),
+        namespace: Namespace::new(namespace),
         state,
         unknown_orders: Vec::new(),
         operations: receiver,
@@ -303,6 +312,9 @@ pub(crate) fn build(config: SessionConfig) -> Result<Built, StartError> {
         ended: false,
     };
     let mut opening = Opening::of(&start, saved.as_ref(), &session);
+    if let Start::Continue(_) = start {
+        session.namespace.restore(&records);
+    }
     let restored = saved.map(|saved| session.restore(saved, &records)).transpose()?;
     let (resumed, standing) = restored.unzip();
     opening.standing = standing.filter(|_| opening.fork.is_some());
@@ -371,6 +383,7 @@ impl Session {
             items: saved.items.len(),
             dropped: saved.dropped,
             unknown_outcomes: saved.unknown_outcomes.iter().map(ToString::to_string).collect(),
+            unpriced_orders: self.budget.unpriced(),
         };
         if let Some(system) = self.earlier_system(&saved) {
             self.system = system.to_owned();
@@ -416,7 +429,8 @@ impl Session {
         }
         self.audit_end()?;
         let audit_head = self.chain.head().to_owned();
-        self.journal.emit(Event::Shutdown { audit_head }).await?;
+        let open_orders = self.unknown_orders.iter().map(|order| order.id.clone()).collect();
+        self.journal.emit(Event::Shutdown { audit_head, open_orders }).await?;
         self.journal.sync().await
     }
 

@@ -1,6 +1,6 @@
 //! The calls of one answer: decided one by one, run together, recorded in their order.
 
-use protocol::{ApprovalRequest, Event, Invocation, Item, PlanItem, ToolCall, ToolResult};
+use protocol::{ApprovalRequest, Event, Invocation, Item, OrderOutcome, PlanItem, ToolCall, ToolResult};
 use provider::Completion;
 use runtime::{Pending, RunningCall};
 use serde_json::Value;
@@ -8,7 +8,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::approval::Denied;
-use crate::decision::refused;
+use crate::decision::{not_set_aside, refused};
+use crate::edits::{Texts, not_read};
 use crate::orders::Order;
 use crate::persist::Standing;
 use crate::questions::{Answer, Until, with_feedback};
@@ -22,7 +23,9 @@ const NEEDS: usize = 32;
 /// A call of the answer, on its way.
 pub(crate) struct Planned {
     pub(crate) call: ToolCall,
+    /// What the tool gets: with the texts of files in the place of their paths.
     pub(crate) arguments: Value,
+    pub(crate) texts: Texts,
     pub(crate) fate: Fate,
 }
 
@@ -61,6 +64,7 @@ impl Session {
         cancel: &CancellationToken,
     ) -> Result<(), Fault> {
         let Completion { text, tool_calls, reasoning, .. } = completion;
+        self.know_namespace(&tool_calls).await?;
         let planned: Vec<Planned> =
             tool_calls.into_iter().map(|call| self.plan_call(call)).collect::<Result<_, _>>()?;
         let calls = planned.iter().map(|p| p.call.clone()).collect();
@@ -86,7 +90,7 @@ impl Session {
 
     /// Parses a call's arguments and decides what becomes of it.
     pub(crate) fn plan_call(&mut self, mut call: ToolCall) -> Result<Planned, StoreError> {
-        let arguments = match serde_json::from_str::<Value>(&call.arguments) {
+        let mut arguments = match serde_json::from_str::<Value>(&call.arguments) {
             Ok(arguments @ Value::Object(_)) => arguments,
             Ok(Value::Null) => Value::Object(serde_json::Map::new()),
             _ if call.arguments.trim().is_empty() => Value::Object(serde_json::Map::new()),
@@ -97,6 +101,7 @@ impl Session {
                 return Ok(Planned {
                     call,
                     arguments: Value::Object(serde_json::Map::new()),
+                    texts: Texts::default(),
                     fate: Fate::Known(result),
                 });
             }
@@ -104,13 +109,20 @@ impl Session {
         if call.arguments.trim().is_empty() {
             call.arguments = "{}".to_owned();
         }
-        let fate = match arguments.get("args") {
-            Some(args) if !args.is_object() && !args.is_null() => {
-                Fate::Misshapen(ToolResult::failed(notes::wrong_args(&args.to_string())))
+        if let Some(args) = arguments.get("args").filter(|args| !args.is_object() && !args.is_null()) {
+            let fate = Fate::Misshapen(ToolResult::failed(notes::wrong_args(&args.to_string())));
+            return Ok(Planned { call, arguments, texts: Texts::default(), fate });
+        }
+        let read = self.runtime.read_named_files(&self.context, &call.name, &mut arguments);
+        let (texts, fate) = match read {
+            Ok(files) => {
+                let texts = Texts::of(files);
+                let fate = self.decide_call(&call, &arguments, &texts)?;
+                (texts, fate)
             }
-            _ => self.decide_call(&call, &arguments)?,
+            Err(error) => (Texts::default(), Fate::Known(not_read(&error, &call))),
         };
-        Ok(Planned { call, arguments, fate })
+        Ok(Planned { call, arguments, texts, fate })
     }
 
     async fn announce(&mut self, planned: &Planned) -> Result<(), StoreError> {
@@ -130,7 +142,9 @@ impl Session {
         for (call, result) in done {
             if result.cancelled {
                 self.has_read(result.source).await?;
-                self.give_up([call], notes::INTERRUPTED).await?;
+                // What it ordered is told also of a call that was stopped.
+                let why = if result.order.is_some() { &result.text } else { notes::INTERRUPTED };
+                self.give_up([(call, result.order)], why).await?;
             } else {
                 self.record_result(call, result).await?;
             }
@@ -147,11 +161,12 @@ impl Session {
         let mut outcomes = Vec::with_capacity(batch.len());
         let mut ran = Vec::with_capacity(batch.len());
         let (sender, needs) = mpsc::channel::<Pending>(NEEDS);
-        for Planned { call, arguments, fate } in batch {
-            let order = match fate {
+        for Planned { call, arguments, texts, fate } in batch {
+            let repository = self.repository_of(&call.name, &arguments);
+            let (order, told, repository) = match fate {
                 Fate::Known(result) | Fate::Misshapen(result) => {
                     outcomes.push(Outcome::Known(Box::new(result)));
-                    None
+                    (None, None, None)
                 }
                 Fate::Run(order) | Fate::Ask(_, order) => {
                     if let Some(order) = &order {
@@ -163,15 +178,17 @@ impl Session {
                     let running =
                         self.runtime.invoke(&self.context, invocation, sender.clone(), cancel.clone());
                     outcomes.push(Outcome::Running(running));
-                    order
+                    (order, texts.told(), repository)
                 }
             };
-            ran.push((call, order));
+            ran.push((call, order, told, repository));
         }
         drop(sender);
         let results = self.together(outcomes, needs, cancel).await?;
         let mut done = Vec::with_capacity(results.len());
-        for ((call, order), mut result) in ran.into_iter().zip(results) {
+        for ((call, order, told, repository), mut result) in ran.into_iter().zip(results) {
+            self.settle_repository(&call.id, repository, &mut result)?;
+            result.text.extend(told);
             if let Some(order) = order {
                 self.settle_order(order, &call, &mut result)?;
             }
@@ -228,7 +245,7 @@ impl Session {
             self.plan.clone_from(&plan);
             self.journal.emit(Event::PlanUpdate { plan }).await?;
         }
-        let ToolResult { text, success, changes, denial, took, source, .. } = result;
+        let ToolResult { text, success, changes, denial, took, source, order, .. } = result;
         if let Some(source) = &source {
             self.taint.get_or_insert_with(|| source.clone());
         }
@@ -249,6 +266,7 @@ impl Session {
             changes,
             denial,
             source,
+            order,
         };
         self.journal.item_and_event(&item, event).await?;
         self.remember(item);
@@ -266,10 +284,10 @@ impl Session {
     /// Records calls that have no result.
     async fn give_up(
         &mut self,
-        calls: impl IntoIterator<Item = ToolCall>,
+        calls: impl IntoIterator<Item = (ToolCall, Option<OrderOutcome>)>,
         why: &str,
     ) -> Result<(), StoreError> {
-        for call in calls {
+        for (call, order) in calls {
             self.audit_unfinished(&call.id, why)?;
             let item = Item::Tool {
                 tool_call_id: call.id.clone(),
@@ -281,6 +299,7 @@ impl Session {
                 tool_call_id: call.id,
                 tool: call.name,
                 state: "cancelled".to_owned(),
+                order,
             };
             self.journal.item_and_event(&item, event).await?;
             self.remember(item);
@@ -299,7 +318,7 @@ impl Session {
             if let Fate::Run(Some(order)) = fate {
                 self.drop_order(&order);
             }
-            calls.push(call);
+            calls.push((call, None));
         }
         self.give_up(calls, why).await
     }
@@ -321,13 +340,23 @@ impl Session {
             }
         };
         let mut batch = Vec::with_capacity(asked.len());
-        for ((planned, request), answer) in asked.into_iter().zip(requests).zip(answers) {
+        for ((mut planned, mut request), answer) in asked.into_iter().zip(requests).zip(answers) {
+            if let Answer::Approved { edits, .. } = &answer
+                && !edits.is_empty()
+            {
+                self.take_edits(&mut planned, &mut request, edits).await?;
+            }
             self.audit_answer(&planned.call.id, &request.target, &answer)?;
             let (fate, states) = self.answered(planned.fate, request, answer)?;
             for state in states {
                 let (tool_call_id, tool) = (planned.call.id.clone(), planned.call.name.clone());
                 self.journal
-                    .emit(Event::ToolStateChange { tool_call_id, tool, state: (*state).to_owned() })
+                    .emit(Event::ToolStateChange {
+                        tool_call_id,
+                        tool,
+                        state: (*state).to_owned(),
+                        order: None,
+                    })
                     .await?;
             }
             batch.push(Planned { fate, ..planned });
@@ -343,7 +372,10 @@ impl Session {
         answer: Answer,
     ) -> Result<(Fate, &'static [&'static str]), StoreError> {
         Ok(match answer {
-            Answer::Approved(until) => {
+            // What the person wrote was decided about anew: it is refused, or needed no answer.
+            Answer::Approved { .. } if matches!(fate, Fate::Known(_)) => (fate, &["approved"]),
+            Answer::Approved { .. } if matches!(fate, Fate::Run(_)) => (fate, &["approved", "running"]),
+            Answer::Approved { until, .. } => {
                 if until != Until::Once && request.for_session {
                     let scope = self.scope(&request.tool, &request.arguments);
                     self.allowed.insert((request.tool.clone(), scope));
@@ -352,8 +384,12 @@ impl Session {
                     Fate::Ask(_, order) => order,
                     _ => None,
                 };
-                if let Some(order) = &order {
-                    self.approve_order(order, &request.tool)?;
+                if let Some(order) = &order
+                    && let Err(error) = self.approve_order(order, &request.tool)?
+                {
+                    let ApprovalRequest { tool, tool_call_id, tiers, target, .. } = request;
+                    let denied = refused(not_set_aside(&error), &tool, &tool_call_id, tiers, target);
+                    return Ok((Fate::Known(denied), &["approved"]));
                 }
                 (Fate::Run(order), &["approved", "running"])
             }

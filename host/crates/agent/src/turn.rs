@@ -146,9 +146,17 @@ impl Session {
             return Ok(true);
         };
         let id = format!("budget-{}", uuid::Uuid::new_v4().simple()).as_str().into();
-        let need = Need::Budget { spent_usd };
+        let need = Need::Budget { spent_usd, unpriced: self.budget.unpriced() };
         let answer = self.decide_need(id, "budget".to_owned(), need, cancel).await?;
-        Ok(answer == HostReply::Allowed)
+        if cancel.is_cancelled() {
+            return Err(Fault::Interrupted);
+        }
+        if answer != HostReply::Allowed {
+            self.notice(format!("stopped at {spent_usd:.2} USD; another message asks again")).await?;
+            return Ok(false);
+        }
+        self.budget.agreed();
+        Ok(true)
     }
 
     /// Says what the model should hear before it goes on.

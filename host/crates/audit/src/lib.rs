@@ -12,5 +12,5 @@ mod verify;
 
 pub use chain::{AuditError, Chain};
 pub use log::AuditLog;
-pub use record::{Act, Entry, OrderState, Plugin, PolicyMark, Verdict, digest, shown_target};
+pub use record::{Act, Entry, OrderState, Plugin, PolicyMark, ReadFile, Verdict, digest, shown_target};
 pub use verify::{Finding, RecordsError, Report};

@@ -45,8 +45,12 @@ pub enum Act {
         tool: String,
         /// Digest of the component that would run.
         component: Option<String>,
-        /// Digest of the arguments as the model gave them.
+        /// Digest of the arguments as the model gave them; where texts of files or of a person stand in
+        /// them, as the tool gets them.
         arguments: String,
+        /// Files whose texts stand in the arguments.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        files: Vec<ReadFile>,
         tiers: BTreeSet<Tier>,
         verdict: Verdict,
         /// What decided: a mode, a rule, the policy.
@@ -59,6 +63,9 @@ pub enum Act {
         target: String,
         /// `once`, `session`, `rejected` or `abandoned`.
         answer: String,
+        /// SHA-256 of the texts that the person wrote anew, by the argument.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        edited: BTreeMap<String, String>,
     },
     /// A credential goes with a request of a plugin. Written before it leaves.
     Credential {
@@ -89,10 +96,15 @@ pub enum Act {
         /// What it may cost; once it is known, what it cost.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         usd: Option<f64>,
+        /// It costs something, and nobody knows how much.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        unpriced: bool,
         state: OrderState,
     },
     /// What the session's file holds by now: so many bytes, with this BLAKE3 digest.
     Saved { bytes: u64, digest: String },
+    /// A call made a repository on the Hub, for the session to change.
+    Made { call: ToolCallId, kind: String, namespace: String, name: String },
     /// A session ends. In the user's chain with the head of the session's own.
     End {
         session: SessionId,
@@ -125,6 +137,15 @@ pub enum Act {
     Login { credential: String, stored: bool },
     /// What a plugin may do was changed by the person.
     Grant { plugin: String, granted: Vec<String>, revoked: Vec<String> },
+}
+
+/// A file whose text stands in an argument's place.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ReadFile {
+    /// JSON pointer of the argument.
+    pub argument: String,
+    pub path: String,
+    pub sha256: String,
 }
 
 /// A plugin, as it was when it was used.

@@ -37,6 +37,7 @@ fn decision(n: usize) -> Act {
         tool: "bash".to_owned(),
         component: None,
         arguments: digest(b"{}"),
+        files: Vec::new(),
         tiers: [Tier::Execute].into(),
         verdict: Verdict::Allow,
         rule: "mode:auto".to_owned(),
@@ -124,9 +125,9 @@ fn a_users_chain_that_was_made_anew_is_not_the_one_that_sessions_began_under() {
 
 fn large(n: usize) -> Act {
     match decision(n) {
-        Act::Decision { call, tool, component, arguments, tiers, verdict, rule, .. } => {
+        Act::Decision { call, tool, component, arguments, files, tiers, verdict, rule, .. } => {
             let target = "x".repeat(200_000);
-            Act::Decision { call, tool, component, arguments, tiers, verdict, rule, target }
+            Act::Decision { call, tool, component, arguments, files, tiers, verdict, rule, target }
         }
         other => other,
     }

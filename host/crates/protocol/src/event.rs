@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{FileChange, Need, PermissionDenial, Tier, ToolCallId, Usage};
+use crate::{FileChange, Need, OrderOutcome, PermissionDenial, Tier, ToolCallId, Usage};
 
 /// What happened, for whoever watches: renderers, scripts, the session's file.
 ///
@@ -54,6 +54,9 @@ pub enum Event {
         /// Where text came from that the call read and that nobody vouches for.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         source: Option<String>,
+        /// What became of it, if it was an order.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        order: Option<OrderOutcome>,
     },
     /// Progress of a tool, or a notice of the host (`tool` is `system`).
     ToolLog {
@@ -69,6 +72,9 @@ pub enum Event {
         tool_call_id: ToolCallId,
         tool: String,
         state: String,
+        /// What became of the order that the call was, if it was stopped after that left.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        order: Option<OrderOutcome>,
     },
     /// A person has to answer with an `exec_approval`.
     ApprovalRequired {
@@ -119,6 +125,9 @@ pub enum Event {
         /// Hash of the last record of its chain in the audit log.
         #[serde(default)]
         audit_head: String,
+        /// Orders of which nobody knows whether they arrived: the ids under which they are on record.
+        #[serde(default)]
+        open_orders: Vec<String>,
     },
     /// One completion, for the books.
     LlmCall {
@@ -178,6 +187,21 @@ pub struct ApprovalRequest {
     /// What the session has read that nobody vouches for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub taint: Option<String>,
+    /// Which of the arguments are texts of their own, that can be edited.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub texts: Vec<ShownText>,
+}
+
+/// An argument that is a text of its own, such as a script. The text itself stands in the arguments.
+#[derive(JsonSchema, Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ShownText {
+    /// JSON pointer of the argument.
+    pub argument: String,
+    /// The file that it was read from, as the model named it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    pub bytes: usize,
+    pub sha256: String,
 }
 
 /// One line of the plan.

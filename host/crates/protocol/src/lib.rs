@@ -8,11 +8,11 @@ mod operation;
 mod tool;
 mod usage;
 
-pub use event::{ApprovalRequest, ErrorKind, Event, PlanItem, StopReason};
+pub use event::{ApprovalRequest, ErrorKind, Event, PlanItem, ShownText, StopReason};
 pub use ids::{SessionId, ToolCallId};
 pub use item::{Assistant, Item, Reasoning, ToolCall};
 pub use manifest::{Tier, text};
 pub use need::{HostReply, HostRequest, LogLevel, Need};
 pub use operation::{ApprovalAnswer, Operation, Submission};
-pub use tool::{FileChange, Invocation, PermissionDenial, ToolResult, ToolSpec};
+pub use tool::{FileChange, Invocation, OrderEnd, OrderOutcome, PermissionDenial, ToolResult, ToolSpec};
 pub use usage::Usage;

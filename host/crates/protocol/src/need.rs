@@ -55,8 +55,8 @@ pub enum Need {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         rule: Option<String>,
     },
-    /// Go on although the session has cost so much.
-    Budget { spent_usd: f64 },
+    /// Go on although the session has cost so much, and has made so many orders of unknown price.
+    Budget { spent_usd: f64, unpriced: usize },
 }
 
 /// How much a message matters.

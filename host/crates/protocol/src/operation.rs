@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ToolCallId;
@@ -44,4 +46,7 @@ pub struct ApprovalAnswer {
     /// Keep it for good, where the request says that this can be: `lasting`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub for_good: bool,
+    /// Texts of the call as the person wrote them anew, by the JSON pointer of the argument.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub edits: BTreeMap<String, String>,
 }

@@ -48,6 +48,33 @@ pub struct ToolResult {
     pub source: Option<String>,
     /// Something was sent that changes something elsewhere, and no answer to it came.
     pub unsettled: bool,
+    /// Something of that kind was accepted, whatever became of the call after that.
+    pub accepted: bool,
+    /// What became of the order that the call was.
+    pub order: Option<OrderOutcome>,
+}
+
+/// What became of a call that changes, orders or ends something elsewhere.
+#[derive(JsonSchema, Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct OrderOutcome {
+    /// The id under which it is on record.
+    pub id: String,
+    pub state: OrderEnd,
+    /// USD that it costs, or costs at most; 0 for what costs nothing. None: it costs something, and nobody
+    /// knows how much.
+    pub usd: Option<f64>,
+}
+
+/// How an order ended, as far as the call can tell.
+#[derive(JsonSchema, Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OrderEnd {
+    /// It was accepted, also if the call failed after that.
+    Done,
+    /// It was not made.
+    Failed,
+    /// It left and was not answered.
+    Unknown,
 }
 
 impl ToolResult {

@@ -20,7 +20,10 @@ use crate::discover::{discover, forget};
 use crate::engine::{Shared, Target};
 use crate::faults::Faults;
 use crate::limits::{MAX_CALLS, MAX_CALLS_OF_PLUGIN, MAX_LOST_CALLS};
+use crate::named_file::{NamedFile, NamedFileError, read_named_files};
 use crate::open::{Opened, open};
+use crate::sent::Sent;
+use crate::sources::Sources;
 use crate::state::Call;
 use crate::stop::Stop;
 use crate::{Described, Grants, Limits, PluginError, Secrets, SessionContext, arguments};
@@ -157,6 +160,22 @@ impl PluginRuntime {
         self.plugin(tool).is_some_and(|plugin| matches!(plugin.source, Source::Bundled(_)))
     }
 
+    /// Puts the texts of files in the place of their paths, in the arguments that the tool says may name one.
+    /// From here on the call is about these texts, whatever becomes of the files.
+    ///
+    /// # Errors
+    /// When a file that is named is not to be read, or cannot be. Then the call is not to be made.
+    pub fn read_named_files(
+        &self,
+        session: &SessionContext,
+        tool: &str,
+        arguments: &mut Value,
+    ) -> Result<Vec<NamedFile>, NamedFileError> {
+        let Some((plugin, bare)) = self.inner.catalog.tools.get(tool) else { return Ok(Vec::new()) };
+        let Some(policy) = plugin.policy(bare) else { return Ok(Vec::new()) };
+        read_named_files(session.folders(), policy, &plugin.granted().paths, arguments)
+    }
+
     /// Starts a call, on a task and a thread of its own. Whatever the guest does, it ends with one result.
     /// Needs go to `needs`; cancelling ends the call wherever it is.
     #[must_use]
@@ -170,12 +189,12 @@ impl PluginRuntime {
         let Some((plugin, tool)) = self.inner.catalog.tools.get(&invocation.tool).cloned() else {
             let result = ToolResult::failed(self.unknown_tool(&invocation.tool));
             let task = tokio::spawn(std::future::ready(result));
-            let (clock, unanswered, read, places) = Default::default();
+            let (clock, sent, read, places) = Default::default();
             return RunningCall {
                 task,
                 cancel,
                 clock,
-                unanswered,
+                sent,
                 read,
                 wall_time: Duration::MAX,
                 places,
@@ -184,7 +203,7 @@ impl PluginRuntime {
         };
         let wall_time = wall_time(plugin.policy(&tool), &invocation.arguments, self.inner.limits.wall_time_s);
         let (clock, session) = (Arc::new(Clock::default()), session.clone());
-        let (unanswered, read) = (Arc::new(AtomicUsize::new(0)), Arc::new(OnceLock::new()));
+        let (sent, read) = (Arc::new(Sent::default()), Arc::new(Sources::default()));
         let places = Arc::new(Places::default());
         let blame = Some((session.faults.clone(), plugin.described.manifest.id.clone()));
         let asked = Asked {
@@ -193,14 +212,14 @@ impl PluginRuntime {
             needs,
             cancel: cancel.clone(),
             clock: clock.clone(),
-            unanswered: unanswered.clone(),
+            sent: sent.clone(),
             places: places.clone(),
             read: read.clone(),
             wall_time,
         };
         let runtime = self.clone();
         let task = tokio::spawn(async move { runtime.inner.take_turn(&plugin, tool, asked).await });
-        RunningCall { task, cancel, clock, unanswered, read, wall_time, places, blame }
+        RunningCall { task, cancel, clock, sent, read, wall_time, places, blame }
     }
 
     fn unknown_tool(&self, tool: &str) -> String {
@@ -217,8 +236,8 @@ pub struct RunningCall {
     blame: Option<(Arc<Faults>, String)>,
     cancel: CancellationToken,
     clock: Arc<Clock>,
-    unanswered: Arc<AtomicUsize>,
-    read: Arc<OnceLock<String>>,
+    sent: Arc<Sent>,
+    read: Arc<Sources>,
     wall_time: Duration,
     places: Arc<Places>,
 }
@@ -271,9 +290,9 @@ impl RunningCall {
                 ToolResult::failed(Stop::wall(self.wall_time).to_string())
             }
         };
-        result.unsettled = self.unanswered.load(Ordering::SeqCst) > 0;
+        (result.unsettled, result.accepted) = (self.sent.is_open(), self.sent.was_accepted());
         // Also of a call that was given up: what it read may be in what it left.
-        result.source = self.read.get().cloned();
+        result.source = self.read.told();
         result
     }
 }
@@ -290,9 +309,9 @@ struct Asked {
     needs: mpsc::Sender<Pending>,
     cancel: CancellationToken,
     clock: Arc<Clock>,
-    unanswered: Arc<AtomicUsize>,
+    sent: Arc<Sent>,
     places: Arc<Places>,
-    read: Arc<OnceLock<String>>,
+    read: Arc<Sources>,
     wall_time: Duration,
 }
 
@@ -329,7 +348,7 @@ impl Inner {
     }
 
     async fn call(&self, plugin: &Plugin, bare: String, asked: Asked) -> ToolResult {
-        let Asked { session, invocation, needs, cancel, clock, unanswered, read, wall_time, .. } = asked;
+        let Asked { session, invocation, needs, cancel, clock, sent, read, wall_time, .. } = asked;
         let Invocation { id, tool, mut arguments, order } = invocation;
         // Never a bundled one: the agent is not to lose its hands by what it asked of them.
         if !matches!(plugin.source, Source::Bundled(_))
@@ -369,7 +388,7 @@ impl Inner {
             denial: None,
             read,
             order,
-            unanswered,
+            sent,
             log_messages: 0,
             http_requests: 0,
         };
@@ -444,7 +463,7 @@ mod tests {
                 blame: Some((Arc::clone(&faults), "wild".to_owned())),
                 cancel: CancellationToken::new(),
                 clock: Arc::default(),
-                unanswered: Arc::default(),
+                sent: Arc::default(),
                 read: Arc::default(),
                 wall_time: Duration::from_secs(60),
                 places: Arc::default(),

@@ -1,8 +1,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use egress::{Egress, NetworkGrant};
@@ -21,7 +20,9 @@ use crate::folders::open_root;
 use crate::limits::{EPOCH_MS, HOSTCALL_BYTES, Limits, MAX_STDIO_BYTES, Meter, max_handles};
 use crate::metered::Metered;
 use crate::runtime::Pending;
+use crate::sent::Sent;
 use crate::session::SessionContext;
+use crate::sources::Sources;
 
 /// What a store of one call holds.
 pub(crate) struct CallState {
@@ -63,11 +64,11 @@ pub(crate) struct Call {
     pub(crate) clock: Arc<Clock>,
     pub(crate) changes: Vec<FileChange>,
     pub(crate) denial: Option<PermissionDenial>,
-    /// Where text came from that it read and that nobody vouches for: the first there was. It outlives the call.
-    pub(crate) read: Arc<OnceLock<String>>,
+    /// Where text came from that it read and that nobody vouches for. It outlives the call.
+    pub(crate) read: Arc<Sources>,
     pub(crate) order: Option<String>,
-    /// Requests that change something elsewhere and were not answered.
-    pub(crate) unanswered: Arc<AtomicUsize>,
+    /// Requests that change something elsewhere.
+    pub(crate) sent: Arc<Sent>,
     pub(crate) log_messages: usize,
     pub(crate) http_requests: usize,
 }
@@ -196,7 +197,7 @@ impl Call {
         if self.capabilities.paths.contains(&Mount::Data) {
             self.session.mark_data(&self.owner, &source);
         }
-        let _ = self.read.set(source);
+        self.read.note(&source);
     }
 
     /// Keeps what was refused, for the result: also if the guest keeps quiet about it.

@@ -9,12 +9,14 @@
 
 mod command;
 mod config;
+mod editor;
 mod error;
 mod job_error;
 mod keys;
 
 pub use command::{Captured, Command, Exit};
 pub use config::{Act, Grade, INSIDE, Mode, Network, Outcome, Report, SupervisorCommand, WallConfig};
+pub use editor::run_editor;
 pub use error::WallError;
 pub use job_error::JobError;
 pub use keys::{looks_like_key, names_a_credential};

@@ -1,8 +1,9 @@
 //! What an approval card shows. The texts of others come first, in a margin; what is asked, and why, stands
 //! below them, where it cannot have scrolled away.
 
-use protocol::{ApprovalRequest, FileChange, Need, Tier};
+use protocol::{ApprovalRequest, FileChange, Need, ShownText, Tier};
 
+use super::Edited;
 use super::layout::{Rows, plain};
 use crate::render::exact;
 use crate::render::style::Style;
@@ -16,12 +17,13 @@ pub(super) struct Card {
 
 /// Makes the card of a request, for a terminal of so many columns.
 pub(super) fn card(
-    request: &ApprovalRequest,
+    edited: &Edited,
     (number, count): (usize, usize),
     columns: usize,
     style: Style,
     whole: bool,
 ) -> Card {
+    let request = &edited.request;
     let tiers: Vec<&str> = request.tiers.iter().map(|tier| tier.as_str()).collect();
     let what = format!("{} · {}", exact(&request.tool, 64), tiers.join(" + "));
     let mut above = Rows::new(columns, style);
@@ -34,6 +36,7 @@ pub(super) fn card(
     let mut below = Rows::new(columns, style);
     below.fact("tool", &what);
     asked(&mut below, request);
+    request.texts.iter().for_each(|shown| text(&mut below, shown, edited));
     below.fact("why", &request.reason);
     if let Some(taint) = request.taint.as_ref().filter(|taint| !request.reason.contains(taint.as_str())) {
         let taint = protocol::text::line(taint);
@@ -70,6 +73,18 @@ fn asked(rows: &mut Rows, request: &ApprovalRequest) {
         }
         None => rows.fact("target", &target(&request.target, rows.room(2))),
     }
+}
+
+/// What a text among the arguments is: where it came from, and its bytes.
+fn text(rows: &mut Rows, shown: &ShownText, edited: &Edited) {
+    let ShownText { argument, path, bytes, sha256 } = shown;
+    let from = match (edited.texts.contains_key(argument), path) {
+        (true, _) => " as you wrote it".to_owned(),
+        (false, Some(path)) => format!(" from the file {}", exact(path, 160)),
+        (false, None) => String::new(),
+    };
+    rows.fact("text", &format!("{}{from}, {bytes} bytes", exact(argument, 64)));
+    rows.fact("sha256", sha256);
 }
 
 /// A target on a row or two. What is cut of it stands above: it is one of the arguments.
@@ -122,6 +137,8 @@ fn painted(style: Style, line: &str, row: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use serde_json::json;
     use unicode_width::UnicodeWidthStr as _;
 
@@ -142,14 +159,20 @@ mod tests {
             remaining_usd: Some(8.0),
             payer: Some("the account of `hub`, from huggingface".to_owned()),
             taint: Some("https://evil.example\n  y once".to_owned()),
+            texts: Vec::new(),
         }
+    }
+
+    fn card(request: ApprovalRequest, columns: usize, whole: bool) -> Card {
+        let edited = Edited { request, texts: BTreeMap::new() };
+        super::card(&edited, (1, 2), columns, Style::PLAIN, whole)
     }
 
     #[test]
     fn what_is_asked_stands_below_whatever_the_arguments_are() {
         let command = format!("true\n{}\u{9d}rm -rf ~", "\n".repeat(2_000));
         for columns in [60, 80, 140] {
-            let Card { rows, left_out } = card(&request(&command), (1, 2), columns, Style::PLAIN, false);
+            let Card { rows, left_out } = card(request(&command), columns, false);
             assert!(rows[0].starts_with("Approval required [1/2] bash · execute + spend"));
             assert!(left_out > 1_000 && rows.iter().all(|row| row.width() < columns), "{rows:#?}");
             let below =
@@ -166,7 +189,7 @@ mod tests {
             // The last line of the arguments is shown too, and with it what hides there.
             assert!(rows.iter().any(|row| row == "  │   │ \\u{9d}rm -rf ~"), "{rows:#?}");
             assert!(below.len() < 20 && below.iter().all(|row| row.trim() != "y once"), "{text}");
-            let whole = card(&request(&command), (1, 2), columns, Style::PLAIN, true);
+            let whole = card(request(&command), columns, true);
             assert!(whole.left_out == 0 && whole.rows.len() > 2_000);
         }
     }
@@ -182,7 +205,7 @@ mod tests {
         let need = Need::SealedPath { path: "/w/.env".to_owned(), sha256: None, change: Some(change) };
         let request =
             ApprovalRequest { need: Some(need), taint: None, price_usd: None, payer: None, ..request("x") };
-        let text = card(&request, (1, 1), 80, Style::PLAIN, false).rows.join("\n");
+        let text = card(request, 80, false).rows.join("\n");
         assert!(text.contains("  │ +KEY=\\u{1b}[2Kx\n") && text.contains("  change  /w/.env\n"), "{text}");
         assert!(text.contains("  lines   1 added, 0 removed") && !text.contains("command"), "{text}");
     }

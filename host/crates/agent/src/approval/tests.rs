@@ -15,6 +15,7 @@ fn facts(mode: Mode, tiers: &BTreeSet<Tier>, interactive: bool) -> Facts<'_> {
         taint: None,
         never_automatic: false,
         money: Money::Within(1.0),
+        own: None,
         unknown_order: None,
     }
 }
@@ -74,6 +75,25 @@ fn the_table() {
     for (mode, row) in table {
         assert_eq!(Tier::ALL.map(|tier| decision(mode, tier, true, true)), row, "{mode}");
     }
+}
+
+#[test]
+fn auto_lets_through_what_is_the_users_own() {
+    let of = |own, tier, change: fn(&mut Facts<'_>)| {
+        let tiers = [tier].into();
+        let mut facts = Facts { own: Some(own), ..facts(Mode::Auto, &tiers, false) };
+        change(&mut facts);
+        word(&decide(&facts))
+    };
+    let as_it_is: fn(&mut Facts<'_>) = |_| {};
+    assert_eq!(of(Own::Makes, Tier::Remote, as_it_is), "allow");
+    assert_eq!(of(Own::Made, Tier::Remote, as_it_is), "allow");
+    assert_eq!(of(Own::Made, Tier::Destructive, as_it_is), "allow");
+    assert_eq!(of(Own::Makes, Tier::Destructive, as_it_is), "deny");
+    assert_eq!(of(Own::Made, Tier::Remote, |facts| facts.taint = Some("https://example.com")), "deny");
+    assert_eq!(of(Own::Made, Tier::Remote, |facts| facts.mode = Mode::Ask), "deny");
+    assert_eq!(of(Own::Made, Tier::Remote, |facts| facts.mode = Mode::Plan), "deny");
+    assert_eq!(of(Own::Made, Tier::Remote, |facts| facts.unknown_order = Some("order 1")), "deny");
 }
 
 #[test]

@@ -1,4 +1,3 @@
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -14,6 +13,7 @@ use crate::bindings::ml_intern::plugin::types::{Error, ErrorKind};
 use crate::credentials::{Bound, CredentialSource};
 use crate::host::error;
 use crate::limits::{MAX_HTTP_BYTES, MAX_HTTP_REQUESTS};
+use crate::sent::Sent;
 use crate::state::{Call, CallState};
 use protocol::text::line;
 
@@ -224,8 +224,8 @@ impl Host for CallState {
         if let Some(handle) = handle {
             call.record_use(handle, &outgoing.url).await?;
         }
-        let unanswered = changes(&outgoing.method).then(|| call.unanswered.clone());
-        match answer(&call.egress, outgoing, unanswered.as_deref()).await {
+        let sent = changes(&outgoing.method).then(|| call.sent.clone());
+        match answer(&call.egress, outgoing, sent.as_deref()).await {
             Ok((response, from)) => {
                 call.reads(from);
                 Ok(response)
@@ -311,25 +311,36 @@ fn tier(method: &Method) -> Tier {
 }
 
 /// Sends a request and reads the whole answer; gives the origin it came from too, which a redirect may have
-/// changed. While it is on its way, and if nobody can tell what came of it, it is counted as unanswered.
+/// changed. While it is on its way, and if nobody can tell what came of it, it counts as open.
 async fn answer(
     egress: &Egress,
     outgoing: Outgoing,
-    unanswered: Option<&AtomicUsize>,
+    sent: Option<&Sent>,
 ) -> Result<(Response, String), EgressError> {
-    if let Some(unanswered) = unanswered {
-        unanswered.fetch_add(1, Ordering::SeqCst);
+    if let Some(sent) = sent {
+        sent.leaves();
     }
-    let sent = egress.send(outgoing).await;
-    let settled = match &sent {
-        // Whoever answers so may have done it nevertheless.
-        Ok(incoming) => !incoming.status.is_server_error(),
-        Err(reason) => reason.is_before_sending(),
+    let settled = |accepted| {
+        if let Some(sent) = sent {
+            sent.settles(accepted);
+        }
     };
-    if let Some(unanswered) = unanswered.filter(|_| settled) {
-        unanswered.fetch_sub(1, Ordering::SeqCst);
+    let url = outgoing.url.clone();
+    let incoming = match egress.send(outgoing).await {
+        Ok(incoming) => incoming,
+        Err(reason) => {
+            if reason.is_before_sending() {
+                settled(false);
+            }
+            return Err(reason);
+        }
+    };
+    // A server that failed may have done it nevertheless, and so may whoever led elsewhere before that.
+    let (status, led_elsewhere) = (incoming.status, incoming.url != url);
+    let accepted = status.is_success() || status.is_redirection();
+    if status.is_client_error() && !led_elsewhere {
+        settled(false);
     }
-    let incoming = sent?;
     let head = Head {
         status: incoming.status.as_u16(),
         headers: incoming
@@ -343,6 +354,10 @@ async fn answer(
     };
     let from = incoming.url.origin().ascii_serialization();
     let body = incoming.bytes().await?;
+    // Whoever reads half of an answer does not know what was ordered under which name.
+    if accepted {
+        settled(true);
+    }
     Ok((Response { head, body: body.into() }, from))
 }
 
