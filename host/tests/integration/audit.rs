@@ -130,7 +130,7 @@ fn a_call_without_a_model_is_on_record_too() {
     let start: Value = serde_json::from_str(user.lines().next().unwrap()).unwrap();
     let records = records(&host, start["session"].as_str().unwrap());
     let kinds: Vec<&str> = records.iter().filter_map(|record| record["act"].as_str()).collect();
-    assert_eq!(kinds, ["start", "decision", "outcome", "end"]);
+    assert_eq!(kinds, ["start", "decision", "outcome", "saved", "end"]);
     assert_eq!((&records[1]["rule"], &records[2]["success"]), (&json!("mode:yolo"), &json!(false)));
     assert_eq!(records[0]["model"], "none: `ml-intern tool`");
     assert_eq!(host.run(["audit", "verify"]).code, Some(0));

@@ -219,17 +219,11 @@ impl SessionStore {
         Ok(file)
     }
 
-    /// Opens a saved session to go on with it, if it begins with what is on record.
-    pub(crate) fn open(
-        &self,
-        id: &SessionId,
-        sealed: Option<&Sealed>,
-    ) -> Result<(SessionFile, Saved), StoreError> {
+    /// Holds a saved session to go on with it. It is still to be read.
+    pub(crate) fn hold(&self, id: &SessionId) -> Result<SessionFile, StoreError> {
         let path = self.dir(id).join(FILE);
         let file = OpenOptions::new().read(true).append(true).open(&path).map_err(|e| at(&path, e))?;
-        let mut file = lock(SessionFile { file, path, length: 0, seal: Seal::default() }, id)?;
-        let saved = file.replay(sealed)?;
-        Ok((file, saved))
+        lock(SessionFile { file, path, length: 0, seal: Seal::default() }, id)
     }
 
     /// Reads a saved session without holding it, if it begins with what is on record.
@@ -282,7 +276,8 @@ impl SessionFile {
         self.file.try_clone().map_err(|e| at(&self.path, e))
     }
 
-    fn replay(&mut self, sealed: Option<&Sealed>) -> Result<Saved, StoreError> {
+    /// Reads what is saved, if it begins with what is on record. To be called once, before anything is added.
+    pub(crate) fn replay(&mut self, sealed: Option<&Sealed>) -> Result<Saved, StoreError> {
         let (saved, torn, seal) = replay(&self.path, &self.file, sealed)?;
         self.seal = seal;
         self.length = self.file.seek(SeekFrom::End(0)).map_err(|e| at(&self.path, e))?;

@@ -238,6 +238,12 @@ pub(crate) fn build(config: SessionConfig) -> Result<Built, StartError> {
         settings,
     } = config;
     // What was ordered, and not forgotten: also by the session that this one goes on from.
+    let mut held = None;
+    if let Start::Continue(from) = &start {
+        held = Some(store.hold(from)?);
+        // What a power loss left at the end of its records is put aside before they are read.
+        audit.session(from).map_err(StoreError::from)?;
+    }
     let records = match &start {
         Start::New | Start::Call => Vec::new(),
         Start::Continue(from) | Start::Fork(from) => {
@@ -245,13 +251,13 @@ pub(crate) fn build(config: SessionConfig) -> Result<Built, StartError> {
         }
     };
     let sealed = Sealed::of(&records);
-    let opened = match &start {
-        Start::New | Start::Call => None,
-        Start::Continue(from) => {
-            let (file, saved) = store.open(from, sealed.as_ref())?;
+    let opened = match (&start, held) {
+        (_, Some(mut file)) => {
+            let saved = file.replay(sealed.as_ref())?;
             Some((Some(file), saved))
         }
-        Start::Fork(from) => Some((None, store.read(from, sealed.as_ref())?)),
+        (Start::Fork(from), None) => Some((None, store.read(from, sealed.as_ref())?)),
+        (_, None) => None,
     };
     let saved_model = opened.as_ref().map(|(_, saved)| saved.model.clone());
     let model = providers.resolve(&model.or(saved_model).unwrap_or(default_model))?;

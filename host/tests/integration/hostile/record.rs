@@ -32,7 +32,7 @@ fn a_forged_record_of_several_lines_is_part_of_one() {
     let export = host.run(["audit", "export", id.as_str().unwrap()]);
     let records: Vec<Value> = export.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let acts: Vec<&str> = records.iter().map(|record| record["act"].as_str().unwrap()).collect();
-    assert_eq!(acts, ["start", "decision", "outcome", "decision", "outcome", "end"]);
+    assert_eq!(acts, ["start", "decision", "outcome", "decision", "outcome", "saved", "saved", "end"]);
     assert!(records.iter().all(|record| record["tool"] != "forged"));
     assert_eq!(host.run(["audit", "verify", "--head", head]).code, Some(0));
     let log = std::fs::read_to_string(host.home.join(".local/state/ml-intern/logs/ml-intern.log"))

@@ -35,7 +35,8 @@ fn a_session_is_there_again_up_to_its_last_whole_line() {
     let path = file.path.clone();
     drop(file);
     OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"line\":\"item\",\"ite").unwrap();
-    let (mut file, saved) = store.open(&store.latest(workspace).unwrap(), None).unwrap();
+    let mut file = store.hold(&store.latest(workspace).unwrap()).unwrap();
+    let saved = file.replay(None).unwrap();
     let said = Item::Assistant(Assistant { content: Some("Hello".to_owned()), ..Assistant::default() });
     assert_eq!((saved.items, saved.dropped, saved.events), (vec![user("hi"), said.clone()], 1, 2));
     file.append(&[item(user("again"))]).unwrap();
@@ -81,6 +82,7 @@ fn tool_output(id: &str, source: &str) -> Line<'static> {
         changes: Vec::new(),
         denial: None,
         source: Some(source.to_owned()),
+        order: None,
     })
 }
 
@@ -118,7 +120,7 @@ fn a_fork_knows_what_its_session_stood_at() {
 fn sessions_are_found_by_prefix_and_held_once() {
     let (_dir, store, id) = store();
     let held = store.create(&id, Path::new("/w"), "m").unwrap();
-    assert!(matches!(store.open(&id, None), Err(StoreError::InUse(_))));
+    assert!(matches!(store.hold(&id), Err(StoreError::InUse(_))));
     drop(held);
     store.create(&SessionId::from("0a1c"), Path::new("/v"), "m").unwrap();
     assert_eq!(store.find("0a0").unwrap(), id);
@@ -162,7 +164,7 @@ fn a_line_that_was_changed_is_named_and_nothing_of_the_file_is_used() {
     let (saved, end) = (file.seal.act(), audit::Act::End { session: id.clone(), head: None });
     let running = Sealed::of(&[record(saved.clone())]);
     let ended = Sealed::of(&[record(saved), record(end)]);
-    file.append(&[event(Event::Shutdown { audit_head: String::new() })]).unwrap();
+    file.append(&[event(Event::Shutdown { audit_head: String::new(), open_orders: Vec::new() })]).unwrap();
     let path = file.path.clone();
     drop(file);
     let good = std::fs::read_to_string(&path).unwrap();
