@@ -100,6 +100,7 @@ impl From<agent::StartError> for Failure {
                 | provider::ResolveError::BadCertificates { .. }
                 | provider::ResolveError::Forbidden(_),
             ) => Exit::Settings,
+            agent::StartError::NoPriceUnderPolicy { .. } => Exit::Settings,
             agent::StartError::Model(_) | agent::StartError::NoPrice(_) => Exit::Usage,
             agent::StartError::Folders(_) | agent::StartError::Records(_) => Exit::Failed,
         };

@@ -54,7 +54,9 @@ pub(crate) fn budget(setup: &Setup, args: &SessionArgs, interactive: bool) -> Re
             format!("headless_budget_usd is {headless}; it is a number of USD, and 0 forbids orders");
         return Err(Failure::settings(anyhow::anyhow!(message)));
     }
-    let most = setup.policy.max_usd();
-    let total = args.max_budget_usd.into_iter().chain(most).reduce(f64::min);
-    Ok(BudgetLimits { total, orders: (!interactive).then_some(headless) })
+    Ok(BudgetLimits {
+        total: args.max_budget_usd,
+        orders: (!interactive).then_some(headless),
+        most: setup.policy.max_usd().map(|(usd, _)| usd),
+    })
 }

@@ -153,3 +153,63 @@ fn an_order_of_unknown_price_is_made_by_a_persons_word_and_told_as_unknown() {
         (&json!(0.0), &json!(1))
     );
 }
+
+#[test]
+fn orders_of_one_answer_share_what_is_left_on_their_cards_too() {
+    let jobs = Jobs::start(Answer::Takes);
+    let eight = || {
+        let arguments = json!({"operation": "run", "name": "nightly", "flavor": "large", "timeout": "2h"});
+        ("orders__order", arguments)
+    };
+    let host =
+        host(&jobs, vec![Step::calls([eight(), eight()]).usage(1, 0, 0, 0), Step::text("the last word")]);
+    priced(&host, &json!({}));
+    let plugins = host.home.join("plugins").display().to_string();
+    let mut screen = Screen::chat(&host, &["--plugin-dir", &plugins, "--max-budget-usd", "10"]);
+    screen.say("go");
+    screen.next("at most 8.00 USD, of ", None);
+    screen.next("refuse with words:", None);
+    screen.next("of the budget are left", Some("y"));
+    screen.next("at most 8.00 USD, of 2.00 USD that are left", None);
+    screen.next("refuse with words:", None);
+    screen.next("the last word", Some("n"));
+    assert_eq!(jobs.taken().len(), 1);
+}
+
+#[test]
+fn what_another_run_took_while_a_card_was_shown_is_not_spent_twice() {
+    let jobs = Jobs::start(Answer::Takes);
+    let eight = || job("nightly", "large", "2h").usage(1, 0, 0, 0);
+    let host = host(&jobs, vec![eight()]);
+    priced(&host, &json!({}));
+    let plugins = host.home.join("plugins").display().to_string();
+    let mut screen = Screen::chat(&host, &["--plugin-dir", &plugins, "--max-budget-usd", "10"]);
+    screen.say("go");
+    screen.next("at most 8.00 USD, of 10.00 USD that are left", None);
+    screen.next("refuse with words:", None);
+    host.server.push(eight());
+    host.server.push(Step::text("ok"));
+    assert_eq!(run(&host, &ORDER).code, Some(0));
+    host.server.push(Step::text("the last word"));
+    screen.next("the last word", Some("y"));
+    assert_eq!(jobs.taken().len(), 1);
+}
+
+#[test]
+fn an_order_that_costs_much_is_asked_about_also_where_everything_may_run() {
+    let jobs = Jobs::start(Answer::Takes);
+    let host = host(
+        &jobs,
+        vec![job("nightly", "large", "1h"), job("nightly", "large", "1h"), Step::text("the last word")],
+    );
+    let plugins = host.home.join("plugins").display().to_string();
+    let mut screen = Screen::chat(&host, &["--plugin-dir", &plugins, "--yolo"]);
+    screen.say("go");
+    screen.next("it may cost 4.00 USD, 8.00 USD with what this session has cost", None);
+    assert_eq!(jobs.taken().len(), 1);
+    screen.next("refuse with words:", None);
+    // Who said yes to that is not asked again at once.
+    screen.next("the last word", Some("y"));
+    assert_eq!(jobs.taken().len(), 2);
+    assert!(!screen.text.contains("go on"), "{}", screen.text);
+}

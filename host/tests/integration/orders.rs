@@ -353,3 +353,27 @@ fn a_person_can_let_an_order_be_made_again() {
     let found = ran.notices().iter().filter(|notice| notice.contains("arrived: it was found")).count();
     assert_eq!(found, 1, "{:?}", ran.notices());
 }
+
+#[test]
+fn a_card_names_every_order_that_a_yes_lets_be_made_again() {
+    let jobs = Jobs::start(Answer::TakesBadly);
+    let small = || ("orders__order", json!({"operation": "run", "name": "nightly", "flavor": "small"}));
+    let host = host(&jobs, vec![Step::calls([small(), small()]), Step::text("ok")]);
+    let first = run(&host, &ORDER);
+    let ids: Vec<String> =
+        first.all("tool_output").iter().map(|out| out["order"]["id"].as_str().unwrap().to_owned()).collect();
+    assert_eq!((ids.len(), jobs.taken().len()), (2, 2), "{:?}", first.outputs());
+    host.server.push(Step::calls([small()]));
+    host.server.push(Step::text("the last word"));
+    let plugins = host.home.join("plugins").display().to_string();
+    let deny = ["--plugin-dir", &plugins, "--continue", "--deny", "orders__order(operation=find)"];
+    let mut screen = Screen::chat(&host, &deny);
+    screen.say("go");
+    screen.next("refuse with words:", None);
+    let card: String = screen.text.split("Approval required").nth(1).unwrap().split_whitespace().collect();
+    assert!(ids.iter().all(|id| card.contains(id.as_str())), "{}", screen.text);
+    screen.next("the last word", Some("y"));
+    drop(screen);
+    let released = host.audited("show").matches("may be made again, by the person's word").count();
+    assert_eq!((released, jobs.taken().len()), (2, 3));
+}

@@ -9,7 +9,9 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 use testkit::Step;
 
-use crate::support::{Ran, Stream, TestHost, call};
+use crate::jobs::{self, Answer, Jobs, order};
+use crate::screen::Screen;
+use crate::support::{Ran, Stream, TestHost, call, messages};
 
 const EXAMPLE: &str = include_str!("../../../configs/policy.example.toml");
 
@@ -149,7 +151,8 @@ fn under_the_example_ordinary_work_goes_on_and_is_on_record() {
     let policy = EXAMPLE.replace("http://127.0.0.1:11434", &host.server.url());
     // A budget counts everything, so that what has no price does not begin.
     let ran = stream(&host, &policy, &[]);
-    assert!(ran.code == Some(2) && ran.stderr.contains("has no known price"), "{}", ran.stderr);
+    let told = "has no known price, and /etc/ml-intern/policy.toml:54 bounds what a run costs";
+    assert!(ran.code == Some(3) && ran.stderr.contains(told), "{}", ran.stderr);
     let price = json!({"input": 1.0, "output": 4.0});
     let chat = json!({"wire": "chat", "base_url": host.server.url(), "key_env": "TEST_KEY", "price": price});
     host.settings(&json!({"providers": {"chat": chat}}));
@@ -412,4 +415,34 @@ fn what_a_policy_forbids_is_not_asked_for_while_a_call_runs() {
         (&json!("policy"), &json!("http://127.0.0.1:1 GET"))
     );
     assert!(denials[0]["remedy"].as_str().unwrap().contains("/etc/ml-intern/policy.toml"), "{denials:?}");
+}
+
+#[test]
+fn no_yes_and_no_new_conversation_lifts_what_a_run_may_cost() {
+    if !as_root() {
+        return;
+    }
+    let jobs = Jobs::start(Answer::Takes);
+    let job = |timeout: &str| {
+        order(json!({"operation": "run", "name": "nightly", "flavor": "large", "timeout": timeout}))
+    };
+    let steps = [job("2h"), job("1h"), Step::text("first end"), job("1h"), Step::text("second end")];
+    let host = jobs::host(&jobs, steps.into());
+    let price = json!({"input": 0.001, "output": 0.001});
+    let chat = json!({"wire": "chat", "base_url": host.server.url(), "key_env": "TEST_KEY", "price": price});
+    host.settings(&json!({"providers": {"chat": chat}}));
+    let plugins = host.home.join("plugins").display().to_string();
+    let chat = ["-m", "chat/m", "--plugin-dir", &plugins, "--yolo"];
+    let mut screen = Screen::of(managed(&host, "version = 1\n[budget]\nmax_usd = 5.0\n", "", &chat));
+    screen.say("go");
+    // 8 USD are refused without a card; 4 are not.
+    screen.next("first end", None);
+    assert_eq!(jobs.taken().len(), 1, "{}", screen.text);
+    assert!(!screen.text.contains("Approval required"), "{}", screen.text);
+    screen.say("/new");
+    screen.say("go");
+    screen.next("second end", None);
+    assert_eq!(jobs.taken().len(), 1, "{}", screen.text);
+    let told = messages(&host.server.requests().last().unwrap().body(), "tool").pop().unwrap();
+    assert!(told.contains("left of what this machine's policy lets a run cost"), "{told}");
 }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
+use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -19,13 +20,17 @@ pub(crate) struct Screen {
 
 impl Screen {
     pub(crate) fn chat(host: &TestHost, more: &[&str]) -> Self {
+        Self::of(host.command([&["-m", "chat/m"], more].concat()))
+    }
+
+    /// The chat that a command is.
+    pub(crate) fn of(mut command: Command) -> Self {
         use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
         let name = ptsname(&master, Vec::new()).unwrap();
         let slave = || File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
-        let mut command = host.command([&["-m", "chat/m"], more].concat());
         let child =
             command.env("TERM", "dumb").stdin(slave()).stdout(slave()).stderr(slave()).spawn().unwrap();
         let terminal = File::from(master);

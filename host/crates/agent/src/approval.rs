@@ -95,8 +95,12 @@ pub(crate) enum Money {
     None,
     /// It fits.
     Within(f64),
+    /// It fits, and with it the session costs so much that a person is asked in every mode.
+    Asked(String),
     /// It does not fit, or nobody knows what it costs.
     TooDear(String),
+    /// The machine's policy does not let a run cost so much, whoever agrees to it.
+    Forbidden(String),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -184,7 +188,7 @@ fn asking(columns: &[Column]) -> String {
 /// asked about each time.
 pub(crate) fn holds_for_session(facts: &Facts<'_>) -> bool {
     let careful = facts.taint.is_some() && leaves(facts.tiers);
-    let dear = matches!(facts.money, Money::TooDear(_));
+    let dear = matches!(facts.money, Money::TooDear(_) | Money::Asked(_));
     facts.walled && !careful && !dear && !facts.never_automatic && facts.unknown_order.is_none()
 }
 
@@ -203,7 +207,7 @@ fn column(facts: &Facts<'_>, tier: Tier) -> Column {
         (Mode::Default, Tier::Execute) => inside_wall_else(Ask),
         (Mode::Auto, Tier::Execute) => inside_wall_else(Deny),
         (Mode::Ask, _) | (Mode::Default, _) => Ask,
-        (Mode::Auto, Tier::Spend) if matches!(facts.money, Money::None | Money::Within(_)) => Allow,
+        (Mode::Auto, Tier::Spend) if !matches!(facts.money, Money::TooDear(_)) => Allow,
         (Mode::Auto, Tier::Remote) if facts.own.is_some() => Allow,
         (Mode::Auto, Tier::Destructive) if facts.own == Some(Own::Made) => Allow,
         (Mode::Auto, Tier::Remote | Tier::Spend | Tier::Destructive) => Deny,
@@ -260,16 +264,19 @@ fn whole(facts: &Facts<'_>) -> Vec<Column> {
         let reason = "the tool says that a person has to agree to this each time".to_owned();
         add(Answer::Ask, "never-automatic".to_owned(), reason, "a run at a terminal");
     }
-    if facts.tiers.contains(&Tier::Spend)
-        && let Money::TooDear(why) = &facts.money
-    {
-        let answer = if facts.mode == Mode::Auto { Answer::Deny } else { Answer::Ask };
-        add(
-            answer,
-            "budget".to_owned(),
-            why.clone(),
-            "--max-budget-usd, or `headless_budget_usd` in the settings",
-        );
+    let raised = "--max-budget-usd, or `headless_budget_usd` in the settings";
+    match &facts.money {
+        _ if !facts.tiers.contains(&Tier::Spend) => {}
+        Money::None | Money::Within(_) => {}
+        Money::Asked(why) => add(Answer::Ask, "budget".to_owned(), why.clone(), raised),
+        Money::TooDear(why) => {
+            let answer = if facts.mode == Mode::Auto { Answer::Deny } else { Answer::Ask };
+            add(answer, "budget".to_owned(), why.clone(), raised);
+        }
+        Money::Forbidden(why) => {
+            let remedy = "another policy, by this machine's administrator";
+            add(Answer::Deny, "policy".to_owned(), why.clone(), remedy);
+        }
     }
     // The person who said yolo vouches for everything.
     if let Some(source) = facts.taint.filter(|_| facts.mode != Mode::Yolo && !named && leaves(facts.tiers)) {

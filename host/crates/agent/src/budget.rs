@@ -17,6 +17,8 @@ pub struct BudgetLimits {
     pub total: Option<f64>,
     /// What is ordered elsewhere: jobs, sandboxes.
     pub orders: Option<f64>,
+    /// Everything, by the machine's policy: no person lifts it, and no new conversation of the same run.
+    pub most: Option<f64>,
 }
 
 /// The session's purse.
@@ -24,8 +26,12 @@ pub struct BudgetLimits {
 pub(crate) struct Budget {
     session: String,
     limits: BudgetLimits,
+    /// What earlier conversations of this run cost.
+    before: f64,
     completions: f64,
     orders: f64,
+    /// What orders of the same answer cost that a person is about to be asked for.
+    expected: f64,
     /// Orders of which nobody knows what they cost. They are in no sum: they are told beside it.
     unpriced: usize,
     reservations: Reservations,
@@ -37,12 +43,32 @@ impl Budget {
         Self {
             session: session.to_owned(),
             limits,
+            before: 0.0,
             completions: 0.0,
             orders: 0.0,
+            expected: 0.0,
             unpriced: 0,
             reservations: Reservations::new(state),
             next_question: FIRST_QUESTION,
         }
+    }
+
+    /// Another conversation begins, in the same run.
+    pub(crate) fn renew(&mut self, session: &str) {
+        self.before += self.spent();
+        session.clone_into(&mut self.session);
+        self.restore(0.0, 0.0, 0);
+        self.next_question = FIRST_QUESTION;
+    }
+
+    /// Counts an order that a person will be asked for, for those behind it in the same answer.
+    pub(crate) fn expect(&mut self, usd: f64) {
+        self.expected += usd;
+    }
+
+    /// The answer is decided: what was expected is ordered now, or not.
+    pub(crate) fn expect_nothing(&mut self) {
+        self.expected = 0.0;
     }
 
     /// Takes in what the session cost in earlier runs.
@@ -74,7 +100,12 @@ impl Budget {
 
     /// Whether everything counts, so that what has no price cannot be used.
     pub(crate) fn counts_everything(&self) -> bool {
-        self.limits.total.is_some()
+        self.limits.total.is_some() || self.limits.most.is_some()
+    }
+
+    /// What is left of what the machine's policy lets a run cost.
+    fn left_of_most(&self) -> Option<f64> {
+        self.limits.most.map(|most| most - self.before - self.spent())
     }
 
     /// What is left for an order, before what other runs have set aside.
@@ -90,16 +121,27 @@ impl Budget {
     /// What is left for an order.
     pub(crate) fn remaining(&self) -> Option<f64> {
         let others = self.reservations.of_others(&self.session).unwrap_or(f64::INFINITY);
-        self.room().map(|room| (room - others).max(0.0))
+        let room = self.room().map(|room| room - others);
+        let left = room.into_iter().chain(self.left_of_most()).reduce(f64::min);
+        left.map(|left| (left - self.expected).max(0.0))
     }
 
     /// What an order costs, against what is left.
     pub(crate) fn weigh(&self, cost: Cost) -> Money {
-        let Cost::Known { usd, .. } = cost else {
-            return Money::TooDear("nobody knows what this costs".to_owned());
+        let is_bounded = self.limits.most.is_some();
+        let unknown = |why: String| match is_bounded {
+            true => Money::Forbidden(format!("{why}, and this machine's policy bounds what a run costs")),
+            false => Money::TooDear(why),
         };
+        let Cost::Known { usd, .. } = cost else { return unknown("nobody knows what this costs".to_owned()) };
         if !usd.is_finite() || usd < 0.0 {
-            return Money::TooDear(format!("its price is {usd} USD, which is none"));
+            return unknown(format!("its price is {usd} USD, which is none"));
+        }
+        if let Some(left) = self.left_of_most().filter(|left| usd > *left) {
+            let left = left.max(0.0);
+            return Money::Forbidden(format!(
+                "it may cost {usd:.2} USD, and {left:.2} USD are left of what this machine's policy lets a run cost"
+            ));
         }
         if self.limits.total == Some(0.0) || self.limits.orders == Some(0.0) {
             return Money::TooDear("the budget is 0 USD: nothing is ordered".to_owned());
@@ -108,17 +150,35 @@ impl Budget {
             Some(left) if usd > left => {
                 Money::TooDear(format!("it may cost {usd:.2} USD, and {left:.2} USD of the budget are left"))
             }
+            _ if usd > 0.0 && self.is_asked_about() => {
+                let sum = self.spent() + self.expected + usd;
+                match sum >= self.next_question {
+                    true => Money::Asked(format!(
+                        "it may cost {usd:.2} USD, {sum:.2} USD with what this session has cost"
+                    )),
+                    false => Money::Within(usd),
+                }
+            }
             _ => Money::Within(usd),
         }
     }
 
-    /// Sets money aside for an order. A person who approved more than is left has decided.
+    /// Whether a person is asked at certain amounts: nobody said what it may cost.
+    fn is_asked_about(&self) -> bool {
+        self.limits.total.is_none() && self.limits.orders.is_none()
+    }
+
+    /// Sets money aside for an order. A person who `approved` that it is more than what is left has decided,
+    /// but not beyond what the machine's policy bounds.
     pub(crate) fn reserve(
         &mut self,
         order: &str,
         cost: (f64, f64),
         approved: bool,
     ) -> Result<(), ReserveError> {
+        if let Some(left) = self.left_of_most().filter(|left| cost.0 > *left) {
+            return Err(ReserveError::Forbidden(left.max(0.0)));
+        }
         let room = if approved { None } else { self.room() };
         self.reservations.reserve(order, &self.session, cost, room)?;
         self.orders += cost.0;
@@ -147,9 +207,15 @@ impl Budget {
 
     /// Why no further completion is paid for, if so.
     pub(crate) fn exhausted(&self) -> Option<String> {
-        let limit = self.limits.total?;
         let spent = self.spent();
-        (spent >= limit).then(|| format!("the budget of {limit:.2} USD is spent ({spent:.2} USD)"))
+        if let Some(most) = self.limits.most.filter(|most| self.before + spent >= *most) {
+            let spent = self.before + spent;
+            return Some(format!(
+                "the {most:.2} USD that this machine's policy lets a run cost are spent ({spent:.2} USD)"
+            ));
+        }
+        let limit = self.limits.total.filter(|limit| spent >= *limit)?;
+        Some(format!("the budget of {limit:.2} USD is spent ({spent:.2} USD) (--max-budget-usd)"))
     }
 
     /// What was spent, if that is more than the person agreed to.
@@ -171,7 +237,7 @@ mod tests {
     use super::*;
 
     fn budget(dir: &Path, session: &str, total: Option<f64>, orders: Option<f64>) -> Budget {
-        Budget::new(dir, session, BudgetLimits { total, orders })
+        Budget::new(dir, session, BudgetLimits { total, orders, most: None })
     }
 
     fn known(usd: f64) -> Cost {
@@ -185,7 +251,57 @@ mod tests {
         for cost in [Cost::Unknown, known(f64::NAN), known(f64::INFINITY), known(-1.0)] {
             assert!(matches!(budget.weigh(cost), Money::TooDear(_)), "{cost:?}");
         }
-        assert_eq!(budget.weigh(known(1e6)), Money::Within(1e6));
+        assert!(matches!(budget.weigh(known(1e6)), Money::Asked(_)));
+    }
+
+    #[test]
+    fn no_yes_and_no_new_conversation_lifts_what_the_policy_bounds() {
+        let dir = tempfile::tempdir().unwrap();
+        let limits = BudgetLimits { total: None, orders: None, most: Some(10.0) };
+        let mut budget = Budget::new(dir.path(), "a", limits);
+        budget.completion(1.0);
+        assert!(matches!(budget.weigh(known(9.5)), Money::Forbidden(_)));
+        assert!(matches!(budget.weigh(Cost::Unknown), Money::Forbidden(_)));
+        assert!(matches!(budget.reserve("1", (9.5, 1.0), true), Err(ReserveError::Forbidden(9.0))));
+        budget.reserve("1", (6.0, 1.0), true).unwrap();
+        budget.renew("b");
+        assert_eq!((budget.spent(), budget.remaining()), (0.0, Some(3.0)));
+        assert!(matches!(budget.weigh(known(3.5)), Money::Forbidden(_)));
+        assert!(budget.exhausted().is_none());
+        budget.completion(3.0);
+        assert!(budget.exhausted().unwrap().contains("policy"));
+    }
+
+    #[test]
+    fn orders_of_one_answer_are_weighed_beside_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut budget = budget(dir.path(), "a", Some(10.0), None);
+        assert_eq!(budget.weigh(known(8.0)), Money::Within(8.0));
+        budget.expect(8.0);
+        assert_eq!(budget.remaining(), Some(2.0));
+        assert!(
+            matches!(budget.weigh(known(8.0)), Money::TooDear(why) if why.contains("2.00 USD of the budget"))
+        );
+        budget.expect_nothing();
+        budget.reserve("1", (8.0, 1.0), false).unwrap();
+        assert!(matches!(budget.reserve("2", (8.0, 1.0), false), Err(ReserveError::Taken(_))));
+    }
+
+    #[test]
+    fn an_order_is_asked_about_that_brings_a_session_over_the_next_question() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut open = budget(dir.path(), "a", None, None);
+        open.completion(1.0);
+        assert_eq!(
+            (open.weigh(known(3.9)), open.weigh(known(0.0))),
+            (Money::Within(3.9), Money::Within(0.0))
+        );
+        assert!(matches!(open.weigh(known(4.0)), Money::Asked(why) if why.contains("5.00 USD with")));
+        open.reserve("1", (4.0, 1.0), true).unwrap();
+        open.agreed();
+        assert_eq!((open.question(), open.weigh(known(4.0))), (None, Money::Within(4.0)));
+        // Who said what it may cost is not asked.
+        assert_eq!(budget(dir.path(), "b", None, Some(50.0)).weigh(known(9.0)), Money::Within(9.0));
     }
 
     #[test]

@@ -51,6 +51,7 @@ impl Session {
         }
         let cost = tiers.contains(&Tier::Spend).then(|| policy.cost(arguments));
         let money = cost.map_or(Money::None, |cost| self.budget.weigh(cost));
+        let is_too_dear = matches!(money, Money::TooDear(_));
         let mut about = self.about(call, arguments, policy.target_argument.as_deref(), &tiers);
         about.paths.extend(texts.files.iter().map(|file| file.real.clone()));
         let shown = texts.shown(policy, arguments);
@@ -62,8 +63,11 @@ impl Session {
             tiers: &tiers,
             is_command: about.is_command,
         };
-        let unknown = self.unknown_orders.iter().find(|order| order.tool == call.name && leaves(&tiers));
-        let unknown = unknown.map(crate::orders::Unknown::told);
+        // All of them are named: the person's word is about those, and no other.
+        let unknown = self.unknown_orders.iter().filter(|order| order.tool == call.name && leaves(&tiers));
+        let (again, told): (Vec<String>, Vec<String>) =
+            unknown.map(|order| (order.id.clone(), order.told())).unzip();
+        let unknown = (!told.is_empty()).then(|| told.join(" and "));
         let by_policy = tiers.iter().find_map(|tier| self.settings.policy.tier(*tier).err());
         let facts = Facts {
             mode: self.settings.mode,
@@ -81,7 +85,7 @@ impl Session {
         let for_session = holds_for_session(&facts);
         let decision = by_policy.map_or_else(|| decide(&facts), forbidden);
         self.audit_decision(call, arguments, texts, &tiers, &about.target, &decision)?;
-        let order = leaves(&tiers).then(|| order(cost, about.target.clone()));
+        let order = leaves(&tiers).then(|| Order { is_too_dear, again, ..order(cost, about.target.clone()) });
         Ok(match decision {
             Decision::Allow { .. } => match order {
                 Some(order) => self.reserved(order, call, tiers, about.target),
@@ -197,7 +201,8 @@ fn order(cost: Option<Cost>, target: String) -> Order {
         _ => None,
     };
     let unpriced = spends && cost.is_none();
-    Order { id: format!("order-{}", uuid::Uuid::new_v4().simple()), target, cost, unpriced }
+    let id = format!("order-{}", uuid::Uuid::new_v4().simple());
+    Order { id, target, cost, unpriced, is_too_dear: false, again: Vec::new() }
 }
 
 pub(crate) fn refused(

@@ -6,7 +6,6 @@ use audit::Chain;
 use protocol::{ErrorKind, Event, Operation, SessionId};
 use runtime::SessionContext;
 
-use crate::budget::Budget;
 use crate::guard::Guard;
 use crate::persist::SessionFile;
 use crate::session::{Session, has_price};
@@ -99,7 +98,7 @@ impl Session {
         self.taint = None;
         self.unknown_orders.clear();
         self.namespace.forget_made();
-        self.budget = Budget::new(&self.state, self.id.as_str(), self.settings.budget);
+        self.budget.renew(self.id.as_str());
         self.system = (self.system_prompt)();
         self.encode();
         self.journal.system(&self.system).await?;

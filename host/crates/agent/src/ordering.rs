@@ -114,8 +114,9 @@ impl Session {
         order: &Order,
         tool: &str,
     ) -> Result<Result<(), ReserveError>, StoreError> {
-        let (again, others): (Vec<Unknown>, Vec<Unknown>) =
-            std::mem::take(&mut self.unknown_orders).into_iter().partition(|unknown| unknown.tool == tool);
+        let (again, others): (Vec<Unknown>, Vec<Unknown>) = std::mem::take(&mut self.unknown_orders)
+            .into_iter()
+            .partition(|unknown| order.again.contains(&unknown.id));
         self.unknown_orders = others;
         for unknown in again {
             self.order_is(&unknown.id, &"".into(), tool, None, OrderState::Released)?;
@@ -123,10 +124,13 @@ impl Session {
         if order.unpriced {
             self.budget.order_without_price();
         }
-        Ok(match order.cost.filter(|(usd, _)| *usd > 0.0) {
-            Some(cost) => self.budget.reserve(&order.id, cost, true),
+        let reserved = match order.cost.filter(|(usd, _)| *usd > 0.0) {
+            Some(cost) => self.budget.reserve(&order.id, cost, order.is_too_dear),
             None => Ok(()),
-        })
+        };
+        // The card told what the session costs with it.
+        self.budget.agreed();
+        Ok(reserved)
     }
 
     fn order_is(

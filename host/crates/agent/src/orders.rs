@@ -19,6 +19,10 @@ pub(crate) struct Order {
     pub(crate) cost: Option<(f64, f64)>,
     /// It costs something, and nobody knows how much.
     pub(crate) unpriced: bool,
+    /// A person is told that it costs more than is left.
+    pub(crate) is_too_dear: bool,
+    /// Orders that a person is told about, of which nobody knows whether they arrived.
+    pub(crate) again: Vec<String>,
 }
 
 impl Order {

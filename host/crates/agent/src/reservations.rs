@@ -32,8 +32,10 @@ pub(crate) struct Reservations {
 /// Why money could not be set aside.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReserveError {
-    #[error("other runs have set {0:.2} USD aside meanwhile, and this does not fit beside them")]
+    #[error("it does not fit into what is left any more: other runs have set {0:.2} USD aside")]
     Taken(f64),
+    #[error("{0:.2} USD are left of what this machine's policy lets a run cost")]
+    Forbidden(f64),
     #[error("money cannot be set aside: {}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
 }

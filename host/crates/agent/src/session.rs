@@ -107,6 +107,10 @@ pub enum StartError {
     Records(RecordsError),
     #[error("{0} has no known price, and --max-budget-usd counts everything; name another model, or none")]
     NoPrice(String),
+    #[error(
+        "{model} has no known price, and {place} bounds what a run costs; name another model, or its `price` in the settings"
+    )]
+    NoPriceUnderPolicy { model: String, place: String },
 }
 
 /// A running session, as seen from outside.
@@ -177,7 +181,6 @@ pub(crate) struct Session {
     pub(crate) budget: Budget,
     /// What is the user's own on the Hub.
     pub(crate) namespace: Namespace,
-    pub(crate) state: PathBuf,
     /// Orders of which nobody knows whether they arrived.
     pub(crate) unknown_orders: Vec<Unknown>,
     pub(crate) operations: mpsc::Receiver<Submission>,
@@ -262,8 +265,14 @@ pub(crate) fn build(config: SessionConfig) -> Result<Built, StartError> {
     let saved_model = opened.as_ref().map(|(_, saved)| saved.model.clone());
     let model = providers.resolve(&model.or(saved_model).unwrap_or(default_model))?;
     let limits = settings.budget;
-    if limits.total.is_some() && !has_price(&model) {
-        return Err(StartError::NoPrice(model.id().to_owned()));
+    if !has_price(&model) {
+        let id = model.id().to_owned();
+        if let Some((_, place)) = settings.policy.max_usd() {
+            return Err(StartError::NoPriceUnderPolicy { model: id, place });
+        }
+        if limits.total.is_some() {
+            return Err(StartError::NoPrice(id));
+        }
     }
     let id = if let Start::Continue(from) = &start { from.clone() } else { id };
     // A session whose records cannot be written does not begin, and leaves nothing behind.
@@ -310,7 +319,6 @@ pub(crate) fn build(config: SessionConfig) -> Result<Built, StartError> {
         taint: None,
         budget: Budget::new(&state, id.as_str(), limits),
         namespace: Namespace::new(namespace),
-        state,
         unknown_orders: Vec::new(),
         operations: receiver,
         queue: VecDeque::new(),

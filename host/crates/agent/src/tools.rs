@@ -65,8 +65,15 @@ impl Session {
     ) -> Result<(), Fault> {
         let Completion { text, tool_calls, reasoning, .. } = completion;
         self.know_namespace(&tool_calls).await?;
-        let planned: Vec<Planned> =
-            tool_calls.into_iter().map(|call| self.plan_call(call)).collect::<Result<_, _>>()?;
+        let mut planned = Vec::with_capacity(tool_calls.len());
+        for call in tool_calls {
+            let next = self.plan_call(call)?;
+            if let Fate::Ask(_, Some(order)) = &next.fate {
+                self.budget.expect(order.reserved());
+            }
+            planned.push(next);
+        }
+        self.budget.expect_nothing();
         let calls = planned.iter().map(|p| p.call.clone()).collect();
         self.say(text, calls, reasoning).await?;
         let (asked, free): (Vec<Planned>, Vec<Planned>) =

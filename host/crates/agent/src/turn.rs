@@ -139,7 +139,7 @@ impl Session {
     /// Whether the next completion is paid for: by the budget, or by the person's word.
     async fn may_go_on(&mut self, cancel: &CancellationToken) -> Result<bool, Fault> {
         if let Some(why) = self.budget.exhausted() {
-            self.notice(format!("stopped: {why} (--max-budget-usd)")).await?;
+            self.notice(format!("stopped: {why}")).await?;
             return Ok(false);
         }
         let Some(spent_usd) = self.budget.question().filter(|_| self.settings.interactive) else {

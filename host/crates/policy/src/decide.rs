@@ -151,10 +151,10 @@ impl Policy {
         self.rules().mcp.allow.as_ref().is_none_or(|allow| allow.iter().any(|p| matches(p, name)))
     }
 
-    /// US dollars that a run may cost at most.
+    /// US dollars that a run may cost at most, and where that stands.
     #[must_use]
-    pub fn max_usd(&self) -> Option<f64> {
-        self.rules().budget.max_usd.as_ref().map(|usd| *usd.get_ref())
+    pub fn max_usd(&self) -> Option<(f64, String)> {
+        self.rules().budget.max_usd.as_ref().map(|usd| (*usd.get_ref(), self.place(usd)))
     }
 
     /// What all requests are held to.

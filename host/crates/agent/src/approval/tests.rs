@@ -183,6 +183,12 @@ fn money_orders_and_what_a_manifest_never_wants_automatic() {
     assert!(denied.remedy.contains("--max-budget-usd"), "{denied:?}");
     assert_eq!(word(&of(|facts| facts.never_automatic = true, Mode::Yolo)), "ask");
     assert_eq!(word(&of(|facts| facts.unknown_order = Some("order 1"), Mode::Yolo)), "ask");
+    // The policy's bound is lifted by nobody; an amount that a person is asked about is asked about.
+    let bound: fn(&mut Facts<'_>) = |facts| facts.money = Money::Forbidden("too much".to_owned());
+    let asked: fn(&mut Facts<'_>) = |facts| facts.money = Money::Asked("8.00 USD".to_owned());
+    for mode in [Mode::Default, Mode::Auto, Mode::Yolo] {
+        assert_eq!((word(&of(bound, mode)), word(&of(asked, mode))), ("deny", "ask"), "{mode}");
+    }
     // Nothing is ordered, nothing is paid.
     let free = with_rules(&[], |facts| facts.money = Money::TooDear(String::new()), Mode::Auto, Tier::Write);
     assert_eq!(word(&free), "allow");
