@@ -51,6 +51,21 @@ fn a_run_ends_when_its_budget_is_spent() {
 }
 
 #[test]
+fn a_completion_that_broke_off_is_paid_for_too_and_so_is_one_that_nobody_counted() {
+    let long = "word ".repeat(300);
+    for step in [Step::text(long.as_str()).piece_chars(100).cut_after(8), Step::text("ok").omit_usage()] {
+        let host = TestHost::new([step]);
+        priced(&host, &json!({}));
+        let ran = host.stream(&["--max-budget-usd", "0.01"]);
+        let cost = ran.result()["total_cost_usd"].as_f64().unwrap();
+        assert!(cost > 0.01, "{:?}", ran.result());
+        // It is in the session's file.
+        let again = host.stream(&["--continue", "--max-budget-usd", "0.01"]);
+        assert_eq!((again.code, host.server.requests().len()), (Some(7), 1), "{}", again.stderr);
+    }
+}
+
+#[test]
 fn orders_and_completions_are_paid_from_one_budget() {
     let jobs = Jobs::start(Answer::Takes);
     let steps = vec![

@@ -175,8 +175,14 @@ mod tests {
         let call = "call-b".into();
         let earlier = Earlier::of(&entries, &[&call].into());
         assert_eq!(ids(&earlier), ["a", "b", "d"]);
-        let sent =
-            Order { id: "x".to_owned(), target: "y".to_owned(), cost: Some((2.0, 1.0)), unpriced: false };
+        let sent = Order {
+            id: "x".to_owned(),
+            target: "y".to_owned(),
+            cost: Some((2.0, 1.0)),
+            unpriced: false,
+            is_too_dear: false,
+            again: Vec::new(),
+        };
         let sent = super::Unknown::new(&sent, "jobs");
         assert!(!sent.is_settled() && sent.usd == 2.0);
         // A session that branched off knows of it by that record alone.

@@ -16,6 +16,9 @@ const HEALS: u32 = 6;
 /// A prompt that the provider counted as less than this part of our estimate was cut off by the server.
 const CUT_OFF: u64 = 3;
 
+/// Bytes of an answer that count as a token where nobody counted.
+const BYTES_PER_TOKEN: usize = 3;
+
 /// How an attempt failed.
 struct Failed {
     error: ProviderError,
@@ -93,10 +96,17 @@ impl Session {
             Purpose::Step => (None, self.options()),
             Purpose::Summary { until } => (Some(self.summary_prompt(until)), self.summary_options()),
         };
+        let asked = prompt.as_ref().unwrap_or(&self.prompt);
+        let (tokens, started) = (asked.estimated_tokens(), Instant::now());
         let sent = tokio::select! {
             biased;
-            () = cancel.cancelled() => return Err(Fault::Interrupted),
-            sent = self.model.complete(prompt.as_ref().unwrap_or(&self.prompt), &options) => sent,
+            () = cancel.cancelled() => None,
+            sent = self.model.complete(asked, &options) => Some(sent),
+        };
+        let Some(sent) = sent else {
+            // It may have left, and then it is paid for.
+            self.record_unfinished(tokens, 0, started.elapsed()).await?;
+            return Err(Fault::Interrupted);
         };
         let mut stream = match sent {
             Ok(stream) => stream,
@@ -108,6 +118,7 @@ impl Session {
             let next = tokio::select! {
                 biased;
                 () = cancel.cancelled() => {
+                    self.record_unfinished(tokens, stream.partial_text().len(), started.elapsed()).await?;
                     if options.stream {
                         self.keep_partial(stream.partial_text()).await?;
                     }
@@ -129,6 +140,7 @@ impl Session {
                 Ok(Some(Delta::Reasoning(_))) => {}
                 Ok(None) => return Ok(Ok(stream.finish())),
                 Err(error) => {
+                    self.record_unfinished(tokens, stream.partial_text().len(), started.elapsed()).await?;
                     if shown {
                         self.keep_partial(stream.partial_text()).await?;
                     }
@@ -171,8 +183,11 @@ impl Session {
         {
             self.journal.emit(Event::AssistantMessage { content: text.clone() }).await?;
         }
-        let cost_usd = self.model.cost_usd(&usage).unwrap_or(0.0);
-        self.budget.completion(if usage.total_tokens == 0 { self.guess(completion) } else { cost_usd });
+        let cost_usd = match usage.total_tokens {
+            0 => self.guess(completion),
+            _ => self.model.cost_usd(&usage).unwrap_or(0.0),
+        };
+        self.budget.completion(cost_usd);
         let event = Event::LlmCall {
             model: self.model.id().to_owned(),
             latency_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
@@ -196,12 +211,36 @@ impl Session {
     fn guess(&self, completion: &Completion) -> f64 {
         let written = completion.text.as_deref().map_or(0, str::len)
             + completion.tool_calls.iter().map(|call| call.arguments.len()).sum::<usize>();
-        let usage = Usage {
-            prompt_tokens: self.prompt.estimated_tokens(),
-            completion_tokens: (written / 3) as u64,
-            ..Usage::default()
+        self.estimate(self.prompt.estimated_tokens(), written)
+    }
+
+    /// USD for a prompt of so many tokens and so many bytes that were written.
+    fn estimate(&self, prompt_tokens: u64, written: usize) -> f64 {
+        let completion_tokens = (written / BYTES_PER_TOKEN) as u64;
+        self.model.cost_usd(&Usage { prompt_tokens, completion_tokens, ..Usage::default() }).unwrap_or(0.0)
+    }
+
+    /// Keeps the books of a completion that was begun and not finished: what was done is paid for.
+    async fn record_unfinished(
+        &mut self,
+        prompt_tokens: u64,
+        written: usize,
+        took: Duration,
+    ) -> Result<(), StoreError> {
+        let cost_usd = self.estimate(prompt_tokens, written);
+        if cost_usd <= 0.0 {
+            return Ok(());
+        }
+        self.budget.completion(cost_usd);
+        let event = Event::LlmCall {
+            model: self.model.id().to_owned(),
+            latency_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            finish_reason: None,
+            cost_usd,
+            kind: "unfinished".to_owned(),
+            usage: Usage::default(),
         };
-        self.model.cost_usd(&usage).unwrap_or(0.0)
+        self.journal.emit(event).await
     }
 
     /// Some local servers drop the beginning of what they cannot hold, without a word.

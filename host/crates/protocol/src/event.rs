@@ -135,7 +135,8 @@ pub enum Event {
         latency_ms: u64,
         finish_reason: Option<String>,
         cost_usd: f64,
-        /// `main`, `compaction`, `research` or `effort_probe`.
+        /// `main`, `compaction`, `research`, `effort_probe`, or `unfinished`: it broke off, and what it cost is an
+        /// estimate.
         kind: String,
         #[serde(flatten)]
         usage: Usage,
