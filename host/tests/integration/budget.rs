@@ -41,6 +41,11 @@ fn a_run_ends_when_its_budget_is_spent() {
     // Who goes on goes on with what is left: nothing.
     let again = host.stream(&["--continue", "--max-budget-usd", "2.5"]);
     assert_eq!((again.code, host.server.requests().len()), (Some(7), 3), "{}", again.stderr);
+    // One answer that costs more than there was is an answer, and no success.
+    let dear = TestHost::new([Step::text("here it is").usage(1_000, 0, 0, 0)]);
+    priced(&dear, &json!({}));
+    let ran = dear.stream(&["--max-budget-usd", "0.5"]);
+    assert_eq!((ran.code, &ran.result()["result"]), (Some(7), &json!("here it is")), "{}", ran.stderr);
     // The same without a budget does not end so, and a model without a price does not begin with one.
     let free = TestHost::new([Step::text("ok")]);
     assert_eq!(free.stream(&[]).code, Some(0));

@@ -205,6 +205,13 @@ impl Budget {
         }
     }
 
+    /// Whether it has cost more than it was to cost, by the person's word or the policy's.
+    pub(crate) fn is_exceeded(&self) -> bool {
+        let spent = self.spent();
+        self.limits.most.is_some_and(|most| self.before + spent > most)
+            || self.limits.total.is_some_and(|limit| spent > limit)
+    }
+
     /// Why no further completion is paid for, if so.
     pub(crate) fn exhausted(&self) -> Option<String> {
         let spent = self.spent();

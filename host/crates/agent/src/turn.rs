@@ -50,6 +50,8 @@ impl Session {
         self.interrupt.reset();
         match ended {
             Ok(Ended { final_response, reason }) => {
+                // The answer is there, and it cost more than the run was to cost: that is no success.
+                let reason = if self.budget.is_exceeded() { StopReason::Budget } else { reason };
                 let history_size = self.items.len();
                 self.journal.emit(Event::TurnComplete { history_size, final_response, reason }).await?;
             }
