@@ -19,9 +19,13 @@ const OF_THE_SYSTEM: [&str; 14] = [
 
 /// One line per folder that the message names and tools do not see.
 pub(crate) fn offers(message: &str, folders: &Folders, paths: &Paths) -> Vec<String> {
+    offers_beside(message, folders, paths, &OF_THE_SYSTEM)
+}
+
+fn offers_beside(message: &str, folders: &Folders, paths: &Paths, system: &[&str]) -> Vec<String> {
     let mut named: Vec<PathBuf> = Vec::new();
     for word in message.split(|c: char| c.is_whitespace() || "\"'`,;()<>[]{}".contains(c)) {
-        let Some(folder) = folder(word, paths) else { continue };
+        let Some(folder) = folder(word, paths, system) else { continue };
         let seen = [&folders.workspace, &folders.tmp].into_iter().chain(&folders.read).chain(&folders.write);
         let is_new = !seen.chain(&named).any(|seen| folder.starts_with(seen));
         if is_new && named.len() < MAX && workspace::can_be_added(&folder, paths) {
@@ -39,14 +43,14 @@ fn offer(folder: &Path) -> String {
 }
 
 /// The folder that a word names, by itself or by a file in it.
-fn folder(word: &str, paths: &Paths) -> Option<PathBuf> {
+fn folder(word: &str, paths: &Paths, system: &[&str]) -> Option<PathBuf> {
     let word = word.trim_end_matches(['.', ':', '!', '?']);
     if !(word.starts_with('/') || word.starts_with("~/")) {
         return None;
     }
     let real = paths.expand(word).canonicalize().ok()?;
     let folder = if real.is_dir() { real } else { real.parent()?.to_owned() };
-    let of_the_system = OF_THE_SYSTEM.iter().any(|system| folder.starts_with(system));
+    let of_the_system = system.iter().any(|system| folder.starts_with(system));
     (!of_the_system && folder.parent().is_some()).then_some(folder)
 }
 
@@ -57,8 +61,7 @@ mod tests {
 
     #[test]
     fn what_is_named_and_not_seen_is_offered_once() {
-        // Not below /tmp or /var, which nobody has to add.
-        let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let dir = tempfile::tempdir().unwrap();
         let root = dir.path().canonicalize().unwrap();
         for name in ["home", "work/deep", "data/raw", "read"] {
             std::fs::create_dir_all(root.join(name)).unwrap();
@@ -84,7 +87,7 @@ mod tests {
             at("read"),
             at("data")
         );
-        let offers = offers(&message, &folders, &paths);
+        let offers = offers_beside(&message, &folders, &paths, &["/usr"]);
         assert_eq!(offers.len(), 2, "{offers:?}");
         assert!(offers[0].starts_with(&format!("{} is outside", at("data/raw"))), "{offers:?}");
         assert!(offers[1].contains(&format!("--add-dir {}:rw change it", at("data"))), "{offers:?}");
