@@ -106,7 +106,7 @@ fn decisions(base: &Path, plugins: &PluginRuntime) -> Vec<f64> {
             wall: "partial",
             network: "off",
             rules,
-            budget: BudgetLimits { total: None, orders: Some(10.0) },
+            budget: BudgetLimits { total: None, orders: Some(10.0), most: None },
             policy: Arc::default(),
             policy_mark: None,
         },
