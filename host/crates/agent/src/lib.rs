@@ -21,6 +21,7 @@ mod questions;
 mod reservations;
 mod rules;
 mod session;
+mod start_error;
 mod step;
 mod tools;
 mod transcript;
@@ -34,6 +35,5 @@ pub use measure::decisions;
 pub use namespace::AskNamespace;
 pub use persist::{Saved, SavedHeader, SessionStore, StoreError};
 pub use rules::{Effect, Rule, RuleError, Rules};
-pub use session::{
-    AgentSettings, Handle, KeepGrant, Resumed, SessionConfig, Start, StartError, SystemPrompt, start,
-};
+pub use session::{AgentSettings, Handle, KeepGrant, Resumed, SessionConfig, Start, SystemPrompt, start};
+pub use start_error::StartError;

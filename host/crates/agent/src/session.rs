@@ -3,7 +3,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use audit::{AuditLog, Chain, PolicyMark, RecordsError};
+use audit::{AuditLog, Chain, PolicyMark};
 use policy::Policy;
 use protocol::{ErrorKind, Event, Item, PlanItem, SessionId, Submission, ToolSpec, Usage};
 use provider::{Effort, Model, Prompt, Providers};
@@ -20,7 +20,7 @@ use crate::ordering::earlier;
 use crate::orders::Unknown;
 use crate::persist::{Saved, Sealed, Standing};
 use crate::turn::Fault;
-use crate::{BudgetLimits, Interrupt, Mode, Rules, SessionStore, StoreError};
+use crate::{BudgetLimits, Interrupt, Mode, Rules, SessionStore, StartError, StoreError};
 
 /// Operations and events that wait at most; whoever sends more waits.
 const CHANNEL: usize = 64;
@@ -91,26 +91,6 @@ pub struct SessionConfig {
     /// What is neither shown nor kept.
     pub secrets: Redactor,
     pub settings: AgentSettings,
-}
-
-/// Why a session does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Model(#[from] provider::ResolveError),
-    #[error("the session's folders cannot be made: {0}")]
-    Folders(#[from] std::io::Error),
-    /// The records of the session that it goes on from are not what was written.
-    #[error("{0}; what the session ordered cannot be known, so begin a new one (ml-intern audit verify)")]
-    Records(RecordsError),
-    #[error("{0} has no known price, and --max-budget-usd counts everything; name another model, or none")]
-    NoPrice(String),
-    #[error(
-        "{model} has no known price, and {place} bounds what a run costs; name another model, or its `price` in the settings"
-    )]
-    NoPriceUnderPolicy { model: String, place: String },
 }
 
 /// A running session, as seen from outside.
