@@ -392,7 +392,7 @@ impl Inner {
             log_messages: 0,
             http_requests: 0,
         };
-        if let Some(source) = call.session.unvouched(&call.plugin, &call.capabilities) {
+        if let Some(source) = call.session.unvouched(&call.owner, &call.capabilities) {
             call.reads(source);
         }
         let task =

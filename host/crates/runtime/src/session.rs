@@ -165,7 +165,8 @@ impl SessionContext {
         }
     }
 
-    /// Beside the plugin's folder, out of its reach: no id of a plugin has a dot.
+    /// Beside the plugin's folder, out of its reach. No folder of another one is called so: what follows the dot in
+    /// the name of an owner is a digest, or begins with `project-`.
     fn mark(&self, plugin: &str) -> PathBuf {
         self.plugin_data.join(format!("{plugin}.read"))
     }
