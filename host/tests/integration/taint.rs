@@ -39,24 +39,38 @@ fn files_of_a_folder_that_would_instruct_and_is_not_trusted_are_nobodys_word() {
 #[test]
 fn what_a_plugin_keeps_for_later_sessions_stays_nobodys_word() {
     let probe = |trick: &str, with: &str| call("probe__probe", json!({"trick": trick, "with": with}));
-    let keep = [probe("write_directly", "/data/note"), Step::text("ok")];
+    let keep = || [probe("write_directly", "/data/note"), Step::text("ok")];
     let look = || [probe("echo", "hi"), Step::text("ok")];
-    let host = TestHost::outside_tmp(keep.into_iter().chain(look()).chain(look()));
-    let folder = host.home.join(".local/share/ml-intern/plugins");
-    std::fs::create_dir_all(&folder).unwrap();
-    std::fs::copy(guests::component("probe"), folder.join("probe.wasm")).unwrap();
-    host.home_file(".config/ml-intern/grants.toml", "[probe]\npaths = [\"workspace\", \"data\"]\n");
-    host.file("AGENTS.md", "Use tabs.\n");
-    assert!(sources(&host, &[])[0].as_ref().unwrap().contains("not trusted"));
-    std::fs::remove_file(host.workspace.join("AGENTS.md")).unwrap();
-    let later = sources(&host, &[]);
-    assert!(
-        later[0].as_ref().unwrap().starts_with("what `probe` kept from an earlier session, of files of"),
-        "{later:?}"
-    );
-    // Until nothing is left of it.
-    std::fs::remove_file(host.home.join(".local/share/ml-intern/plugin-data/probe/note")).unwrap();
-    assert_eq!(sources(&host, &[]), [None]);
+    // Its publisher is part of the name under which it keeps things.
+    for signed in [false, true] {
+        let host = TestHost::outside_tmp(keep().into_iter().chain(look()).chain(look()));
+        let folder = host.home.join(".local/share/ml-intern/plugins");
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("probe.wasm");
+        std::fs::copy(guests::component("probe"), &file).unwrap();
+        if signed {
+            let done = |arguments: &[&str]| assert_eq!(host.run(arguments).code, Some(0), "{arguments:?}");
+            let (file, key) = (file.to_str().unwrap(), host.home.join("acme.key"));
+            let (key, public) = (key.to_str().unwrap(), key.with_extension("pub"));
+            done(&["plugin", "keygen", key, "--unencrypted"]);
+            done(&["plugin", "sign", file, "--key", key]);
+            done(&["plugin", "install", file, "--yes", "--publisher", public.to_str().unwrap()]);
+        }
+        host.home_file(".config/ml-intern/grants.toml", "[probe]\npaths = [\"workspace\", \"data\"]\n");
+        host.file("AGENTS.md", "Use tabs.\n");
+        assert!(sources(&host, &[])[0].as_ref().unwrap().contains("not trusted"));
+        std::fs::remove_file(host.workspace.join("AGENTS.md")).unwrap();
+        let later = sources(&host, &[]);
+        assert!(
+            later[0].as_ref().unwrap().starts_with("what `probe` kept from an earlier session, of files of"),
+            "{later:?}"
+        );
+        // Until nothing is left of it.
+        let data = std::fs::read_dir(host.home.join(".local/share/ml-intern/plugin-data")).unwrap();
+        let kept = data.map(|entry| entry.unwrap().path().join("note")).find(|note| note.is_file()).unwrap();
+        std::fs::remove_file(kept).unwrap();
+        assert_eq!(sources(&host, &[]), [None]);
+    }
 }
 
 #[test]

@@ -131,7 +131,7 @@ impl SessionContext {
 
     /// Where text comes from that a call can read with these capabilities before it asks for anything, if nobody
     /// vouches for it: the files of a folder that no person trusted, and what the plugin kept of earlier sessions.
-    pub(crate) fn unvouched(&self, plugin: &str, capabilities: &Capabilities) -> Option<String> {
+    pub(crate) fn unvouched(&self, owner: &str, capabilities: &Capabilities) -> Option<String> {
         let reads_files = capabilities.exec || capabilities.paths.contains(&Mount::Workspace);
         if self.untrusted && reads_files {
             return Some(format!(
@@ -142,19 +142,20 @@ impl SessionContext {
         if !capabilities.paths.contains(&Mount::Data) {
             return None;
         }
-        let source = std::fs::read_to_string(self.mark(plugin)).ok()?;
-        let data = self.plugin_data.join(plugin);
+        let source = std::fs::read_to_string(self.mark(owner)).ok()?;
+        let data = self.plugin_data.join(owner);
         if std::fs::read_dir(&data).is_ok_and(|mut entries| entries.next().is_none()) {
             // Nothing is left of it. A mark that stays costs a question, not a promise.
-            let _ = std::fs::remove_file(self.mark(plugin));
+            let _ = std::fs::remove_file(self.mark(owner));
             return None;
         }
+        let plugin = owner.split('.').next().unwrap_or(owner);
         Some(format!("what `{plugin}` kept from an earlier session, of {source}"))
     }
 
     /// Marks what a plugin keeps for other sessions: it may hold text from there.
-    pub(crate) fn mark_data(&self, plugin: &str, source: &str) {
-        let mark = self.mark(plugin);
+    pub(crate) fn mark_data(&self, owner: &str, source: &str) {
+        let mark = self.mark(owner);
         if mark.exists() {
             return;
         }
@@ -167,8 +168,8 @@ impl SessionContext {
 
     /// Beside the plugin's folder, out of its reach. No folder of another one is called so: what follows the dot in
     /// the name of an owner is a digest, or begins with `project-`.
-    fn mark(&self, plugin: &str) -> PathBuf {
-        self.plugin_data.join(format!("{plugin}.read"))
+    fn mark(&self, owner: &str) -> PathBuf {
+        self.plugin_data.join(format!("{owner}.read"))
     }
 
     /// The wall that the session's commands run behind.
