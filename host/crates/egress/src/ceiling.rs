@@ -24,21 +24,29 @@ pub struct Ceiling {
     pub by: String,
 }
 
-/// Addresses that nothing connects to, whatever name leads there, and the file that says so.
+/// What nothing connects to, a proxy no more than an address that a name leads to, and the file that says so.
 #[derive(Debug, Default)]
-pub(crate) struct DeniedAddresses {
-    nets: Vec<IpNet>,
+pub(crate) struct Denials {
+    hosts: Vec<Hosts>,
     pub(crate) by: String,
 }
 
-impl DeniedAddresses {
+impl Denials {
     pub(crate) fn is_empty(&self) -> bool {
-        self.nets.is_empty()
+        self.hosts.is_empty()
+    }
+
+    /// Whether a host of a URL is denied, as a name or as an address.
+    pub(crate) fn has_host(&self, host: &str) -> bool {
+        Host::parse(host).is_ok_and(|host| self.hosts.iter().any(|denied| denied.covers(&host)))
     }
 
     /// Whether an address is denied, in this or another dress.
     pub(crate) fn has(&self, address: IpAddr) -> bool {
-        is_among(&self.nets, address)
+        self.hosts.iter().any(|denied| match denied.0 {
+            Denied::Addresses(net) => is_among(&[net], address),
+            Denied::Name { .. } => false,
+        })
     }
 }
 
@@ -65,12 +73,8 @@ impl Ceiling {
         Ok(())
     }
 
-    pub(crate) fn denied_addresses(&self) -> DeniedAddresses {
-        let nets = self.deny.iter().filter_map(|denied| match denied.0 {
-            Denied::Addresses(net) => Some(net),
-            Denied::Name { .. } => None,
-        });
-        DeniedAddresses { nets: nets.collect(), by: self.by.clone() }
+    pub(crate) fn denials(&self) -> Denials {
+        Denials { hosts: self.deny.clone(), by: self.by.clone() }
     }
 
     fn denies(&self, origin: &Origin) -> bool {

@@ -80,7 +80,7 @@ impl Egress {
         let authorities =
             CertificateFiles { ca: config.certificates.ca.clone(), ..CertificateFiles::default() };
         let proxy = config.proxy.clone().filter(Proxy::is_for_plugins);
-        let denied = Arc::new(config.ceiling.denied_addresses());
+        let denied = Arc::new(config.ceiling.denials());
         let plugins = Pools::new(Trust::Files(authorities), proxy, Arc::clone(&denied));
         let host = Pools::new(Trust::Files(config.certificates.clone()), config.proxy.clone(), denied);
         Self {
@@ -347,7 +347,7 @@ impl Egress {
                 if let Some(entry) = &mut entry {
                     entry.end(match &error {
                         // Decided late: only when the name was resolved.
-                        EgressError::NotPublic { .. } | EgressError::ForbiddenAddress { .. } => {
+                        EgressError::NotPublic { .. } | EgressError::ForbiddenPlace { .. } => {
                             self.refusal(&request.caller, &request.method, origin.to_string(), &error)
                         }
                         _ => LedgerAct::Failed { why: error.to_string() },

@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 use tower_service::Service;
 
 use crate::Proxy;
-use crate::ceiling::DeniedAddresses;
+use crate::ceiling::Denials;
 use crate::reach::Reach;
 
 /// Time until a connection stands: name, socket and TLS.
@@ -45,8 +45,8 @@ pub(crate) struct Connector {
 pub(crate) enum ConnectError {
     #[error("{0} is not an address that may be connected to")]
     NotPermitted(IpAddr),
-    #[error("{address} is forbidden by {by}")]
-    Forbidden { address: IpAddr, by: String },
+    #[error("{what} is forbidden by {by}")]
+    Forbidden { what: String, by: String },
     #[error("the name cannot be resolved: {0}")]
     Name(String),
     #[error("no connection within {} s", CONNECT.as_secs())]
@@ -56,12 +56,7 @@ pub(crate) enum ConnectError {
 impl Connector {
     /// Connects to what `reach` permits and nobody denies, through the proxy if it has one. SNI and `Host`
     /// stay the name that was asked for.
-    pub(crate) fn new(
-        reach: Reach,
-        denied: Arc<DeniedAddresses>,
-        tls: ClientConfig,
-        proxy: Option<Proxy>,
-    ) -> Self {
+    pub(crate) fn new(reach: Reach, denied: Arc<Denials>, tls: ClientConfig, proxy: Option<Proxy>) -> Self {
         let gate = Gate { reach: Arc::new(reach), denied };
         let tls = hyper_rustls::HttpsConnectorBuilder::new()
             .with_tls_config(tls)
@@ -93,7 +88,7 @@ impl Service<Uri> for Connector {
 #[derive(Clone, Debug)]
 struct Gate {
     reach: Arc<Reach>,
-    denied: Arc<DeniedAddresses>,
+    denied: Arc<Denials>,
 }
 
 /// Connects to addresses that were checked, whatever the name server says a second time.
@@ -138,10 +133,14 @@ impl Gate {
     /// Resolves a destination, and hands on its addresses if all of them are let through.
     async fn checked(&self, to: &Uri) -> Result<Vec<IpAddr>, ConnectError> {
         let host = to.host().unwrap_or_default();
+        let forbidden = |what: String| ConnectError::Forbidden { what, by: self.denied.by.clone() };
+        if self.denied.has_host(host) {
+            return Err(forbidden(host.to_owned()));
+        }
         let addresses = resolve(host).await.map_err(|e| ConnectError::Name(e.to_string()))?;
         for address in &addresses {
             if self.denied.has(*address) {
-                return Err(ConnectError::Forbidden { address: *address, by: self.denied.by.clone() });
+                return Err(forbidden(address.to_string()));
             }
             if !self.reach.permits(*address) {
                 return Err(ConnectError::NotPermitted(*address));

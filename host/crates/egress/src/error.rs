@@ -24,8 +24,8 @@ pub enum EgressError {
     Rule { origin: String, method: String, rule: String, asks: bool },
     #[error("{origin} leads to {address}, which is not a public address and not granted as such")]
     NotPublic { origin: String, address: String },
-    #[error("{origin} leads to {address}, which is forbidden by {by}")]
-    ForbiddenAddress { origin: String, address: String, by: String },
+    #[error("{origin} leads to {place}, which is forbidden by {by}")]
+    ForbiddenPlace { origin: String, place: String, by: String },
     #[error(
         "{real}, which stands for {origin}, gets no credentials, so that `{name}` cannot go along: see its entry under `origins` in the settings"
     )]
@@ -91,7 +91,7 @@ impl EgressError {
                 | Self::Mirror { .. }
                 | Self::MirrorCredential { .. }
                 | Self::NotPublic { .. }
-                | Self::ForbiddenAddress { .. }
+                | Self::ForbiddenPlace { .. }
                 | Self::Offline { .. }
                 | Self::Connect { .. }
                 | Self::Audience { .. }
@@ -129,8 +129,8 @@ impl EgressError {
                 Some(ConnectError::NotPermitted(address)) => {
                     return Self::NotPublic { origin, address: address.to_string() };
                 }
-                Some(ConnectError::Forbidden { address, by }) => {
-                    return Self::ForbiddenAddress { origin, address: address.to_string(), by: by.clone() };
+                Some(ConnectError::Forbidden { what, by }) => {
+                    return Self::ForbiddenPlace { origin, place: what.clone(), by: by.clone() };
                 }
                 _ => {}
             }

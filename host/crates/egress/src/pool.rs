@@ -9,7 +9,7 @@ use rustls::client::Resumption;
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::body::Pieces;
-use crate::ceiling::DeniedAddresses;
+use crate::ceiling::Denials;
 use crate::connector::Connector;
 use crate::reach::Reach;
 use crate::{Caller, CertificateFiles, Certificates, EgressError, Proxy};
@@ -35,7 +35,7 @@ pub(crate) type Client = legacy::Client<Connector, Pieces>;
 pub(crate) struct Pools {
     trust: Trust,
     proxy: Option<Proxy>,
-    denied: Arc<DeniedAddresses>,
+    denied: Arc<Denials>,
     tls: OnceLock<ClientConfig>,
     clients: Mutex<HashMap<Key, Client>>,
 }
@@ -62,7 +62,7 @@ struct Key {
 }
 
 impl Pools {
-    pub(crate) fn new(trust: Trust, proxy: Option<Proxy>, denied: Arc<DeniedAddresses>) -> Self {
+    pub(crate) fn new(trust: Trust, proxy: Option<Proxy>, denied: Arc<Denials>) -> Self {
         Self { trust, proxy, denied, ..Self::default() }
     }
 

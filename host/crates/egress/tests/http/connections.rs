@@ -76,7 +76,7 @@ fn a_denied_address_is_connected_to_by_no_name_and_nobody() {
         for host in [own_name().as_str(), "localhost", "x.localhost"] {
             for sent in [request(&[&url(host)[..url(host).len() - 1]], &url(host)), by_host(&url(host))] {
                 let refusal = out.send(sent).await.unwrap_err();
-                assert!(matches!(refusal, EgressError::ForbiddenAddress { .. }), "{host}: {refusal}");
+                assert!(matches!(refusal, EgressError::ForbiddenPlace { .. }), "{host}: {refusal}");
                 assert!(refusal.to_string().contains("is forbidden by /etc/policy"), "{refusal}");
             }
         }

@@ -65,7 +65,15 @@ fn a_denied_address_is_not_asked_of_it_and_it_is_none_itself() {
         assert_eq!(out.send(by_host("http://never.invalid/")).await.unwrap(), "by proxy");
         let out = bounded(&server, false, &["127.0.0.0/8"]);
         let refusal = out.send(by_host("http://never.invalid/")).await.unwrap_err();
-        assert!(matches!(refusal, EgressError::ForbiddenAddress { .. }), "{refusal}");
+        assert!(matches!(refusal, EgressError::ForbiddenPlace { .. }), "{refusal}");
+        // Nor by its name.
+        let url = Some("http://proxy.evil.invalid:3128".to_owned());
+        let proxy = Proxy::new(&ProxyUrls { http: url, ..ProxyUrls::default() }).unwrap();
+        let deny = vec![Hosts::parse("*.evil.invalid").unwrap()];
+        let ceiling = Ceiling { deny, ..Ceiling::default() };
+        let out = Out::new(EgressConfig { proxy: Some(proxy), ceiling, ..EgressConfig::default() });
+        let refusal = out.send(by_host("http://a.test/")).await.unwrap_err();
+        assert!(refusal.to_string().contains("leads to proxy.evil.invalid, which is forbidden"), "{refusal}");
         assert_eq!(server.asked().len(), 1);
     });
 }

@@ -182,7 +182,7 @@ fn refused(egress: &Egress, reason: &EgressError) -> Error {
         EgressError::NotGranted { .. } | EgressError::Downgrade { .. } => {
             (ErrorKind::Denied, "origin-not-granted")
         }
-        EgressError::Forbidden { .. } | EgressError::ForbiddenAddress { .. } => {
+        EgressError::Forbidden { .. } | EgressError::ForbiddenPlace { .. } => {
             (ErrorKind::Denied, "forbidden-by-policy")
         }
         EgressError::Rule { .. } => (ErrorKind::Denied, "denied-by-rule"),
