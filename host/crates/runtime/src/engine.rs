@@ -118,10 +118,15 @@ struct Ticker {
     changed: Condvar,
 }
 
+/// Epochs without a call after which the thread sleeps: to wake it costs the next call more than these do.
+const IDLE_EPOCHS: u32 = 5;
+
 #[derive(Default)]
 struct State {
     running: usize,
     closed: bool,
+    /// Whether the thread waits to be woken.
+    asleep: bool,
 }
 
 impl Ticker {
@@ -129,7 +134,8 @@ impl Ticker {
         let ticker = Arc::new(Self { state: Mutex::default(), changed: Condvar::new() });
         let thread = ticker.clone();
         let body = move || {
-            while thread.has_work() {
+            let mut idle = 0;
+            while thread.has_work(&mut idle) {
                 let Some(engine) = engine.upgrade() else { return };
                 engine.increment_epoch();
                 drop(engine);
@@ -140,20 +146,28 @@ impl Ticker {
         Ok(ticker)
     }
 
-    /// Waits until a call runs; false once none ever will.
-    fn has_work(&self) -> bool {
+    /// Waits until a call runs, if none did for a while; false once none ever will.
+    fn has_work(&self, idle: &mut u32) -> bool {
         let mut state = self.state();
-        while state.running == 0 && !state.closed {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        *idle = if state.running == 0 { *idle + 1 } else { 0 };
+        if *idle > IDLE_EPOCHS {
+            while state.running == 0 && !state.closed {
+                state.asleep = true;
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            state.asleep = false;
+            *idle = 0;
         }
-        state.running > 0
+        state.running > 0 || !state.closed
     }
 
     fn change(&self, by: isize) {
         let mut state = self.state();
         state.running = state.running.saturating_add_signed(by);
-        drop(state);
-        self.changed.notify_one();
+        if state.asleep {
+            drop(state);
+            self.changed.notify_one();
+        }
     }
 
     fn close(&self) {

@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, HashMap};
-use std::os::fd::AsRawFd as _;
-use std::path::PathBuf;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -115,9 +115,16 @@ impl CallState {
         wasi.env("ML_INTERN_PLUGIN", &call.plugin).env("HOME", "/data").env("TMPDIR", "/tmp");
         let folders = &call.session.folders;
         let mut metered = Metered::default();
-        let mut mount = |guest: &str, host: &std::path::Path, perms: FsPerms| {
-            let folder = open_root(host).map_err(|e| format!("{} cannot be opened: {e}", host.display()))?;
-            let opened = wasi.preopened_dir(format!("/proc/self/fd/{}", folder.as_raw_fd()), guest, perms);
+        // The last one: most folders are seen under two names.
+        let mut last: Option<(PathBuf, OwnedFd)> = None;
+        let mut mount = |guest: &str, host: &Path, perms: FsPerms| {
+            if last.as_ref().is_none_or(|(path, _)| path != host) {
+                let folder =
+                    open_root(host).map_err(|e| format!("{} cannot be opened: {e}", host.display()))?;
+                last = Some((host.to_owned(), folder));
+            }
+            let fd = last.as_ref().map_or(-1, |(_, folder)| folder.as_raw_fd());
+            let opened = wasi.preopened_dir(format!("/proc/self/fd/{fd}"), guest, perms);
             opened.map(|_| ()).map_err(|e| format!("{} cannot be opened: {e:#}", host.display()))
         };
         for granted in &call.capabilities.paths {
