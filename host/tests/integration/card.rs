@@ -46,3 +46,37 @@ fn the_card_of_a_sealed_path_shows_the_change_and_holds_once() {
     screen.until("done", Some("y"));
     assert_eq!(host.read(".env"), "A=1\nB=worse\n");
 }
+
+#[test]
+fn a_key_that_was_pressed_before_the_card_does_not_answer_it() {
+    let host = TestHost::new([call("bash", json!({"command": "touch made"})), Step::text("I could not.")]);
+    host.settings(&json!({"permissions": {"ask": ["bash"]}}));
+    let mut screen = Screen::chat(&host, &[]);
+    // It waits in the terminal while the model answers.
+    screen.press("go\ry");
+    screen.until("refuse with words:", None);
+    screen.until("I could not.", Some("n"));
+    assert!(!host.workspace.join("made").exists(), "{}", screen.text);
+}
+
+#[test]
+fn a_yes_for_the_session_is_for_the_same_call_in_any_order_and_for_no_other() {
+    let bash = |command: &str, timeout: u32| call("bash", json!({"command": command, "timeout": timeout}));
+    let steps = [
+        bash("echo 1 >> made", 60),
+        Step::calls(vec![("bash", json!({"timeout": 60, "command": "echo 1 >> made"}))]),
+        bash("echo 1 >> made", 61),
+        bash("echo 1 >> made # again", 60),
+        Step::text("all done"),
+    ];
+    let host = TestHost::new(steps);
+    let mut screen = Screen::chat(&host, &["--permission-mode", "ask"]);
+    screen.say("go");
+    screen.until("s for the session", None);
+    // Pressed where the second card is, it would answer that one too: the file tells.
+    screen.next("timeout: 61", Some("s"));
+    assert_eq!(host.read("made"), "1\n1\n", "{}", screen.text);
+    screen.until("# again", Some("n"));
+    screen.until("all done", Some("n"));
+    assert_eq!(host.read("made"), "1\n1\n", "{}", screen.text);
+}

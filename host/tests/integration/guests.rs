@@ -213,11 +213,16 @@ fn granted_changes_are_undoable_and_stay_inside() {
 
 #[test]
 fn what_acts_on_a_terminal_does_not_reach_it() {
-    let host = host(vec![trick("escape", ""), Step::text("a\u{1b}[2Jb\u{1b}]0;title\u{7}\n")], GRANTS);
+    let said = "a\u{1b}[2Jb\u{1b}]0;title\u{7}\u{9b}31m\n";
+    let steps = vec![trick("escape", ""), trick("panic", "x\u{1b}[31m"), Step::text(said)];
+    let host = host(steps, GRANTS);
     let plugins = host.home.join("plugins").display().to_string();
-    host.server.push(trick("panic", "x\u{1b}[31m"));
-    let ran = host.run(["go", "-m", "chat/m", "--plugin-dir", &plugins]);
-    assert!(!ran.stderr.contains('\u{1b}') && !ran.stderr.contains('\u{7}'), "{:?}", ran.stderr);
+    let ran = host.run(["go", "-v", "-m", "chat/m", "--plugin-dir", &plugins]);
+    assert_eq!(host.server.completions(), 3, "{}", ran.stderr);
+    for shown in [&ran.stderr, &ran.stdout] {
+        assert!(!shown.contains(['\u{1b}', '\u{7}', '\u{9b}']), "{shown:?}");
+    }
+    assert!(ran.stdout.starts_with("ab"), "{:?}", ran.stdout);
 }
 
 #[test]

@@ -67,9 +67,14 @@ impl Screen {
 
     /// Types a message once there is a prompt, which turns pasting on first.
     pub(crate) fn say(&mut self, message: &str) {
+        self.press(&format!("{message}\r"));
+    }
+
+    /// Presses keys once there is a prompt.
+    pub(crate) fn press(&mut self, keys: &str) {
         self.next("\x1b[?2004h", None);
         self.next("> ", None);
-        self.terminal.write_all(format!("{message}\r").as_bytes()).unwrap();
+        self.terminal.write_all(keys.as_bytes()).unwrap();
     }
 
     fn wait(&mut self, part: &str, key: Option<&str>, is_there: impl Fn(&Self) -> bool) {

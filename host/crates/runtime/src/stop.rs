@@ -4,8 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use wasmtime::Trap;
+use wasmtime::component::ResourceTableError;
 
-use crate::limits::{HOSTCALL_BYTES, MAX_STACK_BYTES};
+use crate::limits::{HOSTCALL_BYTES, MAX_STACK_BYTES, max_handles};
 use crate::state::CallState;
 
 /// Why a guest gave no answer. Each is one failed tool result.
@@ -24,6 +25,9 @@ pub(crate) enum Stop {
         bytes: usize,
     },
     Table,
+    Handles {
+        limit: usize,
+    },
     StackOverflow,
     HostAllocation,
     Cancelled,
@@ -47,6 +51,9 @@ impl Stop {
             (_, Some(_)) => Self::Table,
             (Some(Trap::UnreachableCodeReached), _) => Self::Trapped("it panicked or aborted".to_owned()),
             (Some(trap), _) => Self::Trapped(trap.to_string()),
+            _ if matches!(error.downcast_ref(), Some(ResourceTableError::Full)) => {
+                Self::Handles { limit: max_handles() }
+            }
             (None, _) => Self::without_trap(&format!("{error:#}")),
         }
     }
@@ -54,6 +61,9 @@ impl Stop {
     fn without_trap(message: &str) -> Self {
         if message.contains("fuel") || message.contains("too large") {
             return Self::HostAllocation;
+        }
+        if message.contains("handle limit exceeded") {
+            return Self::Handles { limit: max_handles() };
         }
         if message.contains("exit") {
             return Self::Trapped("it called exit".to_owned());
@@ -86,6 +96,9 @@ impl fmt::Display for Stop {
                 write!(f, "the plugin was stopped: it wanted more than {} MiB of memory", bytes >> 20)
             }
             Self::Table => f.write_str("the plugin was stopped: it wanted more table entries than allowed"),
+            Self::Handles { limit } => {
+                write!(f, "the plugin was stopped: it kept more than {limit} files, folders and streams open")
+            }
             Self::StackOverflow => {
                 write!(
                     f,
