@@ -1,7 +1,7 @@
 //! What went out, and what was not let out, line by line.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -134,10 +134,15 @@ impl Ledger {
             let file = self.file_of(&day)?;
             *open = Some((day, file));
         }
-        match open.as_mut() {
+        let written = match open.as_mut() {
             Some((_, file)) => file.write_all(text.as_bytes()),
             None => Ok(()),
+        };
+        if written.is_err() {
+            // A part of the line may stand there: whoever opens the file next sees to it.
+            *open = None;
         }
+        written
     }
 
     fn file_of(&self, day: &str) -> io::Result<File> {
@@ -148,7 +153,9 @@ impl Ledger {
             forget(old)?;
         }
         let path = folder.join(format!("{day}.jsonl"));
-        OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+        let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+        end_line(&mut file)?;
+        Ok(file)
     }
 
     /// Every line that is kept, oldest first. What is no line is left out and counted.
@@ -161,11 +168,12 @@ impl Ledger {
             let mut reader = BufReader::new(File::open(path)?);
             loop {
                 let mut line = Vec::new();
-                io::Read::take(&mut reader, LINE_BYTES).read_until(b'\n', &mut line)?;
+                (&mut reader).take(LINE_BYTES).read_until(b'\n', &mut line)?;
                 if line.is_empty() {
                     break;
                 }
                 match serde_json::from_slice(&line) {
+                    _ if line == b"\n" => {}
                     Ok(line) => lines.push(line),
                     Err(_) => broken += 1,
                 }
@@ -173,6 +181,17 @@ impl Ledger {
         }
         Ok((lines, broken))
     }
+}
+
+/// Ends a line that was cut off, by a full disk or a kill: else it would take the next one with it.
+fn end_line(file: &mut File) -> io::Result<()> {
+    if file.metadata()?.len() == 0 {
+        return Ok(());
+    }
+    file.seek(SeekFrom::End(-1))?;
+    let mut last = [0];
+    file.read_exact(&mut last)?;
+    if last == *b"\n" { Ok(()) } else { file.write_all(b"\n") }
 }
 
 /// Removes a file, if no other process did so already.
@@ -244,6 +263,26 @@ mod tests {
         assert_eq!((lines.len(), broken), (3, 0));
         let file = files(&state.path().join("net")).unwrap().remove(0);
         assert!(std::fs::metadata(file).unwrap().len() < 3 * LINE_BYTES);
+    }
+
+    #[test]
+    fn a_line_that_was_cut_off_takes_no_other_with_it() {
+        let state = tempfile::tempdir().unwrap();
+        let refused = || LedgerAct::Refused {
+            who: "plugin p".to_owned(),
+            method: "GET".to_owned(),
+            origin: "http://a.test".to_owned(),
+            why: "not granted".to_owned(),
+        };
+        Ledger::new(state.path(), "one").note(refused()).unwrap();
+        let file = files(&state.path().join("net")).unwrap().remove(0);
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, format!("{text}{}", &text[..text.len() / 2])).unwrap();
+        let ledger = Ledger::new(state.path(), "two");
+        ledger.note(refused()).unwrap();
+        ledger.note(refused()).unwrap();
+        let (lines, broken) = Ledger::read(state.path()).unwrap();
+        assert_eq!((lines.len(), broken), (3, 1));
     }
 
     #[test]
