@@ -46,8 +46,9 @@ pub(super) async fn run(args: LoginArgs, environment: Environment) -> Result<Exi
     let value = value.await.map_err(|e| Failure::from(anyhow::anyhow!("standard input: {e}")))??;
     let value = shaped(name, &value)?;
     let path = stored.path(name);
-    stored.put(name, &value).map_err(|e| Failure::settings(anyhow::anyhow!("{}: {e}", path.display())))?;
+    // First: what cannot be put on record is not done.
     record(&setup, name, true)?;
+    stored.put(name, &value).map_err(|e| Failure::settings(anyhow::anyhow!("{}: {e}", path.display())))?;
     say(&format!("stored in {}", path.display()));
     if name == HUB {
         if let Some((_, from)) =
@@ -76,15 +77,15 @@ fn checked(name: &str) -> Result<&str, Failure> {
 }
 
 fn remove(setup: &Setup, stored: &Stored, name: &str) -> Result<Exit, Failure> {
-    let removed = stored
-        .remove(name)
-        .map_err(|e| Failure::settings(anyhow::anyhow!("{}: {e}", stored.path(name).display())))?;
-    if !removed {
+    if !stored.names().iter().any(|known| known == name) {
         return Err(Failure::usage(format!(
             "nothing is stored as `{name}`; `ml-intern login --list` names what is"
         )));
     }
     record(setup, name, false)?;
+    stored
+        .remove(name)
+        .map_err(|e| Failure::settings(anyhow::anyhow!("{}: {e}", stored.path(name).display())))?;
     say(&format!("removed {name}"));
     Ok(Exit::Done)
 }
