@@ -92,10 +92,12 @@ fn what_is_the_users_own_is_made_and_changed_and_nothing_else() {
 fn what_was_read_of_others_has_to_be_outvoted_by_name() {
     let hub = Jobs::start(Answer::Hub);
     let find = || {
-        order(json!({"operation": "find", "order": "x", "server": format!("http://127.0.0.1:{}", hub.port)}))
+        order(
+            json!({"operation": "find", "order": "x", "name": "look", "server": format!("http://127.0.0.1:{}", hub.port)}),
+        )
     };
     let steps = || vec![find(), create("me/new"), Step::text("ok")];
-    let looks = ["--allow", "orders__order(operation=find)"];
+    let looks = ["--allow", "orders__order(look)"];
     let ran = run(&with_hub(&hub, steps()), &looks);
     assert_eq!((done(&ran), rules(&ran)), (vec![true, false], vec!["taint"]), "{:?}", ran.outputs());
     let named = run(&with_hub(&hub, steps()), &[looks[0], looks[1], "--allow", "orders__repo(me/new)"]);

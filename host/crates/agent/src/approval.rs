@@ -199,7 +199,7 @@ pub(crate) fn leaves(tiers: &BTreeSet<Tier>) -> bool {
 
 fn column(facts: &Facts<'_>, tier: Tier) -> Column {
     use Answer::{Allow, Ask, Deny};
-    let named = facts.rules.allows_target();
+    let named = facts.rules.allows_target;
     let inside_wall_else = |otherwise| if facts.walled { Allow } else { otherwise };
     let by_mode = match (facts.mode, tier) {
         (_, Tier::Read) | (Mode::Default | Mode::Auto, Tier::Write) | (Mode::Yolo, _) => Allow,
@@ -241,7 +241,7 @@ fn column(facts: &Facts<'_>, tier: Tier) -> Column {
 
 /// What holds for the call as a whole, whatever its tiers.
 fn whole(facts: &Facts<'_>) -> Vec<Column> {
-    let named = facts.rules.allows_target();
+    let named = facts.rules.allows_target;
     let mut columns = Vec::new();
     let mut add = |answer, rule: String, reason: String, remedy: &str| {
         columns.push(Column { answer, rule, reason, remedy: remedy.to_owned() });

@@ -32,6 +32,21 @@ impl Session {
         arguments: &Value,
         texts: &Texts,
     ) -> Result<Fate, StoreError> {
+        self.decide_as(call, arguments, texts, false)
+    }
+
+    /// Decides what becomes of a call that looks for an order, as its manifest says.
+    pub(crate) fn decide_lookup(&mut self, call: &ToolCall, arguments: &Value) -> Result<Fate, StoreError> {
+        self.decide_as(call, arguments, &Texts::default(), true)
+    }
+
+    fn decide_as(
+        &mut self,
+        call: &ToolCall,
+        arguments: &Value,
+        texts: &Texts,
+        is_lookup: bool,
+    ) -> Result<Fate, StoreError> {
         let Some(policy) =
             self.runtime.policy(&call.name).filter(|_| self.tools.iter().any(|t| t.name == call.name))
         else {
@@ -61,6 +76,8 @@ impl Session {
             target: &about.target,
             paths: &about.paths,
             tiers: &tiers,
+            target_argument: policy.target_argument.as_deref(),
+            is_lookup,
             is_command: about.is_command,
         };
         // All of them are named: the person's word is about those, and no other.
@@ -93,7 +110,7 @@ impl Session {
             },
             Decision::Ask { reason, .. } => {
                 let price_usd = match cost {
-                    Some(Cost::Known { usd, .. }) if usd > 0.0 => Some(usd),
+                    Some(Cost::Known { usd, .. }) => Some(usd),
                     _ => None,
                 };
                 let remaining_usd = cost.and_then(|_| self.budget.remaining());

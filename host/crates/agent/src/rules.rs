@@ -80,6 +80,10 @@ pub(crate) struct Asked<'a> {
     /// Paths that it names, absolute and without links.
     pub(crate) paths: &'a [PathBuf],
     pub(crate) tiers: &'a std::collections::BTreeSet<Tier>,
+    /// The argument that its manifest says the target is.
+    pub(crate) target_argument: Option<&'a str>,
+    /// Its arguments are a manifest's, and no model's.
+    pub(crate) is_lookup: bool,
     /// Its target is a command.
     pub(crate) is_command: bool,
 }
@@ -91,6 +95,8 @@ pub(crate) struct Matched<'a> {
     pub(crate) ask: Option<&'a Rule>,
     /// One that names the target comes before one that does not.
     pub(crate) allow: Option<&'a Rule>,
+    /// Something allows the call, and names what it is about.
+    pub(crate) allows_target: bool,
 }
 
 impl Rule {
@@ -137,13 +143,18 @@ impl Rule {
         Ok(Self { text: trimmed.to_owned(), source: source.to_owned(), effect, subject })
     }
 
-    /// Whether it names what a call is about, so that it stands for an answer of the person.
-    fn names_target(&self) -> bool {
-        let says = |pattern: &Pattern| pattern.as_str().chars().any(|c| !matches!(c, '*' | '?'));
+    /// Whether it names what a call is about, so that it stands for an answer of the person: in the argument that
+    /// the manifest says the target is, and no other.
+    fn names_target(&self, asked: &Asked<'_>) -> bool {
+        if asked.is_lookup {
+            return matches!(&self.subject, Subject::Tool(_, Part::Target(said) | Part::Argument(_, said)) if names(said));
+        }
+        let given = |name: &&str| asked.arguments.get(name).is_some_and(Value::is_string);
+        let Some(target) = asked.target_argument.filter(given) else { return false };
         match &self.subject {
-            Subject::Tool(_, Part::Target(pattern) | Part::Argument(_, pattern)) => says(pattern),
-            Subject::Path(path) => path.patterns().iter().any(says),
-            Subject::Tool(_, Part::All) | Subject::Host(_) | Subject::Tier(_) => false,
+            Subject::Tool(_, Part::Target(pattern)) => names(pattern) && fits(pattern, asked.target),
+            Subject::Tool(_, Part::Argument(argument, pattern)) => argument == target && names(pattern),
+            Subject::Tool(_, Part::All) | Subject::Path(_) | Subject::Host(_) | Subject::Tier(_) => false,
         }
     }
 
@@ -168,6 +179,10 @@ impl Rule {
             }
             Subject::Tool(_, Part::Argument(name, pattern)) => match asked.arguments.get(name) {
                 Some(Value::String(text)) if asked.is_command => self.fits_command(pattern, text),
+                // Services take a word for the same in any case: so does what denies or asks.
+                Some(Value::String(text)) if self.effect != Effect::Allow => {
+                    fits_any_case(pattern, text.trim())
+                }
                 Some(Value::String(text)) => fits(pattern, text.trim()),
                 Some(value) => fits(pattern, &value.to_string()),
                 None => false,
@@ -181,9 +196,9 @@ impl Rule {
         let whole = command.trim();
         if self.effect == Effect::Allow {
             let joins = |text: &str| text.chars().filter(|c| JOINS.contains(c)).count();
-            return fits(pattern, whole) && joins(whole) <= joins(pattern.as_str());
+            return fits_words(pattern, whole) && joins(whole) <= joins(pattern.as_str());
         }
-        fits(pattern, whole) || whole.split(JOINS).any(|part| fits(pattern, part.trim()))
+        fits_words(pattern, whole) || whole.split(JOINS).any(|part| fits_words(pattern, part))
     }
 }
 
@@ -250,19 +265,20 @@ impl Rules {
                 Effect::Ask => &mut matched.ask,
                 Effect::Allow => &mut matched.allow,
             };
-            if place.is_none_or(|known| rule.names_target() && !known.names_target()) {
+            if place.is_none_or(|known| rule.names_target(asked) && !known.names_target(asked)) {
                 *place = Some(rule);
             }
         }
+        matched.allows_target = matched.allow.is_some_and(|rule| rule.names_target(asked));
         matched
     }
 }
 
-impl Matched<'_> {
-    /// Something allows the call, and names what it is about.
-    pub(crate) fn allows_target(&self) -> bool {
-        self.allow.is_some_and(Rule::names_target)
-    }
+/// Whether a pattern names something: whose it is, where that stands before a `/`, or all of it.
+fn names(pattern: &Pattern) -> bool {
+    let text = pattern.as_str();
+    let named = text.split_once('/').map_or(text, |(owner, _)| owner);
+    !named.is_empty() && !named.contains(['*', '?', '['])
 }
 
 /// `NAME=VALUE`, where the name is one of an argument.
@@ -274,6 +290,17 @@ fn argument(part: &str) -> Option<(&str, &str)> {
 
 fn fits(pattern: &Pattern, text: &str) -> bool {
     pattern.matches_with(text, MatchOptions { case_sensitive: true, ..MatchOptions::default() })
+}
+
+fn fits_any_case(pattern: &Pattern, text: &str) -> bool {
+    pattern.matches_with(text, MatchOptions { case_sensitive: false, ..MatchOptions::default() })
+}
+
+/// Whether a command fits, however its words are set apart. `git push *` is also `git push` alone.
+fn fits_words(pattern: &Pattern, command: &str) -> bool {
+    let words = command.trim().split([' ', '\t']).filter(|word| !word.is_empty());
+    let words = words.collect::<Vec<_>>().join(" ");
+    [command.trim(), &words, &format!("{words} ")].into_iter().any(|command| fits(pattern, command))
 }
 
 fn fits_path(pattern: &Pattern, path: &str) -> bool {

@@ -49,13 +49,15 @@ fn with_rules(
     tier: Tier,
 ) -> Decision {
     let (rules, tiers) = (rules(list), [tier].into());
-    let arguments = serde_json::json!({});
+    let arguments = serde_json::json!({"repo": "me/model"});
     let asked = Asked {
         tool: "jobs",
         arguments: &arguments,
         target: "me/model",
         paths: &[],
         tiers: &tiers,
+        target_argument: Some("repo"),
+        is_lookup: false,
         is_command: false,
     };
     let mut facts = Facts { rules: rules.matched(&asked), ..facts(mode, &tiers, true) };

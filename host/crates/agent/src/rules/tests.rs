@@ -5,6 +5,7 @@ use super::*;
 fn matches(effect: Effect, rule: &str, tool: &str, arguments: &Value) -> bool {
     let rule = Rule::parse(effect, rule, "--test", Path::new("/work")).unwrap();
     let target = ["command", "path", "repo"].iter().find_map(|name| arguments.get(name)?.as_str());
+    let target_argument = Some("repo");
     let path = arguments.get("path").and_then(Value::as_str).map(|path| Path::new("/work").join(path));
     rule.is_about(&Asked {
         tool,
@@ -12,6 +13,8 @@ fn matches(effect: Effect, rule: &str, tool: &str, arguments: &Value) -> bool {
         target: target.unwrap_or_default(),
         paths: path.as_slice(),
         tiers: &[Tier::Read, Tier::Spend].into(),
+        target_argument,
+        is_lookup: false,
         is_command: tool == "bash",
     })
 }
@@ -56,6 +59,13 @@ fn a_rule_that_allows_a_command_stops_where_another_begins() {
         assert!(bash(Effect::Deny, "bash(git push*)", hidden), "{hidden}");
     }
     assert!(!bash(Effect::Deny, "bash(git push*)", "git pull"));
+    for push in ["git push", "git  push origin x", "git\tpush", " git push ", "cd x;git   push"] {
+        assert!(bash(Effect::Deny, "bash(git push *)", push), "{push}");
+    }
+    assert!(!bash(Effect::Deny, "bash(git push *)", "git pushx"));
+    let run = json!({"operation": "RUN", "repo": "me/model"});
+    assert!(matches(Effect::Deny, "jobs(operation=run)", "jobs", &run));
+    assert!(!matches(Effect::Allow, "jobs(operation=run)", "jobs", &run));
 }
 
 #[test]
@@ -70,8 +80,42 @@ fn what_is_no_rule_is_refused_with_the_forms() {
 }
 
 #[test]
-fn only_words_name_a_target() {
-    let names = |rule: &str| Rule::parse(Effect::Allow, rule, "", Path::new("/")).unwrap().names_target();
-    assert!(names("jobs(me/*)") && names("jobs(operation=run)") && names("path(/data/**)"));
-    assert!(!names("jobs") && !names("jobs(*)") && !names("jobs(repo=*)") && !names("tier(spend)"));
+fn a_target_is_named_by_the_argument_that_the_manifest_says_it_is() {
+    let names = |rule: &str, arguments: &Value| {
+        let target = arguments.get("repo").and_then(Value::as_str).unwrap_or("data/x.py");
+        let asked = Asked {
+            tool: "jobs",
+            arguments,
+            target,
+            paths: &["/work/data/x.py".into()],
+            tiers: &[Tier::Spend].into(),
+            target_argument: Some("repo"),
+            is_lookup: false,
+            is_command: false,
+        };
+        Rule::parse(Effect::Allow, rule, "", Path::new("/work")).unwrap().names_target(&asked)
+    };
+    let run = json!({"operation": "run", "repo": "me/model", "script": "data/x.py"});
+    for rule in ["jobs(me/*)", "jobs(me/model)", "jobs(repo=me/*)", "j*(me/model)"] {
+        assert!(names(rule, &run), "{rule}");
+    }
+    for rule in [
+        "jobs",
+        "jobs(*)",
+        "jobs(*/*)",
+        "jobs(*/model)",
+        "jobs([a-z]*/*)",
+        "jobs(m*)",
+        "jobs(repo=*)",
+        "jobs(operation=run)",
+        "jobs(script=data/x.py)",
+        "jobs(/work/data/*)",
+        "path(data/**)",
+        "path(/work/data/x.py)",
+        "tier(spend)",
+    ] {
+        assert!(!names(rule, &run), "{rule}");
+    }
+    // Without it the target is another argument, which says nothing of where the call goes.
+    assert!(!names("jobs(data/x.py)", &json!({"operation": "run", "script": "data/x.py"})));
 }
