@@ -219,6 +219,8 @@ fn take(seen: Vec<Seen>, entry: &Entry, names: &BTreeSet<String>) -> Project {
             Ok(content) => content,
             Err(reason) => {
                 project.notices.push(format!("{name} is not loaded: {reason}"));
+                // It is there to be read all the same.
+                project.untrusted = true;
                 continue;
             }
         };

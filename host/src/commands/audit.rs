@@ -60,8 +60,13 @@ fn verify(log: &AuditLog, head: Option<&str>, as_json: bool) -> Result<Exit, Fai
         for note in &notes {
             say(&format!("note   {}:{}: {}", note.path.display(), note.line, note.what));
         }
-        for session in &open {
-            say(&format!("note   session {session} has no recorded end: it runs, or it was killed"));
+        match open.as_slice() {
+            [] => {}
+            [one] => say(&format!("note   session {one} has no recorded end: it runs, or it was killed")),
+            several => say(&format!(
+                "note   {} sessions have no recorded end: they run, or were killed (--json names them)",
+                several.len()
+            )),
         }
         match &found {
             Some((path, 0)) => say(&format!("ok     the head is the last record of {path}")),

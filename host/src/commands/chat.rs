@@ -39,6 +39,8 @@ struct Chat {
     sent: usize,
     turns: usize,
     pressed: Option<Instant>,
+    /// Orders that nobody knows the end of, once the session has ended.
+    left: Option<Vec<String>>,
     /// Where texts of a call are edited.
     editor: Arc<Editor>,
 }
@@ -72,8 +74,19 @@ pub(super) async fn run(args: RunArgs, environment: Environment) -> Result<Exit,
     }
     let editor = Arc::new(Editor::of(&setup));
     let paths = setup.paths.clone();
-    let mut chat =
-        Chat { handle, screen, style, enclosure, mode, paths, sent: 0, turns: 0, pressed: None, editor };
+    let mut chat = Chat {
+        handle,
+        screen,
+        style,
+        enclosure,
+        mode,
+        paths,
+        sent: 0,
+        turns: 0,
+        pressed: None,
+        left: None,
+        editor,
+    };
     chat.banner()?;
     chat.ready().await?;
     chat.run().await
@@ -333,7 +346,10 @@ impl Chat {
                 }
                 Event::UndoComplete {} => return Ok(Next::Prompt),
                 Event::Compacted { .. } if compacts => return Ok(Next::Prompt),
-                Event::Shutdown { .. } => return Ok(Next::Leave),
+                Event::Shutdown { open_orders, .. } => {
+                    self.left = Some(open_orders);
+                    return Ok(Next::Leave);
+                }
                 _ => {}
             }
         }
@@ -365,13 +381,27 @@ impl Chat {
         let shutdown = Submission { id: "sub_shutdown".to_owned(), operation: Operation::Shutdown };
         let _ = self.handle.operations.send(shutdown).await;
         let ended = async {
-            while self.handle.events.recv().await.is_some() {}
+            let mut left = self.left.take();
+            while let Some(event) = self.handle.events.recv().await {
+                if let Event::Shutdown { open_orders, .. } = event {
+                    left = Some(open_orders);
+                }
+            }
             let _ = self.handle.task.await;
+            left
         };
         // The session is on disk; what still runs is not waited for longer.
-        let _ = tokio::time::timeout(Duration::from_secs(10), ended).await;
+        let left = tokio::time::timeout(Duration::from_secs(10), ended).await.ok().flatten();
         let session = &self.handle.session;
+        let open = left.as_deref().unwrap_or_default();
+        for order in open {
+            let told = format!(
+                "Whether {} arrived is unknown: look for it before you order it again.",
+                on_one_line(order)
+            );
+            self.screen.note(&self.style.yellow(&told))?;
+        }
         self.screen.note(&self.style.dim(&format!("Bye. Go on with: ml-intern --resume {session}")))?;
-        Ok(Exit::Done)
+        Ok(if left.is_none() || !open.is_empty() { Exit::Failed } else { Exit::Done })
     }
 }

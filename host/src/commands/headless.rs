@@ -299,14 +299,24 @@ async fn drain(mut handle: Handle, printer: &mut Printer, outcome: &mut Outcome,
 }
 
 async fn rest(handle: &mut Handle, printer: &mut Printer, outcome: &mut Outcome) {
+    let mut ended = false;
     while let Some(event) = handle.events.recv().await {
-        if let Event::Shutdown { .. } = event {
-            outcome.take(&event);
+        match &event {
+            Event::Shutdown { .. } => {
+                ended = true;
+                outcome.take(&event);
+            }
+            // The turn was done, and then its records or its file could not be written.
+            Event::Error { error, .. } => outcome.fail(error.clone()),
+            _ => {}
         }
         // The result was decided; a reader that went away changes nothing.
         let _ = show(printer, &event);
     }
     let _ = (&mut handle.task).await;
+    if !ended {
+        outcome.fail("the session ended without its last record".to_owned());
+    }
 }
 
 fn finish(

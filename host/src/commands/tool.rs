@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use agent::{AgentSettings, Handle, SessionConfig, Start};
-use protocol::{Event, SessionId, ToolResult};
+use protocol::{Event, OrderEnd, SessionId, ToolResult};
 use provider::{ProviderSettings, Providers};
 use serde_json::{Value, json};
 
@@ -27,7 +27,7 @@ pub(super) async fn run(args: ToolArgs, environment: Environment) -> Result<Exit
     let mut signals = Signals::new()?;
     let begun = signals.unless(begin(&args, environment)).await;
     let (setup, config, arguments) = begun.unwrap_or_else(|exit| Err(headless::stopped(exit)))?;
-    let dir = setup.store().dir(&config.id);
+    let (session, dir) = (config.id.clone(), setup.store().dir(&config.id));
     let (mut handle, result) = agent::call(config, &args.name, &arguments)?;
     let mut stopped = None;
     while let Some(told) = next(&mut handle, &mut signals).await {
@@ -43,10 +43,12 @@ pub(super) async fn run(args: ToolArgs, environment: Environment) -> Result<Exit
     let lost = |_| anyhow::anyhow!("the call ended without a result");
     let result = result.await.map_err(lost)?.map_err(|e| Failure::new(Exit::Failed, e))?;
     clear(&dir, &result);
-    print(&args.name, &result, args.json)?;
+    print(&args.name, &session, &result, args.json)?;
     Ok(match result {
         ToolResult { cancelled: true, .. } => stopped.unwrap_or(Exit::Interrupted),
         ToolResult { denial: Some(_), .. } => Exit::Denied,
+        // Somebody has to look for it.
+        ToolResult { order: Some(order), .. } if order.state == OrderEnd::Unknown => Exit::Failed,
         ToolResult { success: true, .. } => Exit::Done,
         _ => Exit::Failed,
     })
@@ -140,9 +142,12 @@ fn no_such_tool(name: &str, names: Vec<&str>) -> Failure {
     Failure::usage(format!("there is no tool `{name}`; the tools are {}", names.join(", ")))
 }
 
-/// Keeps nothing of the call but what it left in its folder for a person to look at. It is no session that anyone
-/// goes on with.
+/// Keeps nothing of the call but what it left in its folder for a person to look at, and what it takes to go on
+/// with an order of which nobody knows whether it arrived.
 fn clear(dir: &Path, result: &ToolResult) {
+    if result.order.as_ref().is_some_and(|order| order.state == OrderEnd::Unknown) {
+        return;
+    }
     let _ = std::fs::remove_file(dir.join("session.jsonl"));
     let left = std::fs::read_dir(dir.join("tmp")).is_ok_and(|mut entries| entries.next().is_some());
     if !left && result.changes.is_empty() {
@@ -150,11 +155,11 @@ fn clear(dir: &Path, result: &ToolResult) {
     }
 }
 
-fn print(tool: &str, result: &ToolResult, as_json: bool) -> Result<(), Failure> {
+fn print(tool: &str, session: &SessionId, result: &ToolResult, as_json: bool) -> Result<(), Failure> {
     if as_json {
         let value = json!({
-            "tool": tool, "success": result.success, "output": result.text, "structured": result.structured,
-            "changes": result.changes, "denial": result.denial,
+            "tool": tool, "session_id": session.as_str(), "success": result.success, "output": result.text, "structured": result.structured,
+            "changes": result.changes, "denial": result.denial, "order": result.order,
         });
         render::json::line(&mut std::io::stdout(), &value)?;
         return Ok(());

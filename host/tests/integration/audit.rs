@@ -5,7 +5,7 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 use testkit::{Gate, Step};
 
-use crate::support::{TestHost, call};
+use crate::support::{Ran, Stream, TestHost, call};
 
 /// The records of a session.
 fn records(host: &TestHost, session: &str) -> Vec<Value> {
@@ -61,6 +61,23 @@ fn a_changed_record_is_named_and_the_head_is_gone() {
     let lost = host.run(["audit", "verify", "--head", head]);
     assert_eq!(lost.code, Some(1));
     assert!(lost.stdout.contains("no chain has this head"), "{}", lost.stdout);
+}
+
+#[test]
+fn a_run_whose_last_record_cannot_be_written_is_no_success() {
+    let gate = Gate::new();
+    let host = TestHost::new([Step::text("done").stall_after(0, &gate)]);
+    let mut command = host.command(["go", "-m", "chat/m", "--json"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    gate.wait_reached();
+    let records = host.home.join(".local/state/ml-intern/audit");
+    std::fs::rename(&records, records.with_extension("gone")).unwrap();
+    std::fs::write(&records, "no folder").unwrap();
+    gate.open();
+    let ran = Stream::of(&Ran::of(&child.wait_with_output().unwrap()));
+    let result = ran.result();
+    assert_eq!((ran.code, &result["is_error"]), (Some(1), &json!(true)), "{result}");
+    assert!(result["audit_head"].is_null() && ran.types().contains(&"turn_complete"), "{result}");
 }
 
 #[test]

@@ -152,6 +152,25 @@ fn a_person_is_asked_at_5_10_and_20_usd_and_no_ends_the_turn() {
 }
 
 #[test]
+fn a_summary_is_paid_from_the_budget_too() {
+    let host = TestHost::new([
+        look(),
+        Step::text("the last word").usage(5_000, 0, 0, 0),
+        Step::text("a summary").usage(5_000, 0, 0, 0),
+    ]);
+    priced(&host, &json!({}));
+    host.file("a.txt", "one\n");
+    let mut screen = Screen::chat(&host, &["--max-budget-usd", "5"]);
+    screen.say("go");
+    screen.next("the last word", None);
+    screen.say("/compact");
+    screen.next("stopped: ", None);
+    screen.say("/quit");
+    screen.next("Bye.", None);
+    assert_eq!(host.server.requests().len(), 2);
+}
+
+#[test]
 fn an_order_of_unknown_price_is_made_by_a_persons_word_and_told_as_unknown() {
     let jobs = Jobs::start(Answer::Takes);
     let host = host(&jobs, vec![job("nightly", "h100", "1h"), Step::text("the last word")]);

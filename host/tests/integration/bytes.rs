@@ -6,6 +6,7 @@ use audit::digest;
 use serde_json::{Value, json};
 use testkit::Step;
 
+use crate::credentials::files;
 use crate::jobs::{Answer, Jobs, host, order, run};
 use crate::orders::{ORDER, rules};
 use crate::screen::Screen;
@@ -102,6 +103,43 @@ fn a_person_edits_a_script_and_says_yes_to_what_it_became() {
     run(&host, &["--continue"]);
     let body = host.server.requests().last().unwrap().body().to_string();
     assert!(body.contains("print(2)") && !body.contains("train.py"), "{body}");
+}
+
+#[test]
+fn a_secret_in_a_file_goes_nowhere() {
+    let token = "hf_abcdefghijklmnop0123456789";
+    let jobs = Jobs::start(Answer::Takes);
+    let mut host =
+        host(&jobs, vec![script("train.py"), Step::text("one"), script("train.py"), Step::text("two")]);
+    host.set("HF_TOKEN", token);
+    host.file("train.py", &format!("login('{token}') # 1\n"));
+    // As a run shows it, and as its file keeps it.
+    let ran = run(&host, &ORDER);
+    assert!(ran.outputs()[0].contains("secret"), "{:?}", ran.outputs());
+    let shown = serde_json::to_string(&ran.lines).unwrap();
+    assert!(!shown.contains(token) && shown.contains("[redacted:"), "{shown}");
+    // And after an edit, which puts the text in the place of the path.
+    let edit = host.home.join("edit.sh");
+    std::fs::write(&edit, "#!/bin/sh\nsed -i 's/# 1/# 2/' \"$1\"\n").unwrap();
+    host.set("VISUAL", &format!("/bin/sh {}", edit.display()));
+    let mut screen = chat(&host);
+    screen.next("e edit", None);
+    // The person sees it: it is what would be sent.
+    screen.next(&format!("login('{token}') # 2"), Some("e"));
+    screen.next("refuse with words:", None);
+    screen.next("two", Some("y"));
+    drop(screen);
+    assert!(jobs.bodies().is_empty());
+    let asked = host.server.requests();
+    assert!(asked.iter().all(|request| !request.body().to_string().contains(token)));
+    assert!(asked.last().unwrap().body().to_string().contains("[redacted:"));
+    for file in files(&host.home.join(".local/state/ml-intern")) {
+        assert!(
+            !String::from_utf8_lossy(&std::fs::read(&file).unwrap()).contains(token),
+            "{}",
+            file.display()
+        );
+    }
 }
 
 #[test]

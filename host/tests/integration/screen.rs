@@ -77,6 +77,11 @@ impl Screen {
         self.terminal.write_all(keys.as_bytes()).unwrap();
     }
 
+    /// The exit code, once it ended by itself.
+    pub(crate) fn code(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+
     fn wait(&mut self, part: &str, key: Option<&str>, is_there: impl Fn(&Self) -> bool) {
         let end = Instant::now() + Duration::from_secs(60);
         while !is_there(self) {

@@ -63,7 +63,11 @@ impl Session {
         if cut(&self.items).is_none() {
             self.notice("there is nothing to summarise yet").await?;
         }
-        let shrunk = self.shrink(&cancel).await;
+        let shrunk = match self.may_go_on(&cancel).await {
+            Ok(true) => self.shrink(&cancel).await,
+            // Why not was said.
+            other => other.map(drop),
+        };
         self.interrupt.reset();
         match shrunk {
             Ok(()) => {

@@ -7,9 +7,9 @@ use protocol::{ApprovalRequest, Item, PermissionDenial, ShownText, ToolCall, Too
 use runtime::{MAX_TEXT_BYTES, NamedFile, NamedFileError};
 use serde_json::Value;
 
-use crate::StoreError;
 use crate::session::Session;
 use crate::tools::{Fate, Planned};
+use crate::{StoreError, notes};
 
 /// Where the texts of a call come from.
 #[derive(Clone, Debug, Default)]
@@ -105,10 +105,18 @@ impl Session {
                 *place = Value::String(file.path.clone());
             }
         }
+        // The model gets it with its next request, and so does whoever answers it.
+        self.journal.secrets.clean_json(&mut said);
         planned.call.arguments = said.to_string();
         self.rewrite_call(&planned.call).await?;
         request.arguments.clone_from(&planned.arguments);
-        planned.fate = self.decide_call(&planned.call, &planned.arguments, &planned.texts)?;
+        let fate = self.decide_call(&planned.call, &planned.arguments, &planned.texts)?;
+        planned.fate = match (&planned.fate, fate) {
+            (Fate::Ask(_, Some(shown)), Fate::Ask(_, Some(now))) if !now.is_covered_by(shown) => {
+                Fate::Known(ToolResult::failed(notes::CARD_IS_OLD))
+            }
+            (_, fate) => fate,
+        };
         Ok(())
     }
 

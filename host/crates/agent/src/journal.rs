@@ -53,16 +53,24 @@ impl Journal {
     pub(crate) async fn emit(&mut self, mut event: Event) -> Result<(), StoreError> {
         self.flush().await?;
         // Of all events these carry what others said; results are cleaned before they become items.
+        let mut kept = None;
         match &mut event {
+            // Texts of files that the call names stand in them.
+            Event::ToolCall { arguments, .. } => self.secrets.clean_json(arguments),
             Event::ToolLog { log: text, .. } | Event::Error { error: text, .. } => self.secrets.clean(text),
             // The file as it was may hold what the model never saw.
             Event::ApprovalRequired { tools, .. } => {
                 let needs = tools.iter_mut().filter_map(|request| request.need.as_mut());
                 needs.filter_map(difference).for_each(|diff| self.secrets.clean(diff));
+                // The person decides about the texts as they are, and may edit them; nobody else gets them so.
+                let mut tools = tools.clone();
+                tools.iter_mut().for_each(|request| self.secrets.clean_json(&mut request.arguments));
+                kept = Some(Event::ApprovalRequired { count: tools.len(), tools });
             }
             _ => {}
         }
-        self.file.append(&[Line::Event { at: now(), event: Cow::Borrowed(&event) }])?;
+        let kept = kept.as_ref().unwrap_or(&event);
+        self.file.append(&[Line::Event { at: now(), event: Cow::Borrowed(kept) }])?;
         self.show(event).await;
         Ok(())
     }

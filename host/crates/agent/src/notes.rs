@@ -73,6 +73,9 @@ pub(crate) const INTERRUPTED: &str = "not finished: interrupted by the user";
 pub(crate) const NOT_RUN: &str = "not run: interrupted or failed before it started";
 pub(crate) const OUTCOME_UNKNOWN: &str =
     "outcome unknown: the program ended while this call was running. Check what it did before you repeat it.";
+pub(crate) const CARD_IS_OLD: &str = "not run: since the user was asked, another order went unanswered or the money \
+                                        was taken elsewhere; make the call again";
+pub(crate) const CUT_OFF_CALL: &str = "a call that ran when the program was ended";
 pub(crate) const ABANDONED: &str = "not run: the user went on without approving it";
 
 /// Asks for a summary of what is left out from now on.

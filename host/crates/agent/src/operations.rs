@@ -51,6 +51,9 @@ impl Session {
     }
 
     async fn set_model(&mut self, id: &str) -> Result<(), StoreError> {
+        if let Err(forbidden) = self.settings.policy.flag("--model", "`/model`") {
+            return self.refuse(forbidden.to_string()).await;
+        }
         match self.providers.resolve(id) {
             Err(error) => self.refuse(error.to_string()).await,
             Ok(model) if self.budget.counts_everything() && !has_price(&model) => {
@@ -96,7 +99,8 @@ impl Session {
         self.turns = 0;
         self.allowed.clone_from(&self.granted);
         self.taint = None;
-        self.unknown_orders.clear();
+        // Another conversation, the same orders.
+        self.record_unknown()?;
         self.namespace.forget_made();
         self.budget.renew(self.id.as_str());
         self.system = (self.system_prompt)();

@@ -6,8 +6,7 @@ use audit::{Act, OrderState};
 use protocol::{OrderEnd, OrderOutcome, ToolCall, ToolCallId, ToolResult};
 use serde_json::{Map, Value};
 
-use crate::edits::Texts;
-use crate::orders::{Earlier, Order, Unknown};
+use crate::orders::{Earlier, Order, Unknown, named};
 use crate::reservations::ReserveError;
 use crate::session::Session;
 use crate::tools::Fate;
@@ -61,8 +60,8 @@ impl Session {
             OrderEnd::Done => {
                 if !result.success {
                     result.text.push_str(&format!(
-                        "\n[An order of `{}` ({}, {}) was accepted before this ended: it stands. Look for it before you order anything like it again.]",
-                        call.name, order.id, order.target
+                        "\n[{} was accepted before this ended: it stands. Look for it before you order anything like it again.]",
+                        named(&call.name, &order.id, &order.target)
                     ));
                 }
                 told = self.cost_of(&order, call, result);
@@ -154,7 +153,13 @@ impl Session {
         completions_usd: f64,
     ) -> Result<(), StoreError> {
         self.budget.restore(completions_usd, earlier.usd, earlier.unpriced);
-        for Unknown { id, tool, target, usd, unpriced, .. } in &earlier.unknown {
+        self.unknown_orders = earlier.unknown;
+        self.record_unknown()
+    }
+
+    /// Puts the orders of which nobody knows whether they arrived on record in the session's own chain.
+    pub(crate) fn record_unknown(&mut self) -> Result<(), StoreError> {
+        for Unknown { id, tool, target, usd, unpriced, .. } in &self.unknown_orders {
             // Also one that was answered, if nobody was told: it stays so for the next run.
             let act = Act::Order {
                 order: id.clone(),
@@ -167,7 +172,6 @@ impl Session {
             };
             self.chain.append(act, true)?;
         }
-        self.unknown_orders = earlier.unknown;
         Ok(())
     }
 
@@ -191,8 +195,8 @@ impl Session {
                 }
             };
             self.order_is(&unknown.id, &"".into(), &unknown.tool, None, state)?;
-            if state == OrderState::Absent {
-                // It costs nothing after all.
+            // It costs nothing after all. No stranger's word brings money back.
+            if state == OrderState::Absent && self.runtime.is_bundled(&unknown.tool) {
                 kept(self.budget.release(&unknown.id, unknown.usd));
                 if unknown.unpriced {
                     self.budget.forget_order_without_price();
@@ -218,7 +222,7 @@ impl Session {
         // A call like any other: only one that looks is made without anybody having asked for it.
         // That one is unknown is no reason not to look for it.
         let unknown_orders = std::mem::take(&mut self.unknown_orders);
-        let fate = self.decide_call(&call, &arguments, &Texts::default());
+        let fate = self.decide_lookup(&call, &arguments);
         self.unknown_orders = unknown_orders;
         let Fate::Run(order) = fate? else { return Ok(None) };
         if let Some(order) = order {

@@ -242,7 +242,9 @@ pub(crate) fn build(config: SessionConfig) -> Result<Built, StartError> {
         (Start::Fork(from), None) => Some((None, store.read(from, sealed.as_ref())?)),
         (_, None) => None,
     };
-    let saved_model = opened.as_ref().map(|(_, saved)| saved.model.clone());
+    // Where the policy leaves nobody the choice, an earlier choice does not count either.
+    let may_choose = settings.policy.flag("--model", "the session's model").is_ok();
+    let saved_model = opened.as_ref().map(|(_, saved)| saved.model.clone()).filter(|_| may_choose);
     let model = providers.resolve(&model.or(saved_model).unwrap_or(default_model))?;
     let limits = settings.budget;
     if !has_price(&model) {

@@ -68,9 +68,7 @@ impl Session {
         let mut planned = Vec::with_capacity(tool_calls.len());
         for call in tool_calls {
             let next = self.plan_call(call)?;
-            if let Fate::Ask(_, Some(order)) = &next.fate {
-                self.budget.expect(order.reserved());
-            }
+            self.expect(&next);
             planned.push(next);
         }
         self.budget.expect_nothing();
@@ -87,12 +85,55 @@ impl Session {
                 self.announce(p).await?;
             }
         }
+        let known = self.what_cards_tell();
         let interrupted = self.run_batch(free, cancel).await?;
         if interrupted {
             self.give_up_planned(asked, notes::NOT_RUN).await?;
             return Err(Fault::Interrupted);
         }
+        let asked =
+            if self.what_cards_tell() == known { asked } else { self.decide_again(asked, cancel).await? };
         if asked.is_empty() { Ok(()) } else { self.run_asked(asked, cancel).await }
+    }
+
+    /// Counts what an order that a person is asked about would take: the next one of the answer has less.
+    fn expect(&mut self, planned: &Planned) {
+        if let Fate::Ask(_, Some(order)) = &planned.fate {
+            self.budget.expect(order.reserved());
+        }
+    }
+
+    /// What calls change that a card tells of other calls.
+    fn what_cards_tell(&self) -> (usize, bool) {
+        (self.unknown_orders.len(), self.taint.is_some())
+    }
+
+    /// Decides anew about calls that a person is to be asked for, because others of the same answer changed what
+    /// there is to tell. Returns those that still are.
+    async fn decide_again(
+        &mut self,
+        asked: Vec<Planned>,
+        cancel: &CancellationToken,
+    ) -> Result<Vec<Planned>, Fault> {
+        let (mut still, mut decided) = (Vec::with_capacity(asked.len()), Vec::new());
+        for planned in asked {
+            let fate = self.decide_call(&planned.call, &planned.arguments, &planned.texts)?;
+            let planned = Planned { fate, ..planned };
+            self.expect(&planned);
+            match planned.fate {
+                Fate::Ask(..) => still.push(planned),
+                _ => decided.push(planned),
+            }
+        }
+        self.budget.expect_nothing();
+        for planned in &decided {
+            self.announce(planned).await?;
+        }
+        if self.run_batch(decided, cancel).await? {
+            self.give_up_planned(still, notes::NOT_RUN).await?;
+            return Err(Fault::Interrupted);
+        }
+        Ok(still)
     }
 
     /// Parses a call's arguments and decides what becomes of it.

@@ -57,8 +57,9 @@ impl Session {
             }
             Err(fault) => self.say_fault(fault).await?,
         }
-        self.audit_saved()?;
-        self.journal.sync().await
+        // The record is of what the disk has.
+        self.journal.sync().await?;
+        self.audit_saved()
     }
 
     /// Says what ended a turn, or another operation, before its time.
@@ -139,7 +140,7 @@ impl Session {
     }
 
     /// Whether the next completion is paid for: by the budget, or by the person's word.
-    async fn may_go_on(&mut self, cancel: &CancellationToken) -> Result<bool, Fault> {
+    pub(crate) async fn may_go_on(&mut self, cancel: &CancellationToken) -> Result<bool, Fault> {
         if let Some(why) = self.budget.exhausted() {
             self.notice(format!("stopped: {why}")).await?;
             return Ok(false);

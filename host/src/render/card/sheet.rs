@@ -106,6 +106,7 @@ fn costs(rows: &mut Rows, request: &ApprovalRequest) {
         None => String::new(),
     };
     match request.price_usd {
+        Some(price) if price <= 0.0 => rows.fact("costs", "nothing, by the plugin's own list"),
         Some(price) => rows.fact("costs", &format!("at most {price:.2} USD{left}")),
         None if request.tiers.contains(&Tier::Spend) && request.need.is_none() => {
             rows.fact("costs", &format!("nobody knows how much{left}"));
@@ -191,6 +192,18 @@ mod tests {
             assert!(below.len() < 20 && below.iter().all(|row| row.trim() != "y once"), "{text}");
             let whole = card(request(&command), columns, true);
             assert!(whole.left_out == 0 && whole.rows.len() > 2_000);
+        }
+    }
+
+    #[test]
+    fn what_costs_nothing_is_not_told_as_unknown() {
+        for (price_usd, told) in [
+            (Some(0.0), "costs   nothing, by the plugin's own list"),
+            (None, "costs   nobody knows how much"),
+            (Some(2.0), "costs   at most 2.00 USD"),
+        ] {
+            let text = card(ApprovalRequest { price_usd, ..request("x") }, 80, false).rows.join("\n");
+            assert!(text.contains(told), "{text}");
         }
     }
 

@@ -90,6 +90,10 @@ impl Fold {
             if running.contains(id) { notes::OUTCOME_UNKNOWN } else { notes::NOT_RUN }
         };
         transcript::repair(&mut self.items, outcome);
+        // Nobody knows what they read, and what they left may be read yet.
+        if !running.is_empty() {
+            self.taint.get_or_insert_with(|| notes::CUT_OFF_CALL.to_owned());
+        }
         Saved {
             header,
             model: self.model,

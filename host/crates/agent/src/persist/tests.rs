@@ -61,6 +61,8 @@ fn calls_that_were_running_have_an_unknown_outcome() {
     drop(file);
     let saved = store.read(&id, None).unwrap();
     assert_eq!(saved.unknown_outcomes, [ToolCallId::from("2")]);
+    // What it read, nobody knows.
+    assert_eq!(saved.taint.as_deref(), Some(crate::notes::CUT_OFF_CALL));
     let contents: Vec<&str> = saved
         .items
         .iter()
