@@ -151,9 +151,8 @@ impl Rule {
         match &self.subject {
             Subject::Tier(tier) => asked.tiers.contains(tier),
             Subject::Path(rule) => {
-                // What denies holds for every spelling that a file system may take for the same.
-                let any_case = self.effect == Effect::Deny;
-                asked.paths.iter().any(|path| rule.is_about(path, any_case))
+                let denies = self.effect == Effect::Deny;
+                asked.paths.iter().any(|path| if denies { rule.denies(path) } else { rule.is_about(path) })
             }
             // What a call reaches is decided where it is sent.
             Subject::Host(_) => false,
@@ -211,12 +210,7 @@ impl Rules {
             Subject::Path(path) => Some((rule.to_string(), path)),
             _ => None,
         });
-        paths
-            .flat_map(|(rule, path)| {
-                let denied = |pattern: &Pattern| DeniedPath::new(pattern, rule.clone());
-                path.patterns().iter().map(denied).collect::<Vec<_>>()
-            })
-            .collect()
+        paths.flat_map(|(rule, path)| path.denied().map(move |denied| denied.by(rule.clone()))).collect()
     }
 
     /// What is denied and asked about of the hosts that plugins reach, for the way out.
