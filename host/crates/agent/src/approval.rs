@@ -324,11 +324,15 @@ pub(crate) fn decide_need(facts: &NeedFacts<'_>) -> Decision {
             format!("{path} is sealed: other programs take instructions or settings from it"),
             "a run at a terminal, or --yolo".to_owned(),
         ),
-        Need::Network { grant, rule: Some(rule), .. } => (
-            format!("rule:{rule}"),
-            format!("the rule `{rule}` asks about `{grant}`"),
-            "a run at a terminal".to_owned(),
-        ),
+        Need::Network { plugin, grant, rule: Some(rule), granted, .. } => {
+            let lacks = format!(", which the plugin `{plugin}` was not granted");
+            let lacks = if *granted { "" } else { lacks.as_str() };
+            (
+                format!("rule:{rule}"),
+                format!("the rule `{rule}` asks about `{grant}`{lacks}"),
+                "a run at a terminal".to_owned(),
+            )
+        }
         Need::Network { plugin, grant, .. } => (
             "grant".to_owned(),
             format!("the plugin `{plugin}` was not granted `{grant}`"),

@@ -62,7 +62,14 @@ impl Session {
         let kept = self.can_be_kept(&tool, &need);
         let by_policy = match &need {
             Need::Budget { .. } => None,
-            Need::SealedPath { .. } | Need::Network { .. } => self.settings.policy.tier(tier).err(),
+            Need::SealedPath { .. } | Need::Network { granted: true, .. } => {
+                self.settings.policy.tier(tier).err()
+            }
+            // Whoever allows it, or says yes, grants it.
+            Need::Network { granted: false, grant, .. } => {
+                let may_grant = || self.settings.policy.flag("--grant", &format!("granting `{grant}`"));
+                self.settings.policy.tier(tier).and_then(|()| may_grant()).err()
+            }
         };
         let decision = by_policy.map(forbidden).unwrap_or_else(|| {
             decide_need(&NeedFacts {
