@@ -180,8 +180,8 @@ impl Session {
                         self.send_order(order, &call).await?;
                     }
                     let (id, tool) = (call.id.clone(), call.name.clone());
-                    let invocation =
-                        Invocation { id, tool, arguments, order: order.as_ref().map(|o| o.id.clone()) };
+                    let (order_id, taint) = (order.as_ref().map(|o| o.id.clone()), self.taint.clone());
+                    let invocation = Invocation { id, tool, arguments, order: order_id, taint };
                     let running =
                         self.runtime.invoke(&self.context, invocation, sender.clone(), cancel.clone());
                     outcomes.push(Outcome::Running(running));
@@ -232,7 +232,8 @@ impl Session {
     pub(crate) async fn run_alone(&mut self, call: &ToolCall, arguments: Value) -> Result<ToolResult, Fault> {
         let cancel = self.interrupt.token();
         let (sender, needs) = mpsc::channel::<Pending>(NEEDS);
-        let invocation = Invocation { id: call.id.clone(), tool: call.name.clone(), arguments, order: None };
+        let (id, tool, taint) = (call.id.clone(), call.name.clone(), self.taint.clone());
+        let invocation = Invocation { id, tool, arguments, order: None, taint };
         let running = self.runtime.invoke(&self.context, invocation, sender, cancel.clone());
         let results = self.together(vec![Outcome::Running(running)], needs, &cancel).await?;
         Ok(results.into_iter().next().unwrap_or_default())
