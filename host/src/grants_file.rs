@@ -14,6 +14,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::assemble::Setup;
 use crate::exit::Failure;
+use crate::managed;
 use crate::paths::{make_private, read_own};
 
 /// The tables of the file.
@@ -53,8 +54,9 @@ pub(crate) fn change(
 
 /// Keeps what a person granted for good while a call ran. On record before it is written.
 pub(crate) fn keeper(setup: &Setup) -> KeepGrant {
-    let (path, audit) = (setup.paths.grants(), setup.audit());
+    let (path, audit, policy) = (setup.paths.grants(), setup.audit(), setup.policy.clone());
     Arc::new(move |plugin, grant| {
+        managed::may_grant(&policy).map_err(|e| e.to_string())?;
         let (name, approval) = (plugin.grants_name(), plugin.described.approval());
         let granted = vec![format!("network {grant}")];
         let act = Act::Grant { plugin: name.clone(), granted, revoked: Vec::new() };

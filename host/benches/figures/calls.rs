@@ -186,8 +186,13 @@ async fn invoke(
     arguments: &Value,
 ) -> ToolResult {
     let (needs, _pending) = mpsc::channel(1);
-    let invocation =
-        Invocation { id: "call".into(), tool: tool.to_owned(), arguments: arguments.clone(), order: None };
+    let invocation = Invocation {
+        id: "call".into(),
+        tool: tool.to_owned(),
+        arguments: arguments.clone(),
+        order: None,
+        taint: None,
+    };
     let result = plugins.invoke(session, invocation, needs, CancellationToken::new()).result().await;
     assert!(result.success, "{}", result.text);
     result

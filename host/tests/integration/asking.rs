@@ -244,3 +244,27 @@ fn without_a_person_the_refusal_names_the_flag_and_the_run_ends_with_6() {
     assert_eq!(ran.result()["permission_denials"][0]["rule"], "mode:plan", "{:?}", ran.outputs());
     assert_eq!(asked(&server).len(), 2);
 }
+
+#[test]
+fn what_is_let_send_while_it_runs_is_bound_like_what_was_granted_before() {
+    let server = Server::start(|_| answer(502, "", "bad gateway"));
+    let allowed = ["--allow", "host(127.0.0.1)"];
+    let run = |host: &TestHost, more: &[&str]| {
+        let own = [["--plugin-dir", plugins(host).as_str()].as_slice(), &allowed, more].concat();
+        host.stream(&own)
+    };
+    let steps = || vec![post(&server), post(&server), Step::text("ok")];
+    // A rule on what changes something elsewhere.
+    let denied = host(steps(), &server);
+    let ran = run(&denied, &["--deny", "tier(remote)"]);
+    let rules: Vec<_> = ran.result()["permission_denials"].as_array().unwrap().iter().collect();
+    assert!(rules.iter().all(|denial| denial["rule"] == "rule:tier(remote) (--deny)"), "{rules:?}");
+    assert_eq!((rules.len(), ran.code, asked(&server).len()), (2, Some(6), 0), "{:?}", ran.outputs());
+    // It is an order: one that went unanswered is not made again, and no run ends well with it.
+    let host = host(steps(), &server);
+    let ran = run(&host, &[]);
+    assert_eq!(asked(&server).len(), 1, "{:?}", ran.outputs());
+    assert!(ran.outputs()[0].contains("whether it arrived is unknown"), "{:?}", ran.outputs());
+    assert!(ran.outputs()[1].contains("nobody knows whether it arrived"), "{:?}", ran.outputs());
+    assert_eq!(ran.result()["open_orders"].as_array().unwrap().len(), 1);
+}

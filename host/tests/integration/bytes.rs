@@ -55,6 +55,30 @@ fn a_file_that_an_argument_names_is_what_was_shown_whatever_becomes_of_it() {
 }
 
 #[test]
+fn a_file_that_a_rule_denies_reaches_no_tool_by_an_argument_that_names_it() {
+    let jobs = Jobs::start(Answer::Takes);
+    let named =
+        |script: &str| order(json!({"operation": "run", "name": "n", "flavor": "none", "script": script}));
+    let steps = vec![named("secrets/x.txt"), named("folder/x.txt"), named("fine.txt"), Step::text("ok")];
+    let host = host(&jobs, steps);
+    host.file("secrets/x.txt", "secret");
+    host.file("fine.txt", "fine");
+    symlink("secrets", host.workspace.join("folder")).unwrap();
+    let ran = run(&host, &["--deny", "path(secrets)", "--yolo"]);
+    let denials = ran.result()["permission_denials"].as_array().unwrap();
+    let rules: Vec<&Value> = denials.iter().map(|denial| &denial["rule"]).collect();
+    assert_eq!(
+        (ran.code, rules),
+        (Some(6), vec![&json!("rule:path(secrets) (--deny)"); 2]),
+        "{}",
+        ran.stderr
+    );
+    let sent: Vec<Value> = jobs.bodies().iter().map(|body| body["script"].clone()).collect();
+    assert_eq!(sent, ["fine"]);
+    assert!(!host.server.requests().last().unwrap().body().to_string().contains("\"secret\""));
+}
+
+#[test]
 fn a_person_edits_a_script_and_says_yes_to_what_it_became() {
     let jobs = Jobs::start(Answer::Takes);
     let mut host = host(&jobs, vec![script("train.py"), script("print(4)"), Step::text("the last word")]);

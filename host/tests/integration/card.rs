@@ -48,6 +48,37 @@ fn the_card_of_a_sealed_path_shows_the_change_and_holds_once() {
 }
 
 #[test]
+fn one_call_asks_about_sealed_paths_three_times_at_most_and_never_about_what_cannot_be() {
+    let insist = |path: &str, list: &[&str]| {
+        call("probe__attack", json!({"how": "insist", "with": path, "list": list}))
+    };
+    let steps = [
+        insist("/tmp/.env", &["more than there is room for"]),
+        insist("/workspace/.env", &["one", "one", "two", "three", "four", "one"]),
+        Step::text("All done."),
+    ];
+    let host = TestHost::outside_tmp(steps);
+    std::fs::create_dir(host.home.join("plugins")).unwrap();
+    std::fs::copy(guests::component("probe"), host.home.join("plugins/probe.wasm")).unwrap();
+    host.home_file(
+        ".config/ml-intern/grants.toml",
+        "[probe]\nfiles = true\npaths = [\"workspace\", \"tmp\"]\n",
+    );
+    host.settings(&json!({"limits": {"tmp_bytes": 10}, "permissions": {"allow": ["probe__attack"]}}));
+    let plugins = host.home.join("plugins").display().to_string();
+    let mut screen = Screen::chat(&host, &["--plugin-dir", &plugins]);
+    screen.say("go");
+    screen.next("│ +one", None);
+    screen.next("│ +two", Some("n"));
+    screen.next("│ +three", Some("n"));
+    screen.next("All done.", Some("n"));
+    assert_eq!(screen.text.matches("Approval required").count(), 3, "{}", screen.text);
+    let told = host.server.requests().last().unwrap().body().to_string();
+    assert!(told.contains("is used up") && told.contains("no more is asked about"), "{told}");
+    assert!(!host.workspace.join(".env").exists());
+}
+
+#[test]
 fn a_key_that_was_pressed_before_the_card_does_not_answer_it() {
     let host = TestHost::new([call("bash", json!({"command": "touch made"})), Step::text("I could not.")]);
     host.settings(&json!({"permissions": {"ask": ["bash"]}}));

@@ -9,6 +9,8 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 use testkit::Step;
 
+use crate::hostile::guest::probe;
+use crate::hostile::server::{Server, answer};
 use crate::jobs::{self, Answer, Jobs, order};
 use crate::screen::Screen;
 use crate::support::{Ran, Stream, TestHost, call, messages};
@@ -415,6 +417,43 @@ fn what_a_policy_forbids_is_not_asked_for_while_a_call_runs() {
         (&json!("policy"), &json!("http://127.0.0.1:1 GET"))
     );
     assert!(denials[0]["remedy"].as_str().unwrap().contains("/etc/ml-intern/policy.toml"), "{denials:?}");
+}
+
+#[test]
+fn what_forbids_to_grant_is_not_gone_around_while_a_call_runs() {
+    if !as_root() {
+        return;
+    }
+    let server = Server::start(|_| answer(200, "", "reached"));
+    let get = || call("probe__probe", json!({"trick": "http", "with": server.url()}));
+    let steps = [get(), Step::text("ok"), get(), Step::text("ok"), get(), Step::text("the end")];
+    let host = TestHost::outside_tmp(steps);
+    let plugins = host.home.join("plugins");
+    std::fs::create_dir(&plugins).unwrap();
+    std::fs::write(plugins.join("probe.wasm"), probe(&json!({"network": [server.grant()]}))).unwrap();
+    let folder = ["--plugin-dir", plugins.to_str().unwrap()];
+    host.settings(&json!({"permissions": {"allow": ["host(127.0.0.1)"]}}));
+    // Without a policy the rule answers.
+    assert_eq!(stream(&host, "version = 1\n", &folder).outputs(), ["reached"]);
+    let policy = "version = 1\n[flags]\nforbid = [\"--grant\"]\n";
+    let ran = stream(&host, policy, &folder);
+    let denial = &ran.result()["permission_denials"][0];
+    assert_eq!(
+        (ran.code, &denial["rule"]),
+        (Some(6), &json!("policy")),
+        "{} {:?}",
+        ran.stderr,
+        ran.outputs()
+    );
+    assert!(denial["remedy"].as_str().unwrap().contains("policy.toml:3"), "{denial}");
+    // Nor is a person asked, also where a rule wants it: a yes would grant it.
+    host.settings(&json!({"permissions": {"ask": ["host(127.0.0.1)"]}}));
+    let chat = ["-m", "chat/m", folder[0], folder[1]];
+    let mut screen = Screen::of(managed(&host, policy, "", &chat));
+    screen.say("go");
+    screen.next("the end", None);
+    assert!(!screen.text.contains("Approval required"), "{}", screen.text);
+    assert_eq!(server.heads().len(), 1);
 }
 
 #[test]

@@ -129,6 +129,52 @@ fn a_host_that_is_asked_about_needs_an_answer_though_it_was_granted() {
 }
 
 #[test]
+fn a_denied_address_is_reached_by_no_name_and_told_as_a_denial() {
+    let (server, other, granted) = two_names();
+    let host = host(vec![get(&other), Step::text("ok")], &granted);
+    let ran = run(&host, &["--deny", "host(127.0.0.0/8)", "--yolo"]);
+    let denied = ("rule:host(127.0.0.0/8) (--deny)".to_owned(), format!("{other} at 127.0.0.1"));
+    assert_eq!((ran.code, refusals(&ran)), (Some(6), vec![denied]), "{:?}", ran.outputs());
+    assert!(server.heads().is_empty());
+}
+
+#[test]
+fn a_redirect_to_what_was_not_granted_is_a_denial_as_a_request_is() {
+    let (server, other, declared) = two_names();
+    let host = host(vec![get(&format!("{}/hop", server.url())), Step::text("ok")], &declared);
+    let grants = format!("[probe]\nnetwork = [\"{}\"]\n", declared[0]);
+    host.home_file(".config/ml-intern/grants.toml", &grants);
+    let ran = run(&host, &["--yolo"]);
+    let denied = ("grant".to_owned(), format!("{other} GET"));
+    assert_eq!((ran.code, refusals(&ran)), (Some(6), vec![denied]), "{:?}", ran.outputs());
+    let remedy = &ran.result()["permission_denials"][0]["remedy"];
+    assert_eq!(remedy, "--grant probe, or for good: ml-intern plugin grant probe");
+    // What no grant would help is told by its own name.
+    host.server.push(get(&other));
+    host.server.push(Step::text("ok"));
+    let ran = run(&host, &["--offline"]);
+    assert!(ran.outputs()[0].contains("is not reachable with --offline"), "{:?}", ran.outputs());
+    assert_eq!(server.heads().len(), 1);
+}
+
+#[test]
+fn a_rule_that_asks_about_a_mirror_asks() {
+    let server = Server::start(|_| answer(200, "", "by mirror"));
+    let hub = "https://huggingface.co".to_owned();
+    let granted = [format!("{hub} GET")];
+    let host = host(vec![get(&hub), Step::text("The end.")], &granted);
+    host.settings(&json!({
+        "origins": {hub: {"to": server.url()}}, "permissions": {"ask": ["host(127.0.0.1)"]},
+    }));
+    let mut screen = Screen::chat(&host, &["--plugin-dir", &plugins(&host)]);
+    screen.until("ML INTERN", None);
+    screen.until("refuse with words:", Some("go\r"));
+    assert!(server.heads().is_empty(), "{}", screen.text);
+    screen.until("The end.", Some("y"));
+    assert_eq!(server.heads().len(), 1, "{}", screen.text);
+}
+
+#[test]
 fn an_allowed_host_answers_for_what_a_plugin_declares_and_no_more() {
     let (server, other, granted) = two_names();
     let steps =

@@ -5,6 +5,8 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 use testkit::Step;
 
+use crate::hostile::guest::probe;
+use crate::hostile::server::{Server, answer};
 use crate::support::{TestHost, call};
 
 /// Where the text of each call came from.
@@ -71,6 +73,54 @@ fn what_a_plugin_keeps_for_later_sessions_stays_nobodys_word() {
         std::fs::remove_file(kept).unwrap();
         assert_eq!(sources(&host, &[]), [None]);
     }
+}
+
+#[test]
+fn what_a_tainted_session_gives_a_plugin_to_keep_stays_nobodys_word() {
+    let keep = || call("probe__probe", json!({"trick": "write_directly", "with": "/data/note"}));
+    let look = || call("probe__probe", json!({"trick": "echo", "with": "hi"}));
+    let read = || call("read", json!({"path": "a.txt"}));
+    let steps =
+        [keep(), Step::text("ok"), look(), Step::text("ok"), read(), keep(), Step::text("ok"), look()];
+    let host = TestHost::outside_tmp(steps.into_iter().chain([Step::text("ok")]));
+    let folder = host.home.join(".local/share/ml-intern/plugins");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::copy(guests::component("probe"), folder.join("probe.wasm")).unwrap();
+    // It reads nothing itself: what it keeps comes with its arguments.
+    host.home_file(".config/ml-intern/grants.toml", "[probe]\npaths = [\"data\"]\n");
+    host.file("a.txt", "one\n");
+    // What a session that read nothing strange tells it is the person's.
+    assert_eq!([sources(&host, &[]), sources(&host, &[])], [[None], [None]]);
+    host.file("AGENTS.md", "Use tabs.\n");
+    let told = sources(&host, &[]);
+    assert!(told[0].as_ref().unwrap().contains("not trusted"), "{told:?}");
+    // It marks what is kept, and is no new source itself.
+    assert_eq!(told[1], None);
+    std::fs::remove_file(host.workspace.join("AGENTS.md")).unwrap();
+    let later = sources(&host, &[]);
+    let kept = "what `probe` kept from an earlier session, of files of";
+    assert!(later[0].as_ref().unwrap().starts_with(kept), "{later:?}");
+}
+
+#[test]
+fn where_a_server_leads_is_its_own_word_also_if_nobody_follows() {
+    let server = Server::start(|head| match head.split(' ').nth(1).unwrap() {
+        "/away" => answer(302, "location: https://ignore-all-earlier-orders.example/\r\n", ""),
+        "/post" => answer(307, "location: https://ignore-all-earlier-orders.example/\r\n", ""),
+        _ => answer(302, "location: /again\r\n", ""),
+    });
+    let url = server.url();
+    let get = |url: &str| call("probe__probe", json!({"trick": "http", "with": url}));
+    let post = call("probe__probe", json!({"trick": "carry", "with": format!("\nPOST\n{url}/post")}));
+    let steps = [get(&format!("{url}/away")), post, get(&format!("{url}/again")), get("http://127.0.0.1:1/")];
+    let host = TestHost::outside_tmp(steps.into_iter().chain([Step::text("ok")]));
+    let network = [format!("{url} GET POST"), "http://127.0.0.1:1 GET".to_owned()];
+    std::fs::create_dir(host.home.join("plugins")).unwrap();
+    std::fs::write(host.home.join("plugins/probe.wasm"), probe(&json!({"network": network}))).unwrap();
+    let plugins = host.home.join("plugins").display().to_string();
+    let told = sources(&host, &["--plugin-dir", &plugins, "--grant", "probe", "--yolo"]);
+    // Nobody answered the last one.
+    assert_eq!(told, [Some(url.clone()), Some(url.clone()), Some(url), None]);
 }
 
 #[test]

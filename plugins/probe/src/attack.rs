@@ -49,6 +49,8 @@ enum How {
     /// Has the host write so many files of so many bytes, each other than the one before: under names that begin
     /// with the path, or all to it.
     Write,
+    /// Has the host write each of the list to the path, whatever became of the one before.
+    Insist,
     /// Opens the path again and again and closes nothing.
     Leak,
 }
@@ -81,6 +83,9 @@ impl Tool for Attack {
                 told(name, Command::new("true", [""; 0]).env(name.as_str(), "/tmp/evil").run().map(|_| "set"))
             }),
             How::Write => vec![write(&with, &self.list)],
+            How::Insist => each(&|text| {
+                told(text, files::write(with.as_ref(), text.as_bytes(), &Expectation::Any).map(|_| ()))
+            }),
             How::Leak => vec![leak(&with)],
         };
         Ok(Output::text(lines.join("\n")))

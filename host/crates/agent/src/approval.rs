@@ -310,6 +310,10 @@ pub(crate) struct NeedFacts<'a> {
     pub(crate) allowed_before: bool,
     /// A rule that allows the host.
     pub(crate) allowed: Option<&'a Rule>,
+    /// The rules that deny and ask about its tier.
+    pub(crate) on_tier: (Option<&'a Rule>, Option<&'a Rule>),
+    /// An order of the same tool, of which nobody knows whether it arrived.
+    pub(crate) unknown_order: Option<&'a str>,
     /// The session has read what nobody vouches for.
     pub(crate) tainted: bool,
     pub(crate) need: &'a Need,
@@ -317,18 +321,31 @@ pub(crate) struct NeedFacts<'a> {
 
 /// May a running call have what its tiers do not cover?
 pub(crate) fn decide_need(facts: &NeedFacts<'_>) -> Decision {
-    let &NeedFacts { mode, interactive, allowed_before, allowed, tainted, need } = facts;
-    let (rule, reason, remedy) = match need {
+    let &NeedFacts { mode, interactive, allowed_before, allowed, on_tier, unknown_order, tainted, need } =
+        facts;
+    let (denied, asked) = if matches!(need, Need::Network { .. }) { on_tier } else { (None, None) };
+    if let Some(rule) = denied {
+        return Decision::Deny(Denied {
+            rule: format!("rule:{rule}"),
+            message: format!("refused: the rule `{rule}` denies it"),
+            remedy: format!("taking the rule `{rule}` away"),
+        });
+    }
+    let (rule, mut reason, remedy) = match need {
         Need::SealedPath { path, .. } => (
             "sealed-path".to_owned(),
             format!("{path} is sealed: other programs take instructions or settings from it"),
             "a run at a terminal, or --yolo".to_owned(),
         ),
-        Need::Network { grant, rule: Some(rule), .. } => (
-            format!("rule:{rule}"),
-            format!("the rule `{rule}` asks about `{grant}`"),
-            "a run at a terminal".to_owned(),
-        ),
+        Need::Network { plugin, grant, rule: Some(rule), granted, .. } => {
+            let lacks = format!(", which the plugin `{plugin}` was not granted");
+            let lacks = if *granted { "" } else { lacks.as_str() };
+            (
+                format!("rule:{rule}"),
+                format!("the rule `{rule}` asks about `{grant}`{lacks}"),
+                "a run at a terminal".to_owned(),
+            )
+        }
         Need::Network { plugin, grant, .. } => (
             "grant".to_owned(),
             format!("the plugin `{plugin}` was not granted `{grant}`"),
@@ -355,11 +372,19 @@ pub(crate) fn decide_need(facts: &NeedFacts<'_>) -> Decision {
     if mode == Mode::Yolo && matches!(need, Need::SealedPath { .. }) {
         return Decision::Allow { rule: "mode:yolo".to_owned() };
     }
+    for why in asked.map(|rule| format!("the rule `{rule}` asks")).into_iter().chain(
+        unknown_order.filter(|_| sends).map(|order| {
+            format!("{order} was sent and nobody knows whether it arrived; look for it before anything is ordered again")
+        }),
+    ) {
+        reason = format!("{reason}\n{why}");
+    }
     // Where the session has read what nobody vouches for, what sends is asked about each time.
-    if allowed_before && !(tainted && sends) {
+    let careful = sends && (tainted || unknown_order.is_some()) || asked.is_some();
+    if allowed_before && !careful {
         return Decision::Allow { rule: "allowed-for-session".to_owned() };
     }
-    if let (Some(allowed), Need::Network { rule: None, .. }) = (allowed, need) {
+    if let (Some(allowed), Need::Network { rule: None, .. }, false) = (allowed, need, careful) {
         return Decision::Allow { rule: format!("rule:{allowed}") };
     }
     let asks = match need {

@@ -81,10 +81,8 @@ impl Session {
             is_command: about.is_command,
         };
         // All of them are named: the person's word is about those, and no other.
-        let unknown = self.unknown_orders.iter().filter(|order| order.tool == call.name && leaves(&tiers));
-        let (again, told): (Vec<String>, Vec<String>) =
-            unknown.map(|order| (order.id.clone(), order.told())).unzip();
-        let unknown = (!told.is_empty()).then(|| told.join(" and "));
+        let again = if leaves(&tiers) { self.unknown_of(&call.name) } else { Vec::new() };
+        let unknown = self.told_of(&again);
         let by_policy = tiers.iter().find_map(|tier| self.settings.policy.tier(*tier).err());
         let facts = Facts {
             mode: self.settings.mode,
@@ -211,7 +209,7 @@ pub(crate) fn forbidden(by: policy::Forbidden) -> Decision {
 }
 
 /// An order with an id of its own.
-fn order(cost: Option<Cost>, target: String) -> Order {
+pub(crate) fn order(cost: Option<Cost>, target: String) -> Order {
     let spends = cost.is_some();
     let cost = match cost {
         Some(Cost::Known { usd, hours }) => Some((usd, hours)),

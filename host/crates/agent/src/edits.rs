@@ -60,20 +60,26 @@ impl Texts {
 /// The result of a call whose file is not read.
 pub(crate) fn not_read(error: &NamedFileError, call: &ToolCall) -> ToolResult {
     let text = format!("not run: {error}");
-    match error {
-        NamedFileError::Outside(path) => {
-            let denial = PermissionDenial {
-                tool: call.name.clone(),
-                tool_call_id: call.id.clone(),
-                tiers: [protocol::Tier::Read].into(),
-                rule: "path-outside".to_owned(),
-                target: path.clone(),
-                remedy: "--add-dir with the folder that the file really is in, and its path there".to_owned(),
-            };
-            ToolResult::denied(text, denial)
+    let (rule, target, remedy) = match error {
+        NamedFileError::Outside(path) => (
+            "path-outside".to_owned(),
+            path.clone(),
+            "--add-dir with the folder that the file really is in, and its path there".to_owned(),
+        ),
+        NamedFileError::Denied { real, rule, .. } => {
+            (format!("rule:{rule}"), real.display().to_string(), format!("taking the rule `{rule}` away"))
         }
-        _ => ToolResult::failed(text),
-    }
+        _ => return ToolResult::failed(text),
+    };
+    let denial = PermissionDenial {
+        tool: call.name.clone(),
+        tool_call_id: call.id.clone(),
+        tiers: [protocol::Tier::Read].into(),
+        rule,
+        target,
+        remedy,
+    };
+    ToolResult::denied(text, denial)
 }
 
 impl Session {

@@ -15,19 +15,53 @@ use crate::{StoreError, notes};
 
 impl Session {
     /// Puts an order on record, on the disk, before it leaves.
-    pub(crate) async fn send_order(&mut self, order: &Order, call: &ToolCall) -> Result<(), StoreError> {
+    pub(crate) async fn send_order(
+        &mut self,
+        order: &Order,
+        call: &ToolCallId,
+        tool: &str,
+    ) -> Result<(), StoreError> {
         // What led to it must be there again too.
         self.journal.sync().await?;
         let act = Act::Order {
             order: order.id.clone(),
-            call: call.id.clone(),
-            tool: call.name.clone(),
+            call: call.clone(),
+            tool: tool.to_owned(),
             target: audit::shown_target(&order.target),
             usd: order.cost.map(|(usd, _)| usd),
             unpriced: order.unpriced,
             state: OrderState::Sent,
         };
         Ok(self.chain.append(act, true)?)
+    }
+
+    /// The orders of a tool of which nobody knows whether they arrived.
+    pub(crate) fn unknown_of(&self, tool: &str) -> Vec<String> {
+        let of_tool = self.unknown_orders.iter().filter(|order| order.tool == tool);
+        of_tool.map(|order| order.id.clone()).collect()
+    }
+
+    /// What a person is told of such orders.
+    pub(crate) fn told_of(&self, ids: &[String]) -> Option<String> {
+        let meant = self.unknown_orders.iter().filter(|order| ids.contains(&order.id));
+        let told: Vec<String> = meant.map(crate::orders::Unknown::told).collect();
+        (!told.is_empty()).then(|| told.join(" and "))
+    }
+
+    /// A call that runs was let send something: from here on it is an order, if it was none.
+    pub(crate) async fn becomes_order(
+        &mut self,
+        order: Order,
+        call: &ToolCallId,
+        tool: &str,
+    ) -> Result<(), StoreError> {
+        if self.no_orders_yet.get(call).is_none_or(Option::is_some) {
+            return Ok(());
+        }
+        self.let_again(&order.again, tool)?;
+        self.send_order(&order, call, tool).await?;
+        self.no_orders_yet.insert(call.clone(), Some(order));
+        Ok(())
     }
 
     /// Records what came of an order, and gives back what it did not need.
@@ -113,13 +147,7 @@ impl Session {
         order: &Order,
         tool: &str,
     ) -> Result<Result<(), ReserveError>, StoreError> {
-        let (again, others): (Vec<Unknown>, Vec<Unknown>) = std::mem::take(&mut self.unknown_orders)
-            .into_iter()
-            .partition(|unknown| order.again.contains(&unknown.id));
-        self.unknown_orders = others;
-        for unknown in again {
-            self.order_is(&unknown.id, &"".into(), tool, None, OrderState::Released)?;
-        }
+        self.let_again(&order.again, tool)?;
         if order.unpriced {
             self.budget.order_without_price();
         }
@@ -130,6 +158,18 @@ impl Session {
         // The card told what the session costs with it.
         self.budget.agreed();
         Ok(reserved)
+    }
+
+    /// What a person was told of these orders lets them be made again.
+    fn let_again(&mut self, orders: &[String], tool: &str) -> Result<(), StoreError> {
+        let (again, others): (Vec<Unknown>, Vec<Unknown>) = std::mem::take(&mut self.unknown_orders)
+            .into_iter()
+            .partition(|unknown| orders.contains(&unknown.id));
+        self.unknown_orders = others;
+        for unknown in again {
+            self.order_is(&unknown.id, &"".into(), tool, None, OrderState::Released)?;
+        }
+        Ok(())
     }
 
     fn order_is(

@@ -11,8 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::StoreError;
 use crate::approval::{Decision, Denied, NeedFacts, decide_need, need_holds_for_session};
-use crate::decision::forbidden;
+use crate::decision::{forbidden, order};
 use crate::notes;
+use crate::orders::Order;
 use crate::session::Session;
 use crate::turn::Fault;
 
@@ -60,9 +61,19 @@ impl Session {
             _ => None,
         };
         let kept = self.can_be_kept(&tool, &need);
+        let sends = matches!(need, Need::Network { sends: true, .. });
+        let order = Order { again: self.unknown_of(&tool), ..order(None, target.clone()) };
+        let unknown = self.told_of(&order.again);
         let by_policy = match &need {
             Need::Budget { .. } => None,
-            Need::SealedPath { .. } | Need::Network { .. } => self.settings.policy.tier(tier).err(),
+            Need::SealedPath { .. } | Need::Network { granted: true, .. } => {
+                self.settings.policy.tier(tier).err()
+            }
+            // Whoever allows it, or says yes, grants it.
+            Need::Network { granted: false, grant, .. } => {
+                let may_grant = || self.settings.policy.flag("--grant", &format!("granting `{grant}`"));
+                self.settings.policy.tier(tier).and_then(|()| may_grant()).err()
+            }
         };
         let decision = by_policy.map(forbidden).unwrap_or_else(|| {
             decide_need(&NeedFacts {
@@ -70,22 +81,29 @@ impl Session {
                 interactive: self.settings.interactive,
                 allowed_before: self.allowed.contains(&scope),
                 allowed,
+                on_tier: self.settings.rules.on_tier(tier),
+                unknown_order: unknown.as_deref(),
                 tainted: self.taint.is_some(),
                 need: &need,
             })
         });
         self.audit_need(&call, &tool, tier, &target, &decision)?;
         let reason = match decision {
-            Decision::Allow { .. } => return Ok(HostReply::Allowed),
+            Decision::Allow { .. } => {
+                if sends {
+                    self.becomes_order(order, &call, &tool).await?;
+                }
+                return Ok(HostReply::Allowed);
+            }
             Decision::Deny(Denied { rule, message, remedy }) => {
                 return Ok(HostReply::Refused { message, rule, remedy });
             }
             Decision::Ask { reason, .. } => reason,
         };
-        let holds = need_holds_for_session(&need);
+        let holds = need_holds_for_session(&need) && unknown.is_none();
         let payer = matches!(need, Need::Budget { .. }).then(|| self.model.payer().to_owned());
         let request = ApprovalRequest {
-            tool,
+            tool: tool.clone(),
             arguments: Value::Object(serde_json::Map::new()),
             tool_call_id: call.clone(),
             tiers: [tier].into(),
@@ -110,6 +128,9 @@ impl Session {
             Answer::Approved { until, .. } => {
                 let until = if holds { until } else { Until::Once };
                 self.hold(until, scope, kept.as_ref()).await?;
+                if sends {
+                    self.becomes_order(order, &call, &tool).await?;
+                }
                 HostReply::Allowed
             }
             Answer::Rejected { feedback } => HostReply::Refused {

@@ -162,9 +162,8 @@ impl Rule {
         match &self.subject {
             Subject::Tier(tier) => asked.tiers.contains(tier),
             Subject::Path(rule) => {
-                // What denies holds for every spelling that a file system may take for the same.
-                let any_case = self.effect == Effect::Deny;
-                asked.paths.iter().any(|path| rule.is_about(path, any_case))
+                let denies = self.effect == Effect::Deny;
+                asked.paths.iter().any(|path| if denies { rule.denies(path) } else { rule.is_about(path) })
             }
             // What a call reaches is decided where it is sent.
             Subject::Host(_) => false,
@@ -226,12 +225,7 @@ impl Rules {
             Subject::Path(path) => Some((rule.to_string(), path)),
             _ => None,
         });
-        paths
-            .flat_map(|(rule, path)| {
-                let denied = |pattern: &Pattern| DeniedPath::new(pattern, rule.clone());
-                path.patterns().iter().map(denied).collect::<Vec<_>>()
-            })
-            .collect()
+        paths.flat_map(|(rule, path)| path.denied().map(move |denied| denied.by(rule.clone()))).collect()
     }
 
     /// What is denied and asked about of the hosts that plugins reach, for the way out.
@@ -255,6 +249,15 @@ impl Rules {
             Subject::Host(hosts) => rule.effect == Effect::Allow && hosts.names(host),
             _ => false,
         })
+    }
+
+    /// The rules that deny and ask about a tier, whatever the call.
+    pub(crate) fn on_tier(&self, tier: Tier) -> (Option<&Rule>, Option<&Rule>) {
+        let first = |effect: Effect| {
+            let is_meant = |subject: &Subject| matches!(subject, Subject::Tier(known) if *known == tier);
+            self.0.iter().find(|rule| rule.effect == effect && is_meant(&rule.subject))
+        };
+        (first(Effect::Deny), first(Effect::Ask))
     }
 
     pub(crate) fn matched(&self, asked: &Asked<'_>) -> Matched<'_> {

@@ -1,11 +1,11 @@
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use audit::{AuditLog, Chain, PolicyMark};
 use policy::Policy;
-use protocol::{ErrorKind, Event, Item, PlanItem, SessionId, Submission, ToolSpec, Usage};
+use protocol::{ErrorKind, Event, Item, PlanItem, SessionId, Submission, ToolCallId, ToolSpec, Usage};
 use provider::{Effort, Model, Prompt, Providers};
 use redact::Redactor;
 use runtime::{PluginRuntime, SessionContext, Workplace};
@@ -17,7 +17,7 @@ use crate::guard::Guard;
 use crate::journal::Journal;
 use crate::namespace::{AskNamespace, Namespace};
 use crate::ordering::earlier;
-use crate::orders::Unknown;
+use crate::orders::{Order, Unknown};
 use crate::persist::{Saved, Sealed, Standing};
 use crate::turn::Fault;
 use crate::{BudgetLimits, Interrupt, Mode, Rules, SessionStore, StartError, StoreError};
@@ -163,6 +163,8 @@ pub(crate) struct Session {
     pub(crate) namespace: Namespace,
     /// Orders of which nobody knows whether they arrived.
     pub(crate) unknown_orders: Vec<Unknown>,
+    /// Calls that run and were no orders when they began, and what they have become.
+    pub(crate) no_orders_yet: HashMap<ToolCallId, Option<Order>>,
     pub(crate) operations: mpsc::Receiver<Submission>,
     /// Operations that came while a person was asked.
     pub(crate) queue: VecDeque<Submission>,
@@ -302,6 +304,7 @@ pub(crate) fn build(config: SessionConfig) -> Result<Built, StartError> {
         budget: Budget::new(&state, id.as_str(), limits),
         namespace: Namespace::new(namespace),
         unknown_orders: Vec::new(),
+        no_orders_yet: HashMap::new(),
         operations: receiver,
         queue: VecDeque::new(),
         interrupt: interrupt.clone(),

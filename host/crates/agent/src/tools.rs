@@ -217,12 +217,15 @@ impl Session {
                     (None, None, None)
                 }
                 Fate::Run(order) | Fate::Ask(_, order) => {
-                    if let Some(order) = &order {
-                        self.send_order(order, &call).await?;
+                    match &order {
+                        Some(order) => self.send_order(order, &call.id, &call.name).await?,
+                        None => {
+                            self.no_orders_yet.insert(call.id.clone(), None);
+                        }
                     }
                     let (id, tool) = (call.id.clone(), call.name.clone());
-                    let invocation =
-                        Invocation { id, tool, arguments, order: order.as_ref().map(|o| o.id.clone()) };
+                    let (order_id, taint) = (order.as_ref().map(|o| o.id.clone()), self.taint.clone());
+                    let invocation = Invocation { id, tool, arguments, order: order_id, taint };
                     let running =
                         self.runtime.invoke(&self.context, invocation, sender.clone(), cancel.clone());
                     outcomes.push(Outcome::Running(running));
@@ -237,7 +240,7 @@ impl Session {
         for ((call, order, told, repository), mut result) in ran.into_iter().zip(results) {
             self.settle_repository(&call.id, repository, &mut result)?;
             result.text.extend(told);
-            if let Some(order) = order {
+            if let Some(order) = order.or(self.no_orders_yet.remove(&call.id).flatten()) {
                 self.settle_order(order, &call, &mut result)?;
             }
             done.push((call, result));
@@ -273,7 +276,8 @@ impl Session {
     pub(crate) async fn run_alone(&mut self, call: &ToolCall, arguments: Value) -> Result<ToolResult, Fault> {
         let cancel = self.interrupt.token();
         let (sender, needs) = mpsc::channel::<Pending>(NEEDS);
-        let invocation = Invocation { id: call.id.clone(), tool: call.name.clone(), arguments, order: None };
+        let (id, tool, taint) = (call.id.clone(), call.name.clone(), self.taint.clone());
+        let invocation = Invocation { id, tool, arguments, order: None, taint };
         let running = self.runtime.invoke(&self.context, invocation, sender, cancel.clone());
         let results = self.together(vec![Outcome::Running(running)], needs, &cancel).await?;
         Ok(results.into_iter().next().unwrap_or_default())

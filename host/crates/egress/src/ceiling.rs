@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use url::Host;
 
 use crate::address::is_among;
-use crate::{EgressError, NetworkGrant, Origin};
+use crate::{EgressError, HostRule, NetworkGrant, Origin};
 
 /// A bound on all requests. The default is none.
 #[derive(Clone, Debug, Default)]
@@ -24,29 +24,49 @@ pub struct Ceiling {
     pub by: String,
 }
 
-/// What nothing connects to, a proxy no more than an address that a name leads to, and the file that says so.
-#[derive(Debug, Default)]
-pub(crate) struct Denials {
-    hosts: Vec<Hosts>,
-    pub(crate) by: String,
+/// What is not connected to, whatever name leads there, and who says so.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Denials(Vec<(Hosts, By)>);
+
+/// Who denies something.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum By {
+    /// The machine's policy, for everybody: its file.
+    Policy(String),
+    /// A person, for plugins: the rule as it was written, and where it stands.
+    Rule(String),
 }
 
 impl Denials {
     pub(crate) fn is_empty(&self) -> bool {
-        self.hosts.is_empty()
+        self.0.is_empty()
     }
 
-    /// Whether a host of a URL is denied, as a name or as an address.
-    pub(crate) fn has_host(&self, host: &str) -> bool {
-        Host::parse(host).is_ok_and(|host| self.hosts.iter().any(|denied| denied.covers(&host)))
+    /// These, and what rules deny to plugins.
+    pub(crate) fn and(mut self, rules: &[HostRule]) -> Self {
+        let denying = rules.iter().filter(|rule| !rule.asks);
+        self.0.extend(denying.map(|rule| (rule.hosts.clone(), By::Rule(rule.text.clone()))));
+        self
     }
 
-    /// Whether an address is denied, in this or another dress.
-    pub(crate) fn has(&self, address: IpAddr) -> bool {
-        self.hosts.iter().any(|denied| match denied.0 {
+    /// Those of the machine's policy. A proxy is the user's own: no rule on plugins is about it.
+    pub(crate) fn of_policy(&self) -> Self {
+        Self(self.0.iter().filter(|(_, by)| matches!(by, By::Policy(_))).cloned().collect())
+    }
+
+    /// Who denies a host of a URL, as a name or as an address.
+    pub(crate) fn of_host(&self, host: &str) -> Option<&By> {
+        let host = Host::parse(host).ok()?;
+        self.0.iter().find(|(denied, _)| denied.covers(&host)).map(|(_, by)| by)
+    }
+
+    /// Who denies an address, in this or another dress.
+    pub(crate) fn of_address(&self, address: IpAddr) -> Option<&By> {
+        let is_denied = |denied: &Hosts| match denied.0 {
             Denied::Addresses(net) => is_among(&[net], address),
             Denied::Name { .. } => false,
-        })
+        };
+        self.0.iter().find(|(denied, _)| is_denied(denied)).map(|(_, by)| by)
     }
 }
 
@@ -74,7 +94,7 @@ impl Ceiling {
     }
 
     pub(crate) fn denials(&self) -> Denials {
-        Denials { hosts: self.deny.clone(), by: self.by.clone() }
+        Denials(self.deny.iter().map(|hosts| (hosts.clone(), By::Policy(self.by.clone()))).collect())
     }
 
     fn denies(&self, origin: &Origin) -> bool {

@@ -81,7 +81,9 @@ impl Egress {
             CertificateFiles { ca: config.certificates.ca.clone(), ..CertificateFiles::default() };
         let proxy = config.proxy.clone().filter(Proxy::is_for_plugins);
         let denied = Arc::new(config.ceiling.denials());
-        let plugins = Pools::new(Trust::Files(authorities), proxy, Arc::clone(&denied));
+        // What rules deny is denied to plugins: the host's own requests are the person's.
+        let denied_to_plugins = Arc::new(config.ceiling.denials().and(&config.rules));
+        let plugins = Pools::new(Trust::Files(authorities), proxy, denied_to_plugins);
         let host = Pools::new(Trust::Files(config.certificates.clone()), config.proxy.clone(), denied);
         Self {
             shared: Arc::new(Shared { config, plugins, unwatched: Redactor::default() }),
@@ -132,10 +134,15 @@ impl Egress {
         if config.offline {
             return Err(EgressError::Offline { origin: origin.to_string() });
         }
-        match rules::about(&config.rules, origin) {
-            Some(rule) if rule.asks => Ok(Some(&rule.text)),
-            _ => rules::check(&config.rules, origin, method, &[]).map(|()| None),
+        rules::check(&config.rules, origin, method, true)?;
+        let mut asks = rules::about(&config.rules, origin);
+        // What it is asked of in its place is asked about, too.
+        if let Some(real) = self.mirror(origin).map(Rewrite::real) {
+            config.ceiling.check_mirror(origin, real, method, false)?;
+            rules::check(&config.rules, real, method, true)?;
+            asks = asks.or_else(|| rules::about(&config.rules, real));
         }
+        Ok(asks.map(|rule| rule.text.as_str()))
     }
 
     /// What stands for an origin.
@@ -261,12 +268,9 @@ impl Egress {
             return Ok(Hop { origin, mirror: None, url, headers, body, reach, why });
         };
         if let Policy::Granted(_) = request.policy {
-            rules::check(
-                &self.shared.config.rules,
-                mirror.real(),
-                request.method.as_str(),
-                &request.approved,
-            )?;
+            // Whoever said yes to the origin was asked by what a rule says of its mirror.
+            let is_approved = request.is_approved(&origin);
+            rules::check(&self.shared.config.rules, mirror.real(), request.method.as_str(), is_approved)?;
         }
         let (ceiling, is_model) = (&self.shared.config.ceiling, matches!(request.policy, Policy::Model));
         ceiling.check_mirror(&origin, mirror.real(), request.method.as_str(), is_model)?;
@@ -295,13 +299,14 @@ impl Egress {
             Policy::Model => return Ok((Reach::Any, "model".to_owned())),
             Policy::Granted(grants) => grants,
         };
-        rules::check(&self.shared.config.rules, origin, method, &request.approved)?;
-        let Some(grant) = grants.iter().find(|grant| grant.allows(origin, method)) else {
-            return Err(EgressError::NotGranted { origin: origin.to_string(), method: method.to_owned() });
-        };
+        rules::check(&self.shared.config.rules, origin, method, request.is_approved(origin))?;
+        // Before what is not granted: no grant would help.
         if self.shared.config.offline {
             return Err(EgressError::Offline { origin: origin.to_string() });
         }
+        let Some(grant) = grants.iter().find(|grant| grant.allows(origin, method)) else {
+            return Err(EgressError::NotGranted { origin: origin.to_string(), method: method.to_owned() });
+        };
         // A name leads to public addresses, and to those that the plugin could as well have asked for.
         let named = grants.iter().flat_map(|grant| grant.addresses(origin, method)).collect();
         Ok((Reach::to(origin, named), grant.to_string()))
@@ -347,7 +352,9 @@ impl Egress {
                 if let Some(entry) = &mut entry {
                     entry.end(match &error {
                         // Decided late: only when the name was resolved.
-                        EgressError::NotPublic { .. } | EgressError::ForbiddenPlace { .. } => {
+                        EgressError::NotPublic { .. }
+                        | EgressError::ForbiddenPlace { .. }
+                        | EgressError::DeniedPlace { .. } => {
                             self.refusal(&request.caller, &request.method, origin.to_string(), &error)
                         }
                         _ => LedgerAct::Failed { why: error.to_string() },

@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 use tower_service::Service;
 
 use crate::Proxy;
-use crate::ceiling::Denials;
+use crate::ceiling::{By, Denials};
 use crate::reach::Reach;
 
 /// Time until a connection stands: name, socket and TLS.
@@ -45,8 +45,8 @@ pub(crate) struct Connector {
 pub(crate) enum ConnectError {
     #[error("{0} is not an address that may be connected to")]
     NotPermitted(IpAddr),
-    #[error("{what} is forbidden by {by}")]
-    Forbidden { what: String, by: String },
+    #[error("{what} is denied")]
+    Denied { what: String, by: By },
     #[error("the name cannot be resolved: {0}")]
     Name(String),
     #[error("no connection within {} s", CONNECT.as_secs())]
@@ -54,10 +54,9 @@ pub(crate) enum ConnectError {
 }
 
 impl Connector {
-    /// Connects to what `reach` permits and nobody denies, through the proxy if it has one. SNI and `Host`
-    /// stay the name that was asked for.
-    pub(crate) fn new(reach: Reach, denied: Arc<Denials>, tls: ClientConfig, proxy: Option<Proxy>) -> Self {
-        let gate = Gate { reach: Arc::new(reach), denied };
+    /// Connects to what the gate lets through, by the proxy if there is one. SNI and `Host` stay the name that
+    /// was asked for.
+    pub(crate) fn new(gate: Gate, tls: ClientConfig, proxy: Option<Proxy>) -> Self {
         let tls = hyper_rustls::HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_or_http()
@@ -86,9 +85,11 @@ impl Service<Uri> for Connector {
 
 /// Which addresses are let through.
 #[derive(Clone, Debug)]
-struct Gate {
-    reach: Arc<Reach>,
-    denied: Arc<Denials>,
+pub(crate) struct Gate {
+    pub(crate) reach: Arc<Reach>,
+    pub(crate) denied: Arc<Denials>,
+    /// For requests of the host itself, to origins that the user or the host named.
+    pub(crate) is_own: bool,
 }
 
 /// Connects to addresses that were checked, whatever the name server says a second time.
@@ -116,7 +117,8 @@ impl Service<Uri> for Checked {
             };
             // The proxy asks for the name once more; at least nothing is asked of it that was not decided.
             gate.check_behind_proxy(&to).await?;
-            let gate = Gate { reach: Arc::new(Reach::Any), denied: gate.denied };
+            let denied = Arc::new(gate.denied.of_policy());
+            let gate = Gate { reach: Arc::new(Reach::Any), denied, ..gate };
             if to.scheme_str() != Some("https") {
                 return Ok(Wire { tcp: gate.connect(via.uri().clone()).await?, proxied: true });
             }
@@ -133,14 +135,14 @@ impl Gate {
     /// Resolves a destination, and hands on its addresses if all of them are let through.
     async fn checked(&self, to: &Uri) -> Result<Vec<IpAddr>, ConnectError> {
         let host = to.host().unwrap_or_default();
-        let forbidden = |what: String| ConnectError::Forbidden { what, by: self.denied.by.clone() };
-        if self.denied.has_host(host) {
-            return Err(forbidden(host.to_owned()));
+        let denied = |what: String, by: &By| ConnectError::Denied { what, by: by.clone() };
+        if let Some(by) = self.denied.of_host(host) {
+            return Err(denied(host.to_owned(), by));
         }
         let addresses = resolve(host).await.map_err(|e| ConnectError::Name(e.to_string()))?;
         for address in &addresses {
-            if self.denied.has(*address) {
-                return Err(forbidden(address.to_string()));
+            if let Some(by) = self.denied.of_address(*address) {
+                return Err(denied(address.to_string(), by));
             }
             if !self.reach.permits(*address) {
                 return Err(ConnectError::NotPermitted(*address));
@@ -151,13 +153,12 @@ impl Gate {
 
     /// Checks a destination that a proxy will connect to.
     async fn check_behind_proxy(&self, to: &Uri) -> Result<(), ConnectError> {
-        let is_any = *self.reach == Reach::Any;
-        if is_any && self.denied.is_empty() {
+        if *self.reach == Reach::Any && self.denied.is_empty() {
             return Ok(());
         }
         match self.checked(to).await {
             // Where names are known to the proxy alone, those of the host's own requests are its affair.
-            Err(ConnectError::Name(_)) if is_any => Ok(()),
+            Err(ConnectError::Name(_)) if self.is_own => Ok(()),
             checked => checked.map(drop),
         }
     }

@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use hyper_util::client::legacy;
 
+use crate::ceiling::By;
 use crate::connector::ConnectError;
 use crate::{Origin, Pace};
 
@@ -26,6 +27,8 @@ pub enum EgressError {
     NotPublic { origin: String, address: String },
     #[error("{origin} leads to {place}, which is forbidden by {by}")]
     ForbiddenPlace { origin: String, place: String, by: String },
+    #[error("{origin} leads to {place}, which is refused: the rule `{rule}` denies it")]
+    DeniedPlace { origin: String, place: String, rule: String },
     #[error(
         "{real}, which stands for {origin}, gets no credentials, so that `{name}` cannot go along: see its entry under `origins` in the settings"
     )]
@@ -92,6 +95,7 @@ impl EgressError {
                 | Self::MirrorCredential { .. }
                 | Self::NotPublic { .. }
                 | Self::ForbiddenPlace { .. }
+                | Self::DeniedPlace { .. }
                 | Self::Offline { .. }
                 | Self::Connect { .. }
                 | Self::Audience { .. }
@@ -100,6 +104,21 @@ impl EgressError {
                 | Self::Ledger(_)
                 | Self::Tls(_)
         )
+    }
+
+    /// Whether it may hold words that a server chose: where it leads, how its answer is packed, whom its
+    /// certificate is for. Of what comes after the head of an answer whoever reads it knows that.
+    #[must_use]
+    pub fn may_quote_server(&self) -> bool {
+        match self {
+            Self::Behind(_)
+            | Self::Downgrade { .. }
+            | Self::Elsewhere { .. }
+            | Self::TooManyRedirects(_)
+            | Self::Encoded { .. } => true,
+            Self::Connect { reason, .. } | Self::Broken { reason, .. } => reason.contains("certificate"),
+            _ => false,
+        }
     }
 
     /// What happened, wherever it did.
@@ -129,8 +148,12 @@ impl EgressError {
                 Some(ConnectError::NotPermitted(address)) => {
                     return Self::NotPublic { origin, address: address.to_string() };
                 }
-                Some(ConnectError::Forbidden { what, by }) => {
-                    return Self::ForbiddenPlace { origin, place: what.clone(), by: by.clone() };
+                Some(ConnectError::Denied { what, by }) => {
+                    let place = what.clone();
+                    return match by.clone() {
+                        By::Policy(by) => Self::ForbiddenPlace { origin, place, by },
+                        By::Rule(rule) => Self::DeniedPlace { origin, place, rule },
+                    };
                 }
                 _ => {}
             }

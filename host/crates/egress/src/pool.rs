@@ -10,7 +10,7 @@ use rustls::{ClientConfig, RootCertStore};
 
 use crate::body::Pieces;
 use crate::ceiling::Denials;
-use crate::connector::Connector;
+use crate::connector::{Connector, Gate};
 use crate::reach::Reach;
 use crate::{Caller, CertificateFiles, Certificates, EgressError, Proxy};
 
@@ -96,6 +96,11 @@ impl Pools {
         } else {
             configuration(RootCertStore::empty(), &Certificates::default())?
         };
+        let gate = Gate {
+            reach: Arc::new(key.reach.clone()),
+            denied: Arc::clone(&self.denied),
+            is_own: matches!(caller, Caller::Host(_)),
+        };
         let client = legacy::Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
@@ -103,7 +108,7 @@ impl Pools {
             .http1_max_headers(MAX_HEADERS)
             .http1_max_buf_size(MAX_HEAD_BYTES)
             .http2_max_header_list_size(MAX_HEAD_BYTES as u32)
-            .build(Connector::new(key.reach.clone(), Arc::clone(&self.denied), tls, self.proxy.clone()));
+            .build(Connector::new(gate, tls, self.proxy.clone()));
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if clients.len() >= MAX_POOLS {
             clients.clear();

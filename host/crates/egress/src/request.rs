@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 use url::Url;
 
-use crate::{Credential, NetworkGrant};
+use crate::{Credential, NetworkGrant, Origin};
 
 /// Who makes a request.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -87,6 +87,13 @@ pub struct Outgoing {
     pub limits: Limits,
     /// Added for its audience only, hop by hop.
     pub credential: Option<Credential>,
+}
+
+impl Outgoing {
+    /// Whether a person said yes to an origin while the request was made.
+    pub(crate) fn is_approved(&self, origin: &Origin) -> bool {
+        self.approved.iter().any(|grant| grant.allows(origin, self.method.as_str()))
+    }
 }
 
 /// A request's body, in pieces that are sent without being joined.

@@ -1,6 +1,6 @@
 //! What the person says about the hosts that plugins reach, besides what was granted.
 
-use crate::{EgressError, Hosts, NetworkGrant, Origin};
+use crate::{EgressError, Hosts, Origin};
 
 /// A rule on hosts. It binds every request of every plugin, each hop of a redirect for itself.
 #[derive(Clone, Debug)]
@@ -17,23 +17,22 @@ pub(crate) fn about<'a>(rules: &'a [HostRule], origin: &Origin) -> Option<&'a Ho
     rules.iter().filter(|rule| rule.hosts.covers(&origin.host)).min_by_key(|rule| rule.asks)
 }
 
-/// Refuses what a rule denies, and what it asks about where nobody said yes.
+/// Refuses what a rule denies, and what it asks about unless somebody said yes.
 pub(crate) fn check(
     rules: &[HostRule],
     origin: &Origin,
     method: &str,
-    approved: &[NetworkGrant],
+    is_approved: bool,
 ) -> Result<(), EgressError> {
-    let Some(rule) = about(rules, origin) else { return Ok(()) };
-    if rule.asks && approved.iter().any(|grant| grant.allows(origin, method)) {
-        return Ok(());
+    match about(rules, origin) {
+        Some(rule) if !(rule.asks && is_approved) => Err(EgressError::Rule {
+            origin: origin.to_string(),
+            method: method.to_owned(),
+            rule: rule.text.clone(),
+            asks: rule.asks,
+        }),
+        _ => Ok(()),
     }
-    Err(EgressError::Rule {
-        origin: origin.to_string(),
-        method: method.to_owned(),
-        rule: rule.text.clone(),
-        asks: rule.asks,
-    })
 }
 
 #[cfg(test)]
@@ -41,6 +40,7 @@ mod tests {
     use url::Url;
 
     use super::*;
+    use crate::NetworkGrant;
 
     fn checked(rules: &[(&str, bool)], url: &str, approved: &str) -> Result<(), String> {
         let rule = |(hosts, asks): &(&str, bool)| HostRule {
@@ -50,8 +50,8 @@ mod tests {
         };
         let rules: Vec<HostRule> = rules.iter().map(rule).collect();
         let origin = Origin::of(&Url::parse(url).unwrap()).unwrap();
-        let approved = [NetworkGrant::parse(approved).unwrap()];
-        check(&rules, &origin, "GET", &approved).map_err(|e| e.to_string())
+        let is_approved = NetworkGrant::parse(approved).unwrap().allows(&origin, "GET");
+        check(&rules, &origin, "GET", is_approved).map_err(|e| e.to_string())
     }
 
     #[test]

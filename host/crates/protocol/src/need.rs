@@ -54,6 +54,8 @@ pub enum Need {
         /// The rule that asks, granted or not.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         rule: Option<String>,
+        /// The plugin was granted it; else a yes grants it.
+        granted: bool,
     },
     /// Go on although the session has cost so much, and has made so many orders of unknown price.
     Budget { spent_usd: f64, unpriced: usize },

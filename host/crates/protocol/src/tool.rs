@@ -26,6 +26,8 @@ pub struct Invocation {
     pub arguments: Value,
     /// The id under which it is on record, if it changes, orders or ends something elsewhere.
     pub order: Option<String>,
+    /// Where text came from that the session had read and nobody vouches for: some of it may be in the arguments.
+    pub taint: Option<String>,
 }
 
 /// What came of a call: the one thing the transcript gets for it.

@@ -1,19 +1,26 @@
-//! Texts that were broken into lines, as encoders do it at 60, 64 or 76 characters.
+//! Texts that were broken into lines, as encoders do it at 60, 64 or 76 characters, and put into others: indented,
+//! into JSON, into JSON in JSON, into a URL.
 
 use std::ops::Range;
 
 /// Characters that the shortest full line has.
 const LINE_BYTES: usize = 40;
 
-/// Bytes of the longest break: `\\r\\n`, as it stands inside a JSON string.
-const BREAK_BYTES: usize = 4;
+/// Backslashes before the `n` or `r` of a break: JSON that stands in JSON has 3, one level further 7, then 15.
+const MAX_BACKSLASHES: usize = 15;
+
+/// Blanks at the beginning of a line.
+const MAX_BLANKS: usize = 32;
+
+/// Bytes of the longest break: `\r` and `\n`, deep within JSON, and an indented line.
+const BREAK_BYTES: usize = 2 * (MAX_BACKSLASHES + 1) + MAX_BLANKS;
 
 /// Bytes that a form may take up when it is broken into lines.
 pub(crate) fn broken(bytes: usize) -> usize {
     bytes + (bytes / LINE_BYTES + 1) * BREAK_BYTES
 }
 
-/// A text without its line breaks, also those that JSON has in their place.
+/// A text without its line breaks, also those that JSON and URLs have in their place, nor what indents its lines.
 pub(crate) struct Joined {
     pub(crate) bytes: Vec<u8>,
     /// For each run of breaks: where the text goes on here, and how many bytes were left out up to there.
@@ -53,13 +60,21 @@ impl Joined {
     }
 }
 
-/// Bytes of the break that a text begins with.
+/// Bytes of the break that a text begins with, and of the blanks after it.
 fn width(text: &[u8]) -> usize {
-    match text {
+    let end = match text {
         [b'\n' | b'\r', ..] => 1,
-        [b'\\', b'n' | b'r', ..] => 2,
+        [b'%', b'0', b'A' | b'a' | b'D' | b'd', ..] => 3,
+        [b'\\', ..] => {
+            let backslashes = text.iter().take(MAX_BACKSLASHES).take_while(|byte| **byte == b'\\').count();
+            if matches!(text.get(backslashes), Some(b'n' | b'r')) { backslashes + 1 } else { 0 }
+        }
         _ => 0,
+    };
+    if end == 0 {
+        return 0;
     }
+    end + text[end..].iter().take(MAX_BLANKS).take_while(|byte| matches!(byte, b' ' | b'\t')).count()
 }
 
 #[cfg(test)]
@@ -76,6 +91,27 @@ mod tests {
         {
             assert_eq!(&text[joined.place(part)], original);
         }
-        assert!(Joined::of(b"one \\line").is_none());
+        assert!(Joined::of(b"one \\line %0B %0").is_none());
+    }
+
+    #[test]
+    fn breaks_are_found_in_every_dress_and_take_their_indentation_along() {
+        let deep = "\\".repeat(MAX_BACKSLASHES);
+        for end in [
+            "\n    ",
+            "\r\n\t",
+            "\\n  ",
+            "\\\\n",
+            "\\\\r\\\\n  ",
+            "%0A",
+            "%0d%0a",
+            &format!("{deep}r{deep}n{}", " ".repeat(MAX_BLANKS)),
+        ] {
+            assert!(end.len() <= BREAK_BYTES, "{end:?}");
+            assert_eq!(Joined::of(format!("ab{end}cd").as_bytes()).unwrap().bytes, b"abcd", "{end:?}");
+        }
+        // What takes more room than is held back is none.
+        let far = format!("ab\n{}cd", " ".repeat(MAX_BLANKS + 1));
+        assert_eq!(Joined::of(far.as_bytes()).unwrap().bytes, b"ab cd");
     }
 }

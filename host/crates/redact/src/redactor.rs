@@ -204,7 +204,8 @@ mod tests {
         for before in 0..80 {
             let encoded = STANDARD.encode(format!("{}{value}.", "x".repeat(before)));
             for width in [60, 64, 76] {
-                for end in ["\n", "\r\n", "\\n", "\\r\\n"] {
+                for end in ["\n", "\r\n", "\\n", "\\r\\n", "\n      ", "\\\\n", "\\\\\\r\\\\\\n  ", "%0D%0A"]
+                {
                     let lines: Vec<&str> = encoded
                         .as_bytes()
                         .chunks(width)

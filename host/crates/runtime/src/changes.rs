@@ -21,7 +21,7 @@ use crate::limits::MAX_FILE_BYTES;
 mod preview;
 mod undo;
 
-pub(crate) use preview::{Becomes, Preview, moved, preview};
+pub(crate) use preview::{Becomes, Preview, moved, preview, vacant};
 pub(crate) use undo::Undo;
 
 /// Texts above this are counted, not shown, as a difference.
@@ -38,6 +38,19 @@ pub(crate) enum Expectation {
     Any,
     Absent,
     Sha256(String),
+}
+
+impl Expectation {
+    fn met(&self, before: Option<&Before>) -> Result<(), ChangeError> {
+        match (self, before) {
+            (Self::Absent, Some(_)) => Err(ChangeError::Conflict("it exists")),
+            (Self::Sha256(_), None) => Err(ChangeError::Conflict("it does not exist any more")),
+            (Self::Sha256(expected), Some(before)) if *expected != before.sha256 => {
+                Err(ChangeError::Conflict("its content changed"))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Why a change was not made.
@@ -104,14 +117,7 @@ pub(crate) fn write(
         return Err(ChangeError::TooLarge);
     }
     let before = read(place)?;
-    match (expects, &before) {
-        (Expectation::Absent, Some(_)) => return Err(ChangeError::Conflict("it exists")),
-        (Expectation::Sha256(_), None) => return Err(ChangeError::Conflict("it does not exist any more")),
-        (Expectation::Sha256(expected), Some(before)) if *expected != before.sha256 => {
-            return Err(ChangeError::Conflict("its content changed"));
-        }
-        _ => {}
-    }
+    expects.met(before.as_ref())?;
     place.make_folders(umask)?;
     let after = digest(content);
     let line = UndoLine {

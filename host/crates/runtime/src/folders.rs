@@ -99,13 +99,35 @@ pub struct DeniedPath {
 }
 
 impl DeniedPath {
-    /// The pattern is of absolute paths; `rule` is the rule as it was written, and where it stands.
+    /// The pattern is of absolute paths.
     #[must_use]
-    pub fn new(pattern: &glob::Pattern, rule: String) -> Self {
+    pub fn new(pattern: &glob::Pattern) -> Self {
         // What lies below is denied in any case, and so is the folder itself.
         let text = pattern.as_str().trim_end_matches("/**").to_lowercase();
         let text = if text.is_empty() { "/".to_owned() } else { text };
-        Self { pattern: glob::Pattern::new(&text).unwrap_or_else(|_| pattern.clone()), rule }
+        Self { pattern: glob::Pattern::new(&text).unwrap_or_else(|_| pattern.clone()), rule: String::new() }
+    }
+
+    /// The same, with the rule as it was written, and where it stands.
+    #[must_use]
+    pub fn by(self, rule: String) -> Self {
+        Self { rule, ..self }
+    }
+
+    /// Whether it denies a path, or a folder that it lies in. Case counts for nothing, because some file systems
+    /// know no case.
+    #[must_use]
+    pub fn covers(&self, path: &Path) -> bool {
+        path.ancestors().any(|path| self.fits(&path.to_string_lossy().to_lowercase()))
+    }
+
+    fn fits(&self, lower: &str) -> bool {
+        let options = glob::MatchOptions {
+            case_sensitive: false,
+            require_literal_separator: true,
+            ..glob::MatchOptions::default()
+        };
+        self.pattern.matches_with(lower, options)
     }
 }
 
@@ -171,19 +193,13 @@ impl Folders {
         mounts
     }
 
-    /// The rule that denies a path, or a folder that it lies in. Case counts for nothing, because some file
-    /// systems know no case.
+    /// The rule that denies a path.
     pub(crate) fn denies(&self, path: &Path) -> Option<&str> {
         if self.denied.is_empty() {
             return None;
         }
-        let options = glob::MatchOptions {
-            case_sensitive: false,
-            require_literal_separator: true,
-            ..glob::MatchOptions::default()
-        };
         let spelt: Vec<String> = path.ancestors().map(|path| path.to_string_lossy().to_lowercase()).collect();
-        let fits = |denied: &&DeniedPath| spelt.iter().any(|path| denied.pattern.matches_with(path, options));
+        let fits = |denied: &&DeniedPath| spelt.iter().any(|path| denied.fits(path));
         self.denied.iter().find(fits).map(|denied| denied.rule.as_str())
     }
 
@@ -346,7 +362,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for rule in ["/**", "/*", "/"] {
             let pattern = glob::Pattern::new(rule).unwrap();
-            let denied = vec![DeniedPath::new(&pattern, rule.to_owned())];
+            let denied = vec![DeniedPath::new(&pattern).by(rule.to_owned())];
             let folders = Folders {
                 workspace: dir.path().into(),
                 workspace_writable: true,

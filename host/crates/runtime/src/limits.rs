@@ -64,6 +64,9 @@ const _: () = assert!(MAX_FILE_BYTES < HOSTCALL_BYTES as u64);
 pub(crate) const MAX_CHANGES: usize = 2_000;
 pub(crate) const MAX_DIFF_BYTES: usize = 1 << 20;
 
+/// Changes of sealed paths that are refused in one call before no more is asked about.
+pub(crate) const MAX_REFUSALS: usize = 3;
+
 /// Bytes of earlier contents that a session keeps for undo, and of the list of its changes. Beyond them
 /// changes are still made, and told not to be undoable.
 pub(crate) const MAX_UNDO_BYTES: u64 = 1 << 30;

@@ -41,6 +41,8 @@ pub struct NamedFile {
 pub enum NamedFileError {
     #[error("{0} leads outside the folders of this session")]
     Outside(String),
+    #[error("{path} is not read: the rule `{rule}` denies {}", real.display())]
+    Denied { path: String, real: PathBuf, rule: String },
     #[error("{0} is not a regular file; give the text itself, or the path of a file with it")]
     NotAFile(String),
     #[error("{0} has more than {max} KiB, which is too much for an argument", max = MAX_TEXT_BYTES >> 10)]
@@ -88,6 +90,13 @@ fn open(
         Ok(file) => {
             let named = format!("/proc/self/fd/{}", file.as_raw_fd());
             let real = std::fs::read_link(named).unwrap_or_else(|_| folders.real(text));
+            // By where it really is, and by the name of a link that leads there.
+            for place in [&real, &root.join(relative)] {
+                if let Some(rule) = folders.denies(place).map(str::to_owned) {
+                    let (path, real) = (text.to_owned(), place.clone());
+                    return Err(NamedFileError::Denied { path, real, rule });
+                }
+            }
             match FileType::from_raw_mode(fstat(&file).map_err(io)?.st_mode) {
                 FileType::RegularFile => Ok(Some((file, real))),
                 FileType::Directory => Ok(None),
@@ -214,6 +223,32 @@ mod tests {
         // What the plugin may not read is not read for it.
         assert_eq!(read(&folders, &[Mount::Tmp], "sub/train.py").unwrap().1, 0);
         assert_eq!(read(&folders, &[Mount::Workspace, Mount::Data], "/tmp/t.py").unwrap().1, 0);
+    }
+
+    #[test]
+    fn what_a_rule_denies_is_not_read_by_any_name() {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let mut folders = folders(dir.path());
+        let work = folders.workspace.clone();
+        std::fs::create_dir(work.join("secrets")).unwrap();
+        std::fs::write(work.join("secrets/x.txt"), "secret").unwrap();
+        std::fs::write(work.join("fine.txt"), "fine").unwrap();
+        symlink("secrets", work.join("folder")).unwrap();
+        symlink("secrets/x.txt", work.join("link")).unwrap();
+        symlink("fine.txt", work.join("named")).unwrap();
+        let rule = |path: &str| {
+            let pattern = glob::Pattern::new(&work.join(path).display().to_string()).unwrap();
+            crate::folders::DeniedPath::new(&pattern).by(format!("path({path})"))
+        };
+        folders.denied = vec![rule("SECRETS"), rule("named")];
+        let absolute = work.join("secrets/x.txt").display().to_string();
+        for denied in
+            ["secrets/x.txt", "./folder/../secrets/x.txt", "folder/x.txt", "link", "named", &absolute]
+        {
+            let refusal = read(&folders, &BOTH, denied).unwrap_err();
+            assert!(matches!(refusal, NamedFileError::Denied { .. }), "{denied}: {refusal}");
+        }
+        assert_eq!(read(&folders, &BOTH, "fine.txt").unwrap(), ("fine".to_owned(), 1));
     }
 
     #[test]

@@ -349,7 +349,7 @@ impl Inner {
 
     async fn call(&self, plugin: &Plugin, bare: String, asked: Asked) -> ToolResult {
         let Asked { session, invocation, needs, cancel, clock, sent, read, wall_time, .. } = asked;
-        let Invocation { id, tool, mut arguments, order } = invocation;
+        let Invocation { id, tool, mut arguments, order, taint } = invocation;
         // Never a bundled one: the agent is not to lose its hands by what it asked of them.
         if !matches!(plugin.source, Source::Bundled(_))
             && let Some(suspended) = session.faults.suspended(&plugin.described.manifest.id)
@@ -376,6 +376,7 @@ impl Inner {
             network: plugin.granted.network.clone(),
             approved: Vec::new(),
             refused: BTreeMap::new(),
+            refused_changes: BTreeMap::new(),
             listed: HashMap::new(),
             declared: plugin.granted.declared.clone(),
             credentials: plugin.granted.credentials.clone(),
@@ -394,6 +395,9 @@ impl Inner {
         };
         if let Some(source) = call.session.unvouched(&call.owner, &call.capabilities) {
             call.reads(source);
+        }
+        if let Some(taint) = &taint {
+            call.may_keep(taint);
         }
         let task =
             Task { call, tool: bare, arguments: arguments.to_string(), limits: self.limits, wall_time };

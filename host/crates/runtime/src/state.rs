@@ -51,6 +51,8 @@ pub(crate) struct Call {
     /// What a person said yes to during this call, and what was refused: neither is asked again.
     pub(crate) approved: Vec<NetworkGrant>,
     pub(crate) refused: BTreeMap<String, String>,
+    /// Changes of sealed paths that were refused: the path, the digest of what would have stood there, and why.
+    pub(crate) refused_changes: BTreeMap<(String, Option<String>), String>,
     /// Folders that are being listed, where rules deny paths.
     pub(crate) listed: HashMap<u32, PathBuf>,
     /// What it declares, granted or not.
@@ -198,13 +200,18 @@ impl Call {
         }
     }
 
-    /// Notes where text comes from that nobody vouches for, before the guest gets it. What the guest keeps of it
-    /// for other sessions is marked.
+    /// Notes where text comes from that nobody vouches for, before the guest gets it.
     pub(crate) fn reads(&self, source: String) {
-        if self.capabilities.paths.contains(&Mount::Data) {
-            self.session.mark_data(&self.owner, &source);
-        }
+        self.may_keep(&source);
         self.read.note(&source);
+    }
+
+    /// Marks what the guest keeps for other sessions, if it can: text from there may be in its arguments, in `/tmp`
+    /// or in what it was answered.
+    pub(crate) fn may_keep(&self, source: &str) {
+        if self.capabilities.paths.contains(&Mount::Data) {
+            self.session.mark_data(&self.owner, source);
+        }
     }
 
     /// Keeps what was refused, for the result: also if the guest keeps quiet about it.

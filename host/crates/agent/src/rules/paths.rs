@@ -3,12 +3,15 @@
 use std::path::{Component, Path, PathBuf};
 
 use glob::{MatchOptions, Pattern};
+use runtime::DeniedPath;
 
 /// Paths that a rule is about.
 #[derive(Clone, Debug)]
 pub(super) struct PathRule {
     /// The path as it stands in the rule, and where that leads if a link is on the way. Absolute.
     patterns: Vec<Pattern>,
+    /// The same as guests are held to it, if the rule denies.
+    denied: Vec<DeniedPath>,
 }
 
 impl PathRule {
@@ -38,19 +41,23 @@ impl PathRule {
         if really != fixed {
             patterns.push(whole(&really, &rest)?);
         }
-        Ok(Self { patterns })
+        let denied = patterns.iter().map(DeniedPath::new).collect();
+        Ok(Self { patterns, denied })
     }
 
-    pub(super) fn patterns(&self) -> &[Pattern] {
-        &self.patterns
+    /// What no guest sees or changes under such a rule.
+    pub(super) fn denied(&self) -> impl Iterator<Item = DeniedPath> {
+        self.denied.iter().cloned()
     }
 
-    pub(super) fn is_about(&self, path: &Path, any_case: bool) -> bool {
-        let options = MatchOptions {
-            require_literal_separator: true,
-            case_sensitive: !any_case,
-            ..MatchOptions::default()
-        };
+    /// Whether a path is denied: what a call names and what guests see is held to the same.
+    pub(super) fn denies(&self, path: &Path) -> bool {
+        self.denied.iter().any(|denied| denied.covers(path))
+    }
+
+    /// Whether a rule that allows or asks is about a path.
+    pub(super) fn is_about(&self, path: &Path) -> bool {
+        let options = MatchOptions { require_literal_separator: true, ..MatchOptions::default() };
         let (itself, inside) = (path.to_string_lossy(), path.join("x"));
         self.patterns.iter().any(|pattern| {
             // The folder itself is meant by `folder/**` too.

@@ -33,10 +33,31 @@ fn rules_name_tools_targets_arguments_paths_and_tiers() {
     for rule in ["path(/work/data/**)", "path(data/**)", "path(data/raw/*.csv)", "write(data/*)"] {
         assert!(matches(Deny, rule, "write", &write), "{rule}");
     }
-    for rule in ["path(data/*)", "path(/data/**)", "path(a.csv)"] {
+    for rule in ["path(/data/**)", "path(a.csv)"] {
         assert!(!matches(Deny, rule, "write", &write), "{rule}");
     }
     assert!(matches(Deny, "path(data/**)", "list", &json!({"path": "data"})));
+}
+
+#[test]
+fn what_denies_a_folder_denies_all_below_it_as_it_does_for_guests() {
+    let write = json!({"path": "data/raw/a.csv"});
+    for rule in ["path(data)", "path(data/*)", "path(DATA/Raw)", "path(**/raw)", "path(/work)", "path(/**)"] {
+        assert!(matches(Effect::Deny, rule, "write", &write), "{rule}");
+        let rule = Rule::parse(Effect::Deny, rule, "--test", Path::new("/work")).unwrap();
+        let rules = Rules(vec![rule]);
+        assert!(rules.denied_paths().iter().any(|denied| denied.covers(Path::new("/work/data/raw/a.csv"))));
+    }
+    for rule in ["path(dat)", "path(data/raw/b.csv)", "path(other/*)"] {
+        assert!(!matches(Effect::Deny, rule, "write", &write), "{rule}");
+    }
+    // What allows or asks is about what it names.
+    for effect in [Effect::Allow, Effect::Ask] {
+        assert!(
+            !matches(effect, "path(data)", "write", &write)
+                && matches(effect, "path(data/**)", "write", &write)
+        );
+    }
 }
 
 #[test]

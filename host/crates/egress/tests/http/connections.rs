@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use http::Method;
-use ml_intern_egress::{Caller, Ceiling, EgressConfig, EgressError, Hosts, LedgerAct, Limits, Pace};
+use ml_intern_egress::{
+    Caller, Ceiling, EgressConfig, EgressError, HostRule, Hosts, LedgerAct, Limits, Pace,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::server::{Out, Server, answer, by_host, own_name, request, run};
@@ -81,6 +83,43 @@ fn a_denied_address_is_connected_to_by_no_name_and_nobody() {
             }
         }
         assert_eq!((server.connections(), out.refused().len()), (0, 6));
+    });
+}
+
+#[test]
+fn an_address_that_a_rule_denies_is_reached_by_no_name_of_a_plugin() {
+    run(async {
+        let server = Server::start(|_| answer(200, "", "inside")).await;
+        let rule = |hosts: &str, asks: bool| HostRule {
+            hosts: Hosts::parse(hosts).unwrap(),
+            asks,
+            text: format!("host({hosts}) (--deny)"),
+        };
+        let name = format!("http://localhost:{}", server.port);
+        for denied in ["127.0.0.0/8", "::ffff:127.0.0.1"] {
+            let rules = vec![rule(denied, false), rule("10.0.0.0/8", true)];
+            let out = Out::new(EgressConfig { rules, ..EgressConfig::default() });
+            let refusal = out.get(&[&name], &name).await.unwrap_err();
+            assert!(matches!(refusal, EgressError::DeniedPlace { .. }), "{refusal}");
+            assert!(refusal.to_string().contains("(--deny)` denies it"), "{refusal}");
+            assert!(refusal.is_before_sending() && out.refused().len() == 1);
+            assert_eq!(server.connections(), 0);
+        }
+        // The model is the person's own: no rule on plugins is about it.
+        let rules = vec![rule("127.0.0.0/8", false)];
+        let out = Out::new(EgressConfig { rules, ..EgressConfig::default() });
+        assert_eq!(out.send(by_host(&name)).await.unwrap(), "inside");
+    });
+}
+
+#[test]
+fn offline_is_told_before_a_grant_that_would_not_help() {
+    run(async {
+        let out = Out::new(EgressConfig { offline: true, ..EgressConfig::default() });
+        for grants in [&[][..], &["http://127.0.0.1:1"]] {
+            let refusal = out.get(grants, "http://127.0.0.1:1/").await.unwrap_err();
+            assert!(matches!(refusal, EgressError::Offline { .. }), "{refusal}");
+        }
     });
 }
 

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use http::{HeaderValue, Method};
 use ml_intern_egress::{
-    Body, Caller, Ceiling, Credential, EgressConfig, EgressError, Hosts, LedgerAct, MirrorTrust,
-    NetworkGrant, Outgoing, Placement, Policy, Rewrite, Secret,
+    Body, Caller, Ceiling, Credential, EgressConfig, EgressError, HostRule, Hosts, LedgerAct, MirrorTrust,
+    NetworkGrant, Origin, Outgoing, Placement, Policy, Rewrite, Secret,
 };
 use redact::Redactor;
 use secrecy::SecretString;
@@ -146,6 +146,35 @@ fn what_the_machine_forbids_no_mirror_gets() {
             let named = Ceiling { mirrors: grants(&[&real]), ..ceiling };
             assert_eq!(under(named).send(sent).await.unwrap(), "ok");
         }
+    });
+}
+
+#[test]
+fn a_rule_that_asks_about_a_mirror_is_asked_about_and_one_that_denies_it_never() {
+    run(async {
+        let server = Server::start(|_| answer(200, "", "ok")).await;
+        let under = |asks: bool| {
+            let hosts = Hosts::parse("127.0.0.1").unwrap();
+            let rules = vec![HostRule { hosts, asks, text: "host(127.0.0.1)".to_owned() }];
+            let rewrites = vec![Rewrite::new(HUB, &server.url(), MirrorTrust::default()).unwrap()];
+            Out::new(EgressConfig { rewrites, rules, ..EgressConfig::default() })
+        };
+        let origin = Origin::of(&HUB.parse().unwrap()).unwrap();
+        let approved = || Outgoing {
+            approved: vec![NetworkGrant::parse(&format!("{HUB} GET")).unwrap()],
+            ..request(&[HUB], HUB)
+        };
+        let out = under(true);
+        assert_eq!(out.egress.can_be_asked(&origin, "GET").unwrap(), Some("host(127.0.0.1)"));
+        let refusal = out.get(&[HUB], HUB).await.unwrap_err();
+        assert!(matches!(refusal, EgressError::Rule { asks: true, .. }), "{refusal}");
+        assert_eq!(server.connections(), 0);
+        // Who said yes said it to the origin.
+        assert_eq!(out.send(approved()).await.unwrap(), "ok");
+        let out = under(false);
+        assert!(out.egress.can_be_asked(&origin, "GET").is_err());
+        let refusal = out.send(approved()).await.unwrap_err();
+        assert!(matches!(refusal, EgressError::Rule { asks: false, .. }), "{refusal}");
     });
 }
 

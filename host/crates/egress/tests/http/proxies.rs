@@ -1,6 +1,8 @@
 //! A proxy is used by those for whom it is set, and learns nothing about others.
 
-use ml_intern_egress::{Caller, Ceiling, EgressConfig, EgressError, Hosts, Outgoing, Proxy, ProxyUrls};
+use ml_intern_egress::{
+    Caller, Ceiling, EgressConfig, EgressError, HostRule, Hosts, Outgoing, Proxy, ProxyUrls,
+};
 
 use crate::server::{Out, Server, answer, by_host, request, run};
 
@@ -50,6 +52,33 @@ fn who_asks_decides_about_it_and_not_what_may_be_reached() {
         let own = Outgoing { caller: Caller::Host("login"), ..request(&["http://192.0.2.7:99"], url) };
         assert_eq!(out.send(own).await.unwrap(), "by proxy");
         assert!(server.asked()[0].starts_with("GET http://192.0.2.7:99/"), "{:?}", server.asked());
+        // A name that only the proxy knows is its affair there, too. It is not, where a plugin asks.
+        let url = "http://never.invalid/";
+        let own = Outgoing { caller: Caller::Host("login"), ..request(&["http://never.invalid"], url) };
+        assert_eq!(out.send(own).await.unwrap(), "by proxy");
+    });
+}
+
+#[test]
+fn no_rule_on_what_plugins_reach_is_about_the_proxy_between() {
+    run(async {
+        let server = Server::start(|_| answer(200, "", "by proxy")).await;
+        let urls = ProxyUrls { http: Some(server.url()), plugins: true, ..ProxyUrls::default() };
+        let rule = |hosts: &str| HostRule {
+            hosts: Hosts::parse(hosts).unwrap(),
+            asks: false,
+            text: format!("host({hosts})"),
+        };
+        let out = Out::new(EgressConfig {
+            proxy: Some(Proxy::new(&urls).unwrap()),
+            rules: vec![rule("127.0.0.1"), rule("192.0.2.8")],
+            ..EgressConfig::default()
+        });
+        let grants = ["http://192.0.2.7:*", "http://192.0.2.8:*"];
+        assert_eq!(out.get(&grants, "http://192.0.2.7:99/").await.unwrap(), "by proxy");
+        let refusal = out.get(&grants, "http://192.0.2.8:99/").await.unwrap_err();
+        assert!(matches!(refusal, EgressError::Rule { .. }), "{refusal}");
+        assert_eq!(server.asked().len(), 1);
     });
 }
 

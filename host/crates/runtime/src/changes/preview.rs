@@ -2,9 +2,10 @@
 
 use protocol::FileChange;
 
-use super::{ChangeError, Named, difference, named, read};
+use super::{ChangeError, Expectation, Named, difference, named, read};
 use crate::folders::Place;
 use crate::inspect::digest;
+use crate::limits::MAX_FILE_BYTES;
 
 /// What a file would become.
 #[derive(Clone, Copy, Debug)]
@@ -20,12 +21,22 @@ pub(crate) struct Preview {
     pub(crate) change: FileChange,
 }
 
-/// What a change of a file would be.
-pub(crate) fn preview(place: &Place, becomes: Becomes<'_>) -> Result<Preview, ChangeError> {
-    let before = match place.link() {
-        Some(_) => None,
-        None => read(place)?,
-    };
+/// What a change of a file would be, if it could be made now.
+pub(crate) fn preview(
+    place: &Place,
+    becomes: Becomes<'_>,
+    expects: &Expectation,
+) -> Result<Preview, ChangeError> {
+    let is_link = place.link().is_some();
+    let before = if is_link { None } else { read(place)? };
+    expects.met(before.as_ref())?;
+    match becomes {
+        Becomes::Content(content) if content.len() as u64 > MAX_FILE_BYTES => {
+            return Err(ChangeError::TooLarge);
+        }
+        Becomes::Nothing if before.is_none() && !is_link => return Err(ChangeError::NotFound),
+        Becomes::Content(_) | Becomes::Nothing => {}
+    }
     let before = before.as_ref().map(|before| before.content.as_slice());
     Ok(match becomes {
         Becomes::Content(content) => {
@@ -43,6 +54,15 @@ pub(crate) fn moved(from: &Place) -> Result<Vec<u8>, ChangeError> {
     }
 }
 
+/// Checks that nothing is at a place that something is to be moved to.
+pub(crate) fn vacant(place: &Place) -> Result<(), ChangeError> {
+    match named(place) {
+        Ok(_) | Err(ChangeError::NotAFile) => Err(ChangeError::Conflict("the target exists")),
+        Err(ChangeError::NotFound) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,10 +74,11 @@ mod tests {
         let s = session();
         std::fs::write(s.path(".env"), "A=1\n").unwrap();
         std::fs::write(s.path("new"), "A=2\n").unwrap();
-        let Preview { sha256, change } = preview(&s.place(".env"), Becomes::Content(b"A=2\n")).unwrap();
+        let any = &Expectation::Any;
+        let Preview { sha256, change } = preview(&s.place(".env"), Becomes::Content(b"A=2\n"), any).unwrap();
         assert_eq!(sha256.as_deref(), Some(digest(b"A=2\n").as_str()));
         assert!(change.diff.unwrap().ends_with("-A=1\n+A=2\n"));
-        let gone = preview(&s.place(".env"), Becomes::Nothing).unwrap();
+        let gone = preview(&s.place(".env"), Becomes::Nothing, any).unwrap();
         assert_eq!((gone.sha256, gone.change.removed), (None, 1));
         // What was shown of a file that is moved is what is moved.
         let shown = moved(&s.place("new")).unwrap();
@@ -69,5 +90,32 @@ mod tests {
         again(b"A=3\n").unwrap();
         std::os::unix::fs::symlink("anything", s.path("link")).unwrap();
         assert!(matches!(moved(&s.place("link")), Err(ChangeError::Conflict(_))));
+    }
+
+    #[test]
+    fn what_could_not_be_made_is_not_shown_to_anybody() {
+        let s = session();
+        std::fs::write(s.path(".env"), "A=1\n").unwrap();
+        let shown = |name: &str, becomes: Becomes<'_>, expects: Expectation| {
+            preview(&s.place(name), becomes, &expects).map(|_| ())
+        };
+        let new = Becomes::Content(b"A=2\n");
+        let seen = |text: &[u8]| Expectation::Sha256(digest(text));
+        shown(".env", new, seen(b"A=1\n")).unwrap();
+        shown(".envrc", new, Expectation::Absent).unwrap();
+        for (name, becomes, expects) in [
+            (".env", new, seen(b"A=0\n")),
+            (".env", new, Expectation::Absent),
+            (".envrc", new, seen(b"A=1\n")),
+        ] {
+            assert!(matches!(shown(name, becomes, expects), Err(ChangeError::Conflict(_))), "{name}");
+        }
+        let large = vec![b'x'; usize::try_from(MAX_FILE_BYTES).unwrap() + 1];
+        let refused = shown(".env", Becomes::Content(&large), Expectation::Any);
+        assert!(matches!(refused, Err(ChangeError::TooLarge)));
+        let gone = shown(".envrc", Becomes::Nothing, Expectation::Any);
+        assert!(matches!(gone, Err(ChangeError::NotFound)));
+        vacant(&s.place(".envrc")).unwrap();
+        assert!(matches!(vacant(&s.place(".env")), Err(ChangeError::Conflict(_))));
     }
 }

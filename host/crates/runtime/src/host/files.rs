@@ -7,7 +7,7 @@ use crate::bindings::ml_intern::plugin::types::{Error, ErrorKind};
 use crate::changes::{self, Becomes, ChangeError, Preview};
 use crate::folders::{LastLink, PathError, Place, is_sealed};
 use crate::host::error;
-use crate::limits::{Limits, MAX_CHANGES, MAX_DIFF_BYTES, MAX_FILE_BYTES};
+use crate::limits::{Limits, MAX_CHANGES, MAX_DIFF_BYTES, MAX_FILE_BYTES, MAX_REFUSALS};
 use crate::state::{Call, CallState};
 
 impl CallState {
@@ -74,19 +74,38 @@ impl Call {
         }
     }
 
-    /// Asks the person for a change if its place is sealed, and shows what it would be.
-    async fn allow_sealed(&mut self, place: &Place, becomes: Becomes<'_>) -> Result<(), Error> {
+    /// Asks the person for a change if its place is sealed, and shows what it would be. Nobody is asked about what
+    /// could not be made anyway, about the same twice in a call, or once more after some refusals.
+    async fn allow_sealed(
+        &mut self,
+        place: &Place,
+        becomes: Becomes<'_>,
+        expects: &changes::Expectation,
+    ) -> Result<(), Error> {
         if !is_sealed(&place.relative) {
             return Ok(());
         }
         let path = place.path.display().to_string();
-        let Preview { sha256, change } = changes::preview(place, becomes).map_err(|e| refused(&path, e))?;
+        let Preview { sha256, change } =
+            changes::preview(place, becomes, expects).map_err(|e| refused(&path, e))?;
+        let sealed = |message: String| error(ErrorKind::Denied, "path-sealed", message);
+        let asked = (path.clone(), sha256.clone());
+        if let Some(message) = self.refused_changes.get(&asked) {
+            return Err(sealed(message.clone()));
+        }
+        if self.refused_changes.len() >= MAX_REFUSALS {
+            let message = format!(
+                "{path} is sealed; {MAX_REFUSALS} changes of sealed paths were refused in this call, and no more is asked about"
+            );
+            return Err(sealed(message));
+        }
         let need = Need::SealedPath { path: path.clone(), sha256, change: Some(change) };
         match self.ask(HostRequest::Decide(need)).await {
             Some(HostReply::Allowed) => Ok(()),
             Some(HostReply::Refused { message, rule, remedy }) => {
                 self.deny(&rule, &path, &remedy, Tier::Write);
-                Err(error(ErrorKind::Denied, "path-sealed", message))
+                self.refused_changes.insert(asked, message.clone());
+                Err(sealed(message))
             }
             Some(HostReply::Noted) | None => {
                 Err(error(ErrorKind::Cancelled, "cancelled", "cancelled by the user"))
@@ -137,15 +156,15 @@ impl Host for CallState {
         let limits = self.limits;
         let call = self.files_call()?;
         let mut place = call.changeable(&path, LastLink::Followed)?;
-        call.allow_sealed(&place, Becomes::Content(&content)).await?;
         let expects = match expects {
             Expectation::Any => changes::Expectation::Any,
             Expectation::Absent => changes::Expectation::Absent,
             Expectation::Sha256(digest) => changes::Expectation::Sha256(digest),
         };
+        call.room_for(&place, content.len() as u64, &limits)?;
+        call.allow_sealed(&place, Becomes::Content(&content), &expects).await?;
         let session = &call.session;
         let _alone = session.changing();
-        call.room_for(&place, content.len() as u64, &limits)?;
         let written = changes::write(
             &mut place,
             &content,
@@ -170,19 +189,22 @@ impl Host for CallState {
         let call = self.files_call()?;
         let from = call.changeable(&source, LastLink::Kept)?;
         let mut to = call.changeable(&target, LastLink::Kept)?;
-        call.allow_sealed(&from, Becomes::Nothing).await?;
+        call.room_for(&to, 0, &limits)?;
+        if is_sealed(&from.relative) || is_sealed(&to.relative) {
+            changes::vacant(&to).map_err(|e| refused(&source, e))?;
+        }
+        call.allow_sealed(&from, Becomes::Nothing, &changes::Expectation::Any).await?;
         let sealed = if is_sealed(&to.relative) {
             Some(changes::moved(&from).map_err(|e| refused(&source, e))?)
         } else {
             None
         };
         if let Some(moved) = &sealed {
-            call.allow_sealed(&to, Becomes::Content(moved)).await?;
+            call.allow_sealed(&to, Becomes::Content(moved), &changes::Expectation::Absent).await?;
         }
         let session = &call.session;
         let _alone = session.changing();
         let umask = session.folders.umask;
-        call.room_for(&to, 0, &limits)?;
         let changed: Vec<FileChange> =
             changes::rename(&from, &mut to, sealed.as_deref(), umask, &session.undo, call.id.as_str())
                 .map_err(|e| refused(&source, e))?;
@@ -194,8 +216,8 @@ impl Host for CallState {
         let limits = self.limits;
         let call = self.files_call()?;
         let place = call.changeable(&path, LastLink::Kept)?;
-        call.allow_sealed(&place, Becomes::Nothing).await?;
         call.room_for(&place, 0, &limits)?;
+        call.allow_sealed(&place, Becomes::Nothing, &changes::Expectation::Any).await?;
         let _alone = call.session.changing();
         let changed =
             changes::remove(&place, &call.session.undo, call.id.as_str()).map_err(|e| refused(&path, e))?;

@@ -185,7 +185,7 @@ fn refused(egress: &Egress, reason: &EgressError) -> Error {
         EgressError::Forbidden { .. } | EgressError::ForbiddenPlace { .. } => {
             (ErrorKind::Denied, "forbidden-by-policy")
         }
-        EgressError::Rule { .. } => (ErrorKind::Denied, "denied-by-rule"),
+        EgressError::Rule { .. } | EgressError::DeniedPlace { .. } => (ErrorKind::Denied, "denied-by-rule"),
         EgressError::NotPublic { .. } => (ErrorKind::Denied, "address-not-public"),
         EgressError::Offline { .. } => (ErrorKind::Denied, "offline"),
         EgressError::Audience { .. } | EgressError::MirrorCredential { .. } => {
@@ -225,16 +225,13 @@ impl Host for CallState {
             call.record_use(handle, &outgoing.url).await?;
         }
         let sent = changes(&outgoing.method).then(|| call.sent.clone());
-        match answer(&call.egress, outgoing, sent.as_deref()).await {
-            Ok((response, from)) => {
-                call.reads(from);
-                Ok(response)
-            }
-            Err(reason) => {
-                call.keep_refusal(&reason);
-                Err(refused(&call.egress, &reason))
-            }
-        }
+        let answer = answer(&call.egress, outgoing, sent.as_deref()).await;
+        // Also where it is a refusal: where a server leads, and how its answer is packed, are its own words.
+        answer.from.into_iter().for_each(|from| call.reads(from));
+        answer.response.map_err(|reason| {
+            call.keep_refusal(&reason);
+            refused(&call.egress, &reason)
+        })
     }
 }
 
@@ -267,6 +264,7 @@ impl Call {
             host: origin.host(),
             sends: changes(&outgoing.method),
             rule: rule.map(str::to_owned),
+            granted: self.network.iter().any(covers),
         };
         match self.ask(HostRequest::Decide(need)).await {
             Some(HostReply::Allowed) => {
@@ -288,20 +286,40 @@ impl Call {
         }
     }
 
-    /// Keeps what a rule or the machine's policy refused, also behind a redirect.
+    /// Keeps what a rule, the machine's policy or a missing grant refused, also behind a redirect. What the
+    /// plugin does not even declare nobody could have allowed.
     fn keep_refusal(&mut self, reason: &EgressError) {
-        let (rule, origin, method, remedy) = match reason.root() {
+        let away = |rule: &str| (format!("rule:{rule}"), format!("taking the rule `{rule}` away"));
+        let other = |by: &str| {
+            ("policy".to_owned(), format!("another policy, by this machine's administrator ({by})"))
+        };
+        let ((rule, remedy), target, method) = match reason.root() {
             EgressError::Rule { origin, method, rule, .. } => {
-                (format!("rule:{rule}"), origin, method, format!("taking the rule `{rule}` away"))
+                (away(rule), format!("{origin} {method}"), method)
             }
             EgressError::Forbidden { origin, method, by } => {
-                let remedy = format!("another policy, by this machine's administrator ({by})");
-                ("policy".to_owned(), origin, method, remedy)
+                (other(by), format!("{origin} {method}"), method)
+            }
+            EgressError::DeniedPlace { origin, place, rule } => {
+                (away(rule), format!("{origin} at {place}"), &String::new())
+            }
+            EgressError::ForbiddenPlace { origin, place, by } => {
+                (other(by), format!("{origin} at {place}"), &String::new())
+            }
+            EgressError::NotGranted { origin, method } if self.declares(origin, method) => {
+                let plugin = &self.plugin;
+                let remedy = format!("--grant {plugin}, or for good: ml-intern plugin grant {plugin}");
+                (("grant".to_owned(), remedy), format!("{origin} {method}"), method)
             }
             _ => return,
         };
         let tier = Method::from_bytes(method.as_bytes()).map_or(Tier::Remote, |method| tier(&method));
-        self.deny(&rule, &format!("{origin} {method}"), &remedy, tier);
+        self.deny(&rule, &target, &remedy, tier);
+    }
+
+    fn declares(&self, origin: &str, method: &str) -> bool {
+        let origin = Url::parse(origin).ok().and_then(|url| Origin::of(&url).ok());
+        origin.is_some_and(|origin| self.declared.iter().any(|declared| declared.allows(&origin, method)))
     }
 }
 
@@ -310,13 +328,16 @@ fn tier(method: &Method) -> Tier {
     if changes(method) { Tier::Remote } else { Tier::Read }
 }
 
-/// Sends a request and reads the whole answer; gives the origin it came from too, which a redirect may have
-/// changed. While it is on its way, and if nobody can tell what came of it, it counts as open.
-async fn answer(
-    egress: &Egress,
-    outgoing: Outgoing,
-    sent: Option<&Sent>,
-) -> Result<(Response, String), EgressError> {
+/// What came of a request.
+struct Answer {
+    response: Result<Response, EgressError>,
+    /// The origin whose words are in it, also if they are in the reason of a refusal.
+    from: Option<String>,
+}
+
+/// Sends a request and reads the whole answer. A redirect may have changed the origin it comes from. While it
+/// is on its way, and if nobody can tell what came of it, it counts as open.
+async fn answer(egress: &Egress, outgoing: Outgoing, sent: Option<&Sent>) -> Answer {
     if let Some(sent) = sent {
         sent.leaves();
     }
@@ -332,7 +353,8 @@ async fn answer(
             if reason.is_before_sending() {
                 settled(false);
             }
-            return Err(reason);
+            let from = reason.may_quote_server().then(|| url.origin().ascii_serialization());
+            return Answer { response: Err(reason), from };
         }
     };
     // A server that failed may have done it nevertheless, and so may whoever led elsewhere before that.
@@ -352,13 +374,16 @@ async fn answer(
         final_url: incoming.url.to_string(),
         extra: None,
     };
-    let from = incoming.url.origin().ascii_serialization();
-    let body = incoming.bytes().await?;
+    let from = Some(incoming.url.origin().ascii_serialization());
+    let body = match incoming.bytes().await {
+        Ok(body) => body,
+        Err(reason) => return Answer { response: Err(reason), from },
+    };
     // Whoever reads half of an answer does not know what was ordered under which name.
     if accepted {
         settled(true);
     }
-    Ok((Response { head, body: body.into() }, from))
+    Answer { response: Ok(Response { head, body: body.into() }), from }
 }
 
 #[cfg(test)]
