@@ -250,8 +250,8 @@ fn what_is_let_send_while_it_runs_is_bound_like_what_was_granted_before() {
     let server = Server::start(|_| answer(502, "", "bad gateway"));
     let allowed = ["--allow", "host(127.0.0.1)"];
     let run = |host: &TestHost, more: &[&str]| {
-        let own = [["--plugin-dir", plugins(host).as_str()].as_slice(), &allowed, more].concat();
-        host.stream(&own)
+        let folder = plugins(host);
+        host.stream(&[["--plugin-dir", &folder].as_slice(), &allowed, more].concat())
     };
     let steps = || vec![post(&server), post(&server), Step::text("ok")];
     // A rule on what changes something elsewhere.

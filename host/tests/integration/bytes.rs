@@ -10,7 +10,7 @@ use crate::credentials::files;
 use crate::jobs::{Answer, Jobs, host, order, run};
 use crate::orders::{ORDER, rules};
 use crate::screen::Screen;
-use crate::support::{TestHost, messages};
+use crate::support::{TestHost, call, messages};
 
 fn script(script: &str) -> Step {
     order(json!({"operation": "run", "name": "nightly", "script": script}))
@@ -206,4 +206,29 @@ fn files_of_elsewhere_and_texts_that_name_none() {
     host.server.push(Step::text("ok"));
     run(&host, &ORDER);
     assert_eq!(jobs.bodies().last().unwrap()["script"], "secret/key.py");
+}
+
+#[test]
+fn a_secret_that_a_model_server_says_is_not_repeated() {
+    let token = "hf_abcdefghijklmnop0123456789";
+    let steps = [
+        call("bash", json!({"command": format!("echo {token}")})),
+        Step::text(&format!("Your token is {token}: keep it.")),
+    ];
+    let mut host = TestHost::new(steps);
+    host.set("HF_TOKEN", token);
+    let ran = host.stream(&[]);
+    let shown = serde_json::to_string(&ran.lines).unwrap();
+    assert!(!shown.contains(token), "{shown}");
+    let text: String =
+        ran.all("assistant_chunk").iter().filter_map(|chunk| chunk["content"].as_str()).collect();
+    assert_eq!(text, "Your token is [redacted:HF_TOKEN]: keep it.");
+    assert_eq!(ran.result()["result"], json!(text));
+    for file in files(&host.home.join(".local/state/ml-intern")) {
+        assert!(
+            !String::from_utf8_lossy(&std::fs::read(&file).unwrap()).contains(token),
+            "{}",
+            file.display()
+        );
+    }
 }

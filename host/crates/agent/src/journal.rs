@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use protocol::{Event, Item, Need};
-use redact::Redactor;
+use redact::{Redactor, Scrubber};
 use tokio::sync::mpsc;
 
 use crate::StoreError;
@@ -23,8 +23,9 @@ pub(crate) fn now() -> String {
 pub(crate) struct Journal {
     file: SessionFile,
     events: mpsc::Sender<Event>,
-    /// Text that was streamed and not yet written.
+    /// Text that was streamed and not yet written, and what of it may become a secret yet.
     text: String,
+    scrubber: Scrubber,
     since: Option<Instant>,
     /// What is neither shown nor kept.
     pub(crate) secrets: Redactor,
@@ -32,7 +33,7 @@ pub(crate) struct Journal {
 
 impl Journal {
     pub(crate) fn new(file: SessionFile, events: mpsc::Sender<Event>, secrets: Redactor) -> Self {
-        Self { file, events, text: String::new(), since: None, secrets }
+        Self { file, events, text: String::new(), scrubber: secrets.scrubber(), since: None, secrets }
     }
 
     /// Goes on in another file: a new conversation.
@@ -51,7 +52,7 @@ impl Journal {
 
     /// Writes and shows an event, after text that came before it.
     pub(crate) async fn emit(&mut self, mut event: Event) -> Result<(), StoreError> {
-        self.flush().await?;
+        self.end_text().await?;
         // Of all events these carry what others said; results are cleaned before they become items.
         let mut kept = None;
         match &mut event {
@@ -78,7 +79,7 @@ impl Journal {
     /// Writes an item of the transcript and an event about it, then shows the event. The event's line is the
     /// first: it tells where the item's text came from, which a file that ends between the two must not lose.
     pub(crate) async fn item_and_event(&mut self, item: &Item, event: Event) -> Result<(), StoreError> {
-        self.flush().await?;
+        self.end_text().await?;
         let at = now();
         self.file.append(&[
             Line::Event { at: at.clone(), event: Cow::Borrowed(&event) },
@@ -90,37 +91,44 @@ impl Journal {
 
     /// Writes an item of the transcript.
     pub(crate) async fn item(&mut self, item: &Item) -> Result<(), StoreError> {
-        self.flush().await?;
+        self.end_text().await?;
         self.file.append(&[Line::Item { at: now(), item: Cow::Borrowed(item) }])
     }
 
     /// Writes the transcript anew.
     pub(crate) async fn transcript(&mut self, items: &[Item]) -> Result<(), StoreError> {
-        self.flush().await?;
+        self.end_text().await?;
         self.file.append(&[Line::Transcript { items: Cow::Borrowed(items) }])
     }
 
     /// Writes what counts for the session besides its own lines.
     pub(crate) async fn standing(&mut self, standing: Standing) -> Result<(), StoreError> {
-        self.flush().await?;
+        self.end_text().await?;
         self.file.append(&[Line::Standing(standing)])
     }
 
     /// Writes the system prompt of the conversation.
     pub(crate) async fn system(&mut self, text: &str) -> Result<(), StoreError> {
-        self.flush().await?;
+        self.end_text().await?;
         self.file.append(&[Line::System { text: Cow::Borrowed(text) }])
     }
 
     /// Takes streamed text. It is written and shown by the next event, or when [`Journal::due`] says so.
     pub(crate) fn text(&mut self, piece: &str) {
-        self.text.push_str(piece);
+        self.text.push_str(&self.scrubber.push_text(piece));
         self.since.get_or_insert_with(Instant::now);
     }
 
     /// When streamed text has waited long enough.
     pub(crate) fn due(&self) -> Option<Instant> {
         self.since.map(|since| since + MERGE)
+    }
+
+    /// Writes and shows all text that was streamed: nothing more of it follows.
+    async fn end_text(&mut self) -> Result<(), StoreError> {
+        let rest = self.scrubber.end();
+        self.text.push_str(&String::from_utf8_lossy(&rest));
+        self.flush().await
     }
 
     /// Writes and shows the text that was streamed.

@@ -138,7 +138,11 @@ impl Session {
                     }
                 }
                 Ok(Some(Delta::Reasoning(_))) => {}
-                Ok(None) => return Ok(Ok(stream.finish())),
+                Ok(None) => {
+                    let mut completion = stream.finish();
+                    self.clean_completion(&mut completion);
+                    return Ok(Ok(completion));
+                }
                 Err(error) => {
                     self.record_unfinished(tokens, stream.partial_text().len(), started.elapsed()).await?;
                     if shown {
@@ -148,6 +152,12 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// Takes out what only the host is to hold. No model is told it; a server that is may say it.
+    fn clean_completion(&self, completion: &mut Completion) {
+        let arguments = completion.tool_calls.iter_mut().map(|call| &mut call.arguments);
+        completion.text.iter_mut().chain(arguments).for_each(|text| self.journal.secrets.clean(text));
     }
 
     fn options(&self) -> CompletionOptions {
@@ -162,7 +172,8 @@ impl Session {
     /// Text of an answer that did not end is kept: it was said.
     async fn keep_partial(&mut self, text: &str) -> Result<(), StoreError> {
         if !text.is_empty() {
-            self.say(Some(text.to_owned()), Vec::new(), None).await?;
+            let text = self.journal.secrets.text(text).into_owned();
+            self.say(Some(text), Vec::new(), None).await?;
             self.journal.emit(Event::AssistantStreamEnd {}).await?;
         }
         Ok(())

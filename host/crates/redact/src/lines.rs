@@ -60,6 +60,16 @@ impl Joined {
     }
 }
 
+/// Where at the end of a text a break may have begun that is not whole yet.
+pub(crate) fn begun(text: &[u8]) -> Option<usize> {
+    let from = text.len().saturating_sub(MAX_BACKSLASHES + 2);
+    let begins = |rest: &[u8]| {
+        let escaped = rest.iter().all(|byte| *byte == b'\\');
+        escaped || rest == b"%" || rest == b"%0"
+    };
+    (from..text.len()).find(|at| begins(&text[*at..]))
+}
+
 /// Bytes of the break that a text begins with, and of the blanks after it.
 fn width(text: &[u8]) -> usize {
     let end = match text {

@@ -28,6 +28,7 @@ struct Shared {
 /// All forms of all secrets.
 pub(crate) struct Net {
     automaton: AhoCorasick,
+    forms: Vec<Vec<u8>>,
     /// What takes the place of each form.
     instead: Vec<Arc<[u8]>>,
     /// Bytes that the longest form takes up when it is broken into lines.
@@ -155,7 +156,23 @@ impl Net {
             .kind(Some(AhoCorasickKind::ContiguousNFA))
             .build(&patterns)
             .ok()?;
-        Some(Self { automaton, instead, longest })
+        Some(Self { automaton, forms: patterns, instead, longest })
+    }
+
+    /// Where at the end of a text a form may have begun that is not whole yet.
+    pub(crate) fn begun(&self, bytes: &[u8]) -> usize {
+        let from = bytes.len().saturating_sub(self.longest);
+        let tail = &bytes[from..];
+        let begins =
+            |rest: &[u8]| self.forms.iter().any(|form| form.len() > rest.len() && form.starts_with(rest));
+        let first = |text: &[u8]| (0..text.len()).find(|at| begins(&text[*at..]));
+        let plain = first(tail);
+        let joined = Joined::of(tail).and_then(|joined| {
+            let start = first(&joined.bytes)?;
+            Some(joined.place(start..joined.bytes.len()).start)
+        });
+        let most = plain.into_iter().chain(joined).chain(lines::begun(tail)).min();
+        from + most.unwrap_or(tail.len())
     }
 
     /// Where forms stand, from left to right, and what takes their place. Two of them may overlap: one that

@@ -21,6 +21,18 @@ impl Scrubber {
         self.take(decided)
     }
 
+    /// The same for text that somebody reads while it comes: only what may be the beginning of a secret is held
+    /// back, which in most text is nothing.
+    pub fn push_text(&mut self, piece: &str) -> String {
+        self.held.extend_from_slice(piece.as_bytes());
+        let mut decided = self.redactor.net().map_or(self.held.len(), |net| net.begun(&self.held));
+        // Not within a character.
+        while decided > 0 && self.held.get(decided).is_some_and(|byte| byte & 0xc0 == 0x80) {
+            decided -= 1;
+        }
+        String::from_utf8_lossy(&self.take(decided)).into_owned()
+    }
+
     /// What was held back, when nothing follows.
     pub fn end(&mut self) -> Vec<u8> {
         self.take(self.held.len())
@@ -86,8 +98,50 @@ mod tests {
         assert_eq!(shown, 1_000 - (longest - 1));
     }
 
+    #[test]
+    fn text_that_is_read_while_it_comes_is_held_back_where_a_secret_may_begin() {
+        let secret = "hf_0123456789abcdef";
+        let redactor = Redactor::new([("s".to_owned(), SecretString::from(secret))]);
+        let mut scrubber = redactor.scrubber();
+        assert_eq!(scrubber.push_text("so far so good, "), "so far so good, ");
+        assert_eq!(scrubber.push_text("it is hf_01"), "it is ");
+        assert_eq!(scrubber.push_text("23456789abcde"), "");
+        assert_eq!(scrubber.push_text("f. And hf_0 é"), "[redacted:s]. And hf_0 é");
+        assert_eq!(scrubber.push_text("hf_0123456\\"), "");
+        assert_eq!(scrubber.push_text("n  789abcdef!"), "[redacted:s]!");
+        assert_eq!(scrubber.push_text("hf_"), "");
+        assert_eq!(scrubber.end(), b"hf_");
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2_000))]
+        #[test]
+        fn text_in_pieces_is_as_clean_as_in_one(
+            secret in "[ -~é]{8,40}",
+            around in prop::collection::vec("[a-zé%\\\\\\n ]{0,9}", 1..6),
+            choice in prop::collection::vec(any::<prop::sample::Index>(), 6),
+            sizes in prop::collection::vec(1_usize..9, 1..9),
+        ) {
+            let forms = forms(&secret);
+            let mut text = String::new();
+            for (benign, choice) in around.iter().zip(&choice) {
+                text.push_str(benign);
+                text.push_str(&String::from_utf8_lossy(&forms[choice.index(forms.len())]));
+                text.push('\0');
+            }
+            let mut scrubber = Redactor::new([("s".to_owned(), SecretString::from(secret.as_str()))]).scrubber();
+            let (mut shown, mut k) = (String::new(), 0);
+            let characters: Vec<char> = text.chars().collect();
+            let mut rest = &characters[..];
+            while !rest.is_empty() {
+                let (piece, more) = rest.split_at(sizes[k % sizes.len()].min(rest.len()));
+                shown.push_str(&scrubber.push_text(&piece.iter().collect::<String>()));
+                (rest, k) = (more, k + 1);
+            }
+            shown.push_str(&String::from_utf8_lossy(&scrubber.end()));
+            prop_assert_eq!(shown.into_bytes(), scrubbed(&secret, &[text.as_bytes()]));
+        }
+
         #[test]
         fn nothing_of_a_secret_remains_and_the_rest_is_untouched(
             secret in "[ -~]{8,40}",
