@@ -199,12 +199,19 @@ impl Call {
     }
 
     /// Notes where text comes from that nobody vouches for, before the guest gets it. What the guest keeps of it
-    /// for other sessions is marked.
-    pub(crate) fn reads(&self, source: String) {
-        if self.capabilities.paths.contains(&Mount::Data) {
-            self.session.mark_data(&self.owner, &source);
-        }
+    /// for other sessions is marked; where that cannot be done, the guest gets nothing.
+    pub(crate) fn reads(&self, source: String) -> Result<(), String> {
+        self.marks(&source)?;
         self.read.note(&source);
+        Ok(())
+    }
+
+    /// Marks what the guest keeps for other sessions, if it keeps anything.
+    pub(crate) fn marks(&self, source: &str) -> Result<(), String> {
+        if self.capabilities.paths.contains(&Mount::Data) {
+            self.session.mark_data(&self.owner, source)?;
+        }
+        Ok(())
     }
 
     /// Keeps what was refused, for the result: also if the guest keeps quiet about it.

@@ -224,10 +224,13 @@ impl Host for CallState {
         if let Some(handle) = handle {
             call.record_use(handle, &outgoing.url).await?;
         }
+        // Before it leaves: an answer that the guest may not have would leave it without knowing what it did.
+        let unmarked = |reason| error(ErrorKind::Denied, "cannot-be-marked", reason);
+        call.marks(&outgoing.url.origin().ascii_serialization()).map_err(unmarked)?;
         let sent = changes(&outgoing.method).then(|| call.sent.clone());
         match answer(&call.egress, outgoing, sent.as_deref()).await {
             Ok((response, from)) => {
-                call.reads(from);
+                call.reads(from).map_err(unmarked)?;
                 Ok(response)
             }
             Err(reason) => {
