@@ -161,11 +161,11 @@ impl Setup {
         workspace::find(args.directory.as_deref(), &dirs, &self.paths)
     }
 
-    /// Folders that a run in this place writes to, where plugins are named that could lie in them. That it has
-    /// no place is told by whoever needs one.
-    fn writable(&self, args: &PlaceArgs) -> Vec<PathBuf> {
-        let place = (!args.plugin_dir.is_empty()).then(|| self.place(args).ok()).flatten();
-        place.into_iter().flat_map(|place| place.workspace.into_iter().chain(place.write)).collect()
+    /// Folders that a run in this place writes to; nobody knows where it has none, which is told by whoever needs
+    /// one.
+    fn writable(&self, args: &PlaceArgs) -> Option<Vec<PathBuf>> {
+        let place = self.place(args).ok()?;
+        Some(place.workspace.into_iter().chain(place.write).collect())
     }
 
     /// The folders and the wall of a session.

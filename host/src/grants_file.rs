@@ -11,14 +11,18 @@ use audit::Act;
 use manifest::Capabilities;
 use runtime::Grants;
 use rustix::fs::{FlockOperation, flock};
+use toml_edit::{DocumentMut, Item, RawString, Table, TableLike, TomlError, Value};
 
 use crate::assemble::Setup;
 use crate::exit::Failure;
 use crate::managed;
-use crate::paths::{make_private, read_own};
+use crate::paths::{make_private, read_own, replace, way};
+
+/// What was granted, by plugin.
+type Tables = BTreeMap<String, Capabilities>;
 
 /// The tables of the file.
-pub(crate) fn read(path: &Path) -> Result<BTreeMap<String, Capabilities>, Failure> {
+pub(crate) fn read(path: &Path) -> Result<Tables, Failure> {
     Ok(Grants::parse(path, &text_of(path)?).map_err(Failure::settings)?.into_tables())
 }
 
@@ -27,29 +31,96 @@ fn text_of(path: &Path) -> Result<String, Failure> {
 }
 
 /// Changes the tables of the file.
-pub(crate) fn change(
-    path: &Path,
-    edit: impl FnOnce(&mut BTreeMap<String, Capabilities>),
-) -> Result<(), Failure> {
+pub(crate) fn change(path: &Path, edit: impl FnOnce(&mut Tables)) -> Result<(), Failure> {
     let failed = |reason: String| Failure::settings(anyhow::anyhow!("{}: {reason}", path.display()));
     let io = |e: std::io::Error| failed(e.to_string());
     make_private(path.parent().unwrap_or(Path::new("."))).map_err(io)?;
     let mut private = OpenOptions::new();
-    private.write(true).create(true).mode(0o600);
+    private.write(true).create(true).truncate(false).mode(0o600);
     // What is taken back by one process is not written back by another.
-    let lock = private.clone().truncate(false).open(path.with_extension("lock")).map_err(io)?;
+    let lock = private.open(path.with_extension("lock")).map_err(io)?;
     flock(&lock, FlockOperation::LockExclusive).map_err(|e| io(e.into()))?;
     let text = text_of(path)?;
     let mut grants = Grants::parse(path, &text).map_err(Failure::settings)?.into_tables();
-    let comments: String = text.lines().take_while(|l| l.starts_with('#')).flat_map(|l| [l, "\n"]).collect();
+    let before = grants.clone();
     edit(&mut grants);
-    let tables = toml::to_string(&grants).map_err(|e| failed(e.to_string()))?;
-    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-    let written = private.truncate(true).open(&temporary).and_then(|mut file| {
-        std::io::Write::write_all(&mut file, format!("{comments}{tables}").as_bytes())?;
-        std::fs::rename(&temporary, path)
-    });
-    written.map_err(io)
+    let text = rewritten(&text, &before, &grants).map_err(failed)?;
+    // A link is the person's own way to keep it elsewhere: it stays one.
+    let real = way(path).pop().unwrap_or_else(|| path.to_owned());
+    replace(&real, text.as_bytes()).map_err(io)
+}
+
+/// The file with what changed of its tables, and everything else as the person wrote it.
+fn rewritten(text: &str, before: &Tables, now: &Tables) -> Result<String, String> {
+    let mut file: DocumentMut = text.parse().map_err(|e: TomlError| e.to_string())?;
+    for id in before.keys().filter(|id| !now.contains_key(*id)) {
+        take_out(&mut file, id);
+    }
+    for (id, given) in now.iter().filter(|(id, given)| before.get(*id) != Some(given)) {
+        let given = toml::to_string(given).map_err(|e| e.to_string())?;
+        let given: DocumentMut = given.parse().map_err(|e: TomlError| e.to_string())?;
+        let table = file.entry(id).or_insert_with(|| Item::Table(Table::new()));
+        merge(table.as_table_like_mut().ok_or_else(|| format!("[{id}] is not a table"))?, given.as_table());
+    }
+    Ok(file.to_string())
+}
+
+/// Changes what is different. What is the same keeps its place and the comments beside it.
+fn merge(table: &mut dyn TableLike, now: &Table) {
+    let gone = table.iter().map(|(key, _)| key.to_owned()).filter(|key| !now.contains_key(key));
+    gone.collect::<Vec<_>>().iter().for_each(|key| drop(table.remove(key)));
+    for (key, item) in now {
+        match table.get_mut(key) {
+            Some(known) if known.is_table_like() => {
+                if let (Some(known), Some(now)) = (known.as_table_like_mut(), item.as_table()) {
+                    merge(known, now);
+                }
+            }
+            Some(known) if value(known) == value(item) => {}
+            Some(known) => {
+                let decor = known.as_value().map(|known| known.decor().clone());
+                *known = item.clone();
+                if let (Some(value), Some(decor)) = (known.as_value_mut(), decor) {
+                    *value.decor_mut() = decor;
+                }
+            }
+            None => drop(table.insert(key, item.clone())),
+        }
+    }
+}
+
+/// What an item says, whatever stands around it.
+fn value(item: &Item) -> Option<String> {
+    let mut value = item.as_value()?.clone();
+    value.decor_mut().clear();
+    match &mut value {
+        Value::Array(array) => {
+            Some(array.iter().filter_map(Value::as_str).map(|text| format!("{text:?},")).collect())
+        }
+        value => Some(value.to_string()),
+    }
+}
+
+/// Takes a table out. The comment above it stays, as it may be about more than the table.
+fn take_out(file: &mut DocumentMut, id: &str) {
+    let Some(gone) = file.remove(id) else { return };
+    let Some(gone) = gone.as_table() else { return };
+    let comment = gone.decor().prefix().and_then(RawString::as_str).unwrap_or_default().to_owned();
+    let after = |table: &Table| table.position().filter(|at| Some(*at) > gone.position());
+    let next = file.iter_mut().filter_map(|(_, item)| item.as_table_mut());
+    let next = next.filter(|table| after(table).is_some()).min_by_key(|table| table.position());
+    match next {
+        Some(next) => {
+            let own = next.decor().prefix().and_then(RawString::as_str).unwrap_or_default();
+            let both = format!("{comment}{own}");
+            next.decor_mut().set_prefix(both);
+        }
+        None => {
+            let own = file.trailing().as_str().unwrap_or_default();
+            let both = format!("{comment}{own}");
+            file.set_trailing(both);
+        }
+    }
 }
 
 /// Keeps what a person granted for good while a call ran. On record before it is written.
@@ -72,11 +143,7 @@ pub(crate) fn keeper(setup: &Setup) -> KeepGrant {
 }
 
 /// The table of a plugin as it is now. What was given to one that is not here any more is no part of it.
-pub(crate) fn table_for(
-    grants: &mut BTreeMap<String, Capabilities>,
-    name: String,
-    approval: String,
-) -> &mut Capabilities {
+pub(crate) fn table_for(grants: &mut Tables, name: String, approval: String) -> &mut Capabilities {
     let table = grants.entry(name).or_default();
     if table.approval.as_ref().is_some_and(|given_for| *given_for != approval) {
         *table = Capabilities::default();
@@ -86,4 +153,78 @@ pub(crate) fn table_for(
         table.approval = Some(approval);
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = "# Who may what.\n# Ask Ada first.\n\n[probe] # the probe\nkv = true\n# only to look\nnetwork = [\"https://a.example GET\"] # for now\n\n# not the probe\n[search]\nexec = true\npaths = [ \"workspace\" ]\n[search.credentials]\n# of the team\nhf = \"hf\"\n\n# the end\n";
+
+    fn rewritten_by(edit: impl FnOnce(&mut Tables)) -> String {
+        let path = Path::new("grants.toml");
+        let before = Grants::parse(path, FILE).unwrap().into_tables();
+        let mut now = before.clone();
+        edit(&mut now);
+        let text = rewritten(FILE, &before, &now).unwrap();
+        assert_eq!(Grants::parse(path, &text).unwrap().into_tables(), now, "{text}");
+        text
+    }
+
+    #[test]
+    fn only_what_changed_is_written_anew() {
+        assert_eq!(rewritten_by(|_| ()), FILE);
+        let more = rewritten_by(|tables| {
+            tables.get_mut("probe").unwrap().network.push("https://b.example GET".to_owned());
+            tables.get_mut("search").unwrap().credentials.insert("other".to_owned(), "env:OTHER".to_owned());
+        });
+        for comment in [
+            "# Ask Ada first.",
+            "# the probe",
+            "# only to look",
+            "# for now",
+            "# not the probe",
+            "# of the team",
+            "# the end",
+        ] {
+            assert!(more.contains(comment), "{comment}: {more}");
+        }
+        assert!(more.contains("paths = [ \"workspace\" ]\n"), "{more}");
+        let added = rewritten_by(|tables| {
+            tables.insert("third".to_owned(), Capabilities { kv: true, ..Capabilities::default() });
+        });
+        assert!(added.starts_with(FILE.trim_end_matches("\n# the end\n")), "{added}");
+    }
+
+    #[test]
+    fn what_is_taken_out_leaves_the_comments_about_more_than_it() {
+        let first = rewritten_by(|tables| drop(tables.remove("probe")));
+        assert!(
+            first.starts_with("# Who may what.\n# Ask Ada first.\n") && first.contains("# not the probe"),
+            "{first}"
+        );
+        let last = rewritten_by(|tables| drop(tables.remove("search")));
+        assert!(last.contains("# not the probe") && last.contains("# the end"), "{last}");
+        let none = rewritten_by(BTreeMap::clear);
+        assert!(none.contains("# Ask Ada first.") && none.contains("# the end"), "{none}");
+    }
+
+    #[test]
+    fn a_link_to_the_file_stays_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, dotfiles) = (dir.path().join("config"), dir.path().join("dotfiles"));
+        for made in [&folder, &dotfiles] {
+            make_private(made).unwrap();
+        }
+        let (path, real) = (folder.join("grants.toml"), dotfiles.join("grants.toml"));
+        replace(&real, FILE.as_bytes()).unwrap();
+        std::os::unix::fs::symlink("../dotfiles/grants.toml", &path).unwrap();
+        change(&path, |tables| drop(tables.remove("probe"))).unwrap();
+        assert!(path.is_symlink() && real.symlink_metadata().unwrap().is_file());
+        assert_eq!(read(&path).unwrap().keys().collect::<Vec<_>>(), ["search"]);
+        // Also to one that does not exist yet.
+        std::fs::remove_file(&real).unwrap();
+        change(&path, |tables| drop(tables.insert("p".to_owned(), Capabilities::default()))).unwrap();
+        assert!(path.is_symlink() && read(&path).unwrap().contains_key("p"));
+    }
 }

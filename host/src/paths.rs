@@ -73,6 +73,36 @@ pub(crate) fn read_own(path: &Path) -> anyhow::Result<Option<String>> {
     std::fs::read_to_string(&real).map(Some).map_err(refuse)
 }
 
+/// Links of a path that are followed.
+const MAX_LINKS: usize = 40;
+
+/// Where a path leads, in the order in which it leads there: each link on the way, by its own place, and the end,
+/// which need not exist. Whoever can write in one of these places decides what stands at the end.
+pub(crate) fn way(path: &Path) -> Vec<PathBuf> {
+    let path = &std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let owned = |path: &Path| path.iter().rev().map(std::ffi::OsStr::to_owned).collect::<Vec<_>>();
+    let (mut left, mut at, mut passed) = (owned(path), PathBuf::new(), Vec::new());
+    while let Some(part) = left.pop() {
+        if part == ".." {
+            at.pop();
+        }
+        if part == ".." || part == "." {
+            continue;
+        }
+        at.push(&part);
+        match std::fs::read_link(&at) {
+            Ok(target) if passed.len() < MAX_LINKS => {
+                passed.push(at.clone());
+                at.pop();
+                left.extend(owned(&target));
+            }
+            _ => {}
+        }
+    }
+    passed.push(at);
+    passed
+}
+
 impl Paths {
     pub(crate) fn find(environment: &Environment) -> Result<Self, Failure> {
         let home = environment.text("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
@@ -115,6 +145,16 @@ impl Paths {
             .map(|(variable, _, path)| (variable, path.as_path()))
     }
 
+    /// Files that are obeyed and that a link may put elsewhere than in their folders.
+    pub(crate) fn obeyed(&self) -> [PathBuf; 3] {
+        [self.settings(), self.grants(), self.dotenv()]
+    }
+
+    /// Variables of the user's.
+    pub(crate) fn dotenv(&self) -> PathBuf {
+        self.config.join(".env")
+    }
+
     /// The user's settings file.
     pub(crate) fn settings(&self) -> PathBuf {
         self.config.join("cli_agent_config.json")
@@ -144,5 +184,33 @@ impl Paths {
     pub(crate) fn of_workspace(&self, workspace: &Path) -> PathBuf {
         let name = audit::digest(workspace.as_os_str().as_encoded_bytes());
         self.state.join("workspaces").join(&name[..16])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_way_has_every_link_and_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        let at = |name: &str| root.join(name);
+        for name in ["a", "b/c", "d"] {
+            std::fs::create_dir_all(at(name)).unwrap();
+        }
+        std::fs::write(at("d/end"), "").unwrap();
+        assert_eq!(way(&at("d/end")), [at("d/end")]);
+        symlink("../b/dir/file", at("a/first")).unwrap();
+        symlink("c", at("b/dir")).unwrap();
+        symlink(at("d/end"), at("b/c/file")).unwrap();
+        assert_eq!(way(&at("a/first")), [at("a/first"), at("b/dir"), at("b/c/file"), at("d/end")]);
+        // What it leads to may come later.
+        std::fs::remove_file(at("d/end")).unwrap();
+        assert_eq!(way(&at("a/first")).last(), Some(&at("d/end")));
+        symlink("round", at("round")).unwrap();
+        assert_eq!(way(&at("round")).len(), MAX_LINKS + 1);
     }
 }

@@ -11,7 +11,7 @@ pub(crate) mod terminal;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-pub(crate) use protocol::text::{line, plain};
+pub(crate) use protocol::text::{line, path as shown, plain};
 
 /// Whether something that was asked for could not be written.
 static LOST: AtomicBool = AtomicBool::new(false);

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::environment::Environment;
 use crate::exit::Failure;
-use crate::paths::{Paths, check_own, read_own};
+use crate::paths::{Paths, check_own, read_own, way};
 
 pub(crate) use project::{add_project, names_in_use, refused_of_project};
 
@@ -229,7 +229,7 @@ pub(crate) fn layers(
     }
     let user = user_file(paths, environment, given, workspace)?;
     // Never the one beside another settings file: that may lie in a folder which is not trusted.
-    environment.add_dotenv(&paths.config.join(".env"))?;
+    environment.add_dotenv(&paths.dotenv())?;
     if let Some(path) = &user {
         let text = read_own(path).map_err(Failure::settings)?;
         layers.push(layer(path.display().to_string(), text.unwrap_or_default())?);
@@ -272,13 +272,24 @@ fn user_file(
         Failure::settings(anyhow::anyhow!("{by} names {}, which does not exist", path.display()))
     };
     if let Some(path) = given {
+        // A person who types a file of the folder means it; one that only leads there may not be meant.
+        let leads_in = |workspace: &Path| {
+            let folder = std::path::absolute(path).ok().and_then(|path| path.parent()?.canonicalize().ok());
+            let is_inside = |step: &PathBuf| step.starts_with(workspace);
+            !folder.is_some_and(|folder| is_inside(&folder)) && way(path).iter().any(is_inside)
+        };
+        if workspace.is_some_and(leads_in) {
+            return Err(Failure::settings(anyhow::anyhow!(
+                "--config {} is a link into the folder that is worked in; if you mean it, name the file there",
+                path.display()
+            )));
+        }
         return if path.is_file() { Ok(Some(path.to_owned())) } else { Err(missing("--config", path)) };
     }
     if let Some(named) = environment.text("ML_INTERN_CLI_CONFIG") {
         let path = paths.expand(named);
-        let real = path.canonicalize().ok();
-        if let (Some(real), Some(workspace)) = (real, workspace)
-            && real.starts_with(workspace)
+        if let Some(workspace) = workspace
+            && way(&path).iter().any(|step| step.starts_with(workspace))
         {
             // A person who means it types it; a variable may be the project's own doing.
             return Err(Failure::settings(anyhow::anyhow!(

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::exit::Failure;
-use crate::paths::Paths;
+use crate::paths::{Paths, way};
 
 /// The folders of a run, absolute and free of links.
 #[derive(Clone, Debug)]
@@ -119,8 +119,14 @@ fn unfit(folder: &Path, paths: &Paths) -> Option<Unfit> {
     }
     let ours = paths.private();
     let mut ours = ours.iter().map(|path| real(path));
-    let ours = ours.find(|ours| ours.starts_with(folder) || folder.starts_with(ours))?;
-    Some(Unfit { reason: format!("ml-intern keeps its own things in {}", ours.display()), ours: true })
+    if let Some(ours) = ours.find(|ours| ours.starts_with(folder) || folder.starts_with(ours)) {
+        let reason = format!("ml-intern keeps its own things in {}", ours.display());
+        return Some(Unfit { reason, ours: true });
+    }
+    let files = paths.obeyed();
+    let leads_here = |file: &&PathBuf| way(file).iter().any(|step| step.starts_with(folder));
+    let file = files.iter().chain(&paths.private()).find(leads_here)?.display().to_string();
+    as_it_is(&format!("{file}, which is obeyed, leads into it"))
 }
 
 #[cfg(test)]
@@ -170,6 +176,44 @@ mod tests {
             assert_eq!(failure.exit.code(), 3);
             assert!(failure.to_string().starts_with(&format!("{variable} puts ")), "{failure}");
         }
+    }
+
+    #[test]
+    fn a_folder_that_holds_what_is_obeyed_is_no_workspace() {
+        use std::os::unix::fs::symlink;
+        let dir = tempfile::tempdir().unwrap();
+        let home = dir.path().canonicalize().unwrap().join("ada");
+        let (dotfiles, elsewhere) = (home.join("dotfiles"), home.join("elsewhere"));
+        for folder in [&dotfiles, &elsewhere] {
+            std::fs::create_dir_all(folder).unwrap();
+        }
+        let paths = paths(&home);
+        std::fs::create_dir_all(&paths.config).unwrap();
+        for file in paths.obeyed() {
+            // To a file that is there, to one that a run could make, and through a link to one outside.
+            let inside = dotfiles.join("sub/file");
+            let link = dotfiles.join("link");
+            std::fs::create_dir_all(inside.parent().unwrap()).unwrap();
+            symlink(elsewhere.join("file"), &link).unwrap();
+            for target in [&inside, &dotfiles.join("none"), &link] {
+                std::fs::write(&inside, "").unwrap();
+                symlink(target, &file).unwrap();
+                let place = find(Some(&dotfiles), &[], &paths).unwrap();
+                assert_eq!(place.workspace, None, "{} to {}", file.display(), target.display());
+                assert!(place.notice.unwrap().contains("which is obeyed, leads into it"));
+                let added = [format!("{}:rw", dotfiles.display())];
+                assert!(find(Some(&home.join("dotfiles/sub")), &added, &paths).is_err());
+                std::fs::remove_file(&file).unwrap();
+            }
+            std::fs::remove_file(&link).unwrap();
+        }
+        // A folder on the way counts as well.
+        assert!(find(Some(&dotfiles), &[], &paths).unwrap().workspace.is_some());
+        std::fs::remove_dir(&paths.config).unwrap();
+        std::fs::create_dir_all(elsewhere.join("config")).unwrap();
+        symlink(elsewhere.join("config"), dotfiles.join("config")).unwrap();
+        symlink(dotfiles.join("config"), &paths.config).unwrap();
+        assert_eq!(find(Some(&dotfiles), &[], &paths).unwrap().workspace, None);
     }
 
     #[test]

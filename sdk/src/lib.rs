@@ -44,7 +44,10 @@
 //! ```
 //!
 //! `cargo build --release --target wasm32-wasip2` makes the component; `ml-intern plugin info FILE` shows
-//! what it can reach, `ml-intern tool --plugin-dir FOLDER greeter__greet '{"name": "Ada"}'` calls it.
+//! what it can reach, `ml-intern tool --plugin-dir FOLDER greeter__greet '{"name": "Ada"}'` calls it, from a folder
+//! that FOLDER is not a part of. Each build that was granted something is a stranger to it: `--grant greeter` gives
+//! it all it declares for one call, `ml-intern plugin install FILE --plugin-dir FOLDER` lets it in for good, and
+//! where it is built, too. `version` is three numbers (semver.org): a lower one is not taken for a higher.
 //!
 //! Files are read with `std::fs` (see [`Call::path`]) and changed through [`files`]; commands run through
 //! [`exec`], requests through [`http`], values that outlive a call lie in [`kv`]. Each of these is declared

@@ -156,7 +156,7 @@ async fn load(base: &Path, bundled: &'static [runtime::Bundled]) -> PluginRuntim
             trusted: Vec::new(),
             folders: vec![base.join("plugins")],
             named: Vec::new(),
-            writable: Vec::new(),
+            writable: Some(Vec::new()),
             index: base.join("lock.json"),
             cache: base.join("compiled"),
             key: base.join("key"),

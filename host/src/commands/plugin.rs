@@ -3,6 +3,7 @@
 mod change;
 mod difference;
 mod install;
+mod remove;
 mod secret_key;
 mod sign;
 
@@ -20,7 +21,7 @@ use crate::assemble::Setup;
 use crate::cli::{PlaceArgs, PluginCommand};
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
-use crate::render::{json as lines, line, say};
+use crate::render::{json as lines, line, say, shown};
 use crate::trust::Word;
 
 pub(super) async fn run(command: PluginCommand, environment: Environment) -> Result<Exit, Failure> {
@@ -28,7 +29,7 @@ pub(super) async fn run(command: PluginCommand, environment: Environment) -> Res
         PluginCommand::List { json, place } => list(environment, &place, json).await,
         PluginCommand::Info { plugin, json, place } => info(environment, &place, &plugin, json).await,
         PluginCommand::Install(args) => install::run(environment, &args).await,
-        PluginCommand::Remove { plugin, place } => change::remove(environment, &place, &plugin).await,
+        PluginCommand::Remove { plugin, place } => remove::run(environment, &place, &plugin),
         PluginCommand::Grant { plugin, credential, place } if credential.is_empty() => {
             change::grant(environment, &place, &plugin).await
         }
@@ -289,14 +290,14 @@ fn cannot(imports: &[String]) -> Vec<&'static str> {
 }
 
 fn export(directory: &Path) -> Result<Exit, Failure> {
-    let failed = |e: std::io::Error| Failure::usage(format!("{}: {e}", directory.display()));
+    let failed = |e: std::io::Error| Failure::usage(format!("{}: {e}", shown(directory)));
     std::fs::create_dir_all(directory).map_err(failed)?;
     for Bundled { id, component, .. } in bundled::PLUGINS {
         let mut bytes = Vec::new();
         flate2::read::ZlibDecoder::new(*component).read_to_end(&mut bytes).map_err(failed)?;
         let path = directory.join(format!("{id}.wasm"));
         std::fs::write(&path, bytes).map_err(failed)?;
-        say(&path.display().to_string());
+        say(&shown(&path));
     }
     Ok(Exit::Done)
 }

@@ -20,6 +20,7 @@ mod namespace;
 mod network;
 mod orders;
 mod permissions;
+mod places;
 mod plugins;
 mod policy;
 mod provenance;

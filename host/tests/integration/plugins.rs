@@ -40,7 +40,7 @@ fn what_is_wrong_with_one_plugin_is_told_and_the_others_work() {
     let folder = plugin_folder(&host);
     let module = b"\0asm\x01\0\0\0".to_vec();
     let component = b"\0asm\x0d\0\x01\0".to_vec();
-    let cases: [(&str, Vec<u8>, &str); 9] = [
+    let cases: [(&str, Vec<u8>, &str); 10] = [
         ("garbage", b"not wasm at all".to_vec(), "not a WebAssembly component"),
         ("truncated", probe()[..10_000].to_vec(), "not a WebAssembly component"),
         ("module", module, "it is a core module"),
@@ -56,6 +56,11 @@ fn what_is_wrong_with_one_plugin_is_told_and_the_others_work() {
             "undeclared",
             altered("\"exec\":true,\"files\":true,", "\"exec\":false,            "),
             "which its manifest does not declare",
+        ),
+        (
+            "noversion",
+            altered("\"version\":\"0.1.0\"", "\"version\":\"newer\""),
+            "`version` is `newer`; it must be three numbers, as in `1.0.0`",
         ),
         ("huge", vec![0; (32 << 20) + 1], "more than a plugin may have (32 MiB)"),
     ];

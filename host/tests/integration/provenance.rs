@@ -14,18 +14,18 @@ use crate::support::{Ran, TestHost};
 
 const VERSION: &str = "\"version\":\"0.1.0\"";
 
-fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-fn component(host: &TestHost, name: &str, bytes: &[u8]) -> PathBuf {
+pub(crate) fn component(host: &TestHost, name: &str, bytes: &[u8]) -> PathBuf {
     let path = host.home.join(name);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(&path, bytes).unwrap();
     path
 }
 
-fn install(host: &TestHost, file: &Path, more: &[&str]) -> Ran {
+pub(crate) fn install(host: &TestHost, file: &Path, more: &[&str]) -> Ran {
     host.run([&["plugin", "install", text(file), "--yes"], more].concat())
 }
 
@@ -201,14 +201,14 @@ fn a_lock_that_was_changed_is_named_and_nothing_of_it_is_used() {
 }
 
 /// The key files of a publisher, without a password.
-fn keys(host: &TestHost, name: &str) -> (PathBuf, PathBuf) {
+pub(crate) fn keys(host: &TestHost, name: &str) -> (PathBuf, PathBuf) {
     let key = host.home.join(name);
     let made = host.run(["plugin", "keygen", text(&key), "--unencrypted"]);
     assert_eq!(made.code, Some(0), "{}", made.stderr);
     (key.clone(), key.with_extension("pub"))
 }
 
-fn sign(host: &TestHost, file: &Path, key: &Path) {
+pub(crate) fn sign(host: &TestHost, file: &Path, key: &Path) {
     let signed = host.run(["plugin", "sign", text(file), "--key", text(key)]);
     assert_eq!(signed.code, Some(0), "{}", signed.stderr);
 }
@@ -369,8 +369,19 @@ fn names_of_files_write_no_lines_of_a_sheet() {
     let file = component(&host, name, &probe());
     let shown = host.run(["plugin", "info", text(&file)]).stdout;
     assert!(!shown.contains("\npublisher ACME"), "{shown}");
-    let shown = install(&host, &file, &[]).stdout;
-    assert!(!shown.contains("\npublisher ACME"), "{shown}");
+    // The sheet of one that is new, that of an upgrade, and what is wrong with one.
+    for _ in 0..2 {
+        let shown = install(&host, &file, &[]).stdout;
+        assert!(shown.contains("from ") && !shown.contains("\npublisher ACME"), "{shown}");
+    }
+    std::fs::write(&file, "no component").unwrap();
+    for ran in [
+        install(&host, &file, &[]),
+        host.run(["plugin", "list", "--plugin-dir", text(file.parent().unwrap())]),
+    ] {
+        assert!(ran.stderr.contains("not a WebAssembly component"), "{}", ran.stderr);
+        assert!(!ran.stderr.contains("\npublisher ACME"), "{}", ran.stderr);
+    }
 }
 
 #[test]

@@ -67,11 +67,15 @@ fn what_a_plugin_keeps_for_later_sessions_stays_nobodys_word() {
             later[0].as_ref().unwrap().starts_with("what `probe` kept from an earlier session, of files of"),
             "{later:?}"
         );
-        // Until nothing is left of it.
+        // Also if nothing is left of it: who finds the folder empty does not know who writes to it next.
         let data = std::fs::read_dir(host.home.join(".local/share/ml-intern/plugin-data")).unwrap();
         let kept = data.map(|entry| entry.unwrap().path().join("note")).find(|note| note.is_file()).unwrap();
         std::fs::remove_file(kept).unwrap();
-        assert_eq!(sources(&host, &[]), [None]);
+        assert!(sources(&host, &[])[0].is_some());
+        // Until it is removed.
+        assert_eq!(host.run(["plugin", "remove", "probe"]).code, Some(0));
+        let left = std::fs::read_dir(host.home.join(".local/share/ml-intern/plugin-data")).unwrap();
+        assert_eq!(left.count(), 0);
     }
 }
 
@@ -121,6 +125,32 @@ fn where_a_server_leads_is_its_own_word_also_if_nobody_follows() {
     let told = sources(&host, &["--plugin-dir", &plugins, "--grant", "probe", "--yolo"]);
     // Nobody answered the last one.
     assert_eq!(told, [Some(url.clone()), Some(url.clone()), Some(url), None]);
+}
+
+#[test]
+fn what_cannot_be_marked_is_not_handed_to_who_keeps_things() {
+    let read = call("probe__probe", json!({"trick": "http", "with": "https://huggingface.co/v1/models"}));
+    let echo = call("probe__probe", json!({"trick": "echo", "with": "hi"}));
+    let host = TestHost::outside_tmp([read, Step::text("ok"), echo, Step::text("ok")]);
+    let folder = host.home.join(".local/share/ml-intern/plugins");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::copy(guests::component("probe"), folder.join("probe.wasm")).unwrap();
+    host.settings(
+        &json!({"origins": {"https://huggingface.co": {"to": host.server.url(), "private": true}}}),
+    );
+    let grants = "[probe]\nnetwork = [\"https://huggingface.co GET\"]\npaths = [\"workspace\", \"data\"]\n";
+    host.home_file(".config/ml-intern/grants.toml", grants);
+    // The mark would have to be made where there is nothing.
+    let data = host.home.join(".local/share/ml-intern/plugin-data");
+    std::fs::create_dir_all(&data).unwrap();
+    std::os::unix::fs::symlink("/nonexistent/mark", data.join("probe.read")).unwrap();
+    let ran = host.stream(&[]);
+    assert!(ran.outputs()[0].contains("cannot be written down"), "{:?}", ran.outputs());
+    assert!(!host.server.other_requests().iter().any(|request| request.path == "/v1/models"));
+    // What it could read before it asks for anything is refused with the call.
+    host.file("AGENTS.md", "Use tabs.\n");
+    let ran = host.stream(&[]);
+    assert!(ran.outputs()[0].contains("cannot be written down"), "{:?}", ran.outputs());
 }
 
 #[test]

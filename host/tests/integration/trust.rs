@@ -353,6 +353,10 @@ fn settings_that_others_could_have_written_are_refused() {
     let own = host.file("mine.json", &std::fs::read_to_string(&file).unwrap());
     let own = own.to_str().unwrap().to_owned();
     assert_eq!(host.run(["go", "-m", "chat/m", "--config", &own]).code, Some(0));
+    let link = host.home.join("link.json");
+    std::os::unix::fs::symlink(&own, &link).unwrap();
+    let ran = host.run(["go", "-m", "chat/m", "--config", link.to_str().unwrap()]);
+    assert!(ran.code == Some(3) && ran.stderr.contains("link into the folder"), "{}", ran.stderr);
     mode(Path::new(&own), 0o666);
     let ran = host.run(["go", "-m", "chat/m", "--config", &own]);
     assert!(ran.code == Some(3) && ran.stderr.contains("mine.json: others can write"), "{}", ran.stderr);

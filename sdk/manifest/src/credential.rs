@@ -166,7 +166,7 @@ mod tests {
 
     fn parse(credential: &str) -> Result<Manifest, String> {
         let text = format!(
-            "id = \"p\"\nversion = \"1\"\ndescription = \"\"\n{credential}\n[tools.t]\ntier = \"read\"\n"
+            "id = \"p\"\nversion = \"1.0.0\"\ndescription = \"\"\n{credential}\n[tools.t]\ntier = \"read\"\n"
         );
         Manifest::from_toml(&text).map_err(|e| e.to_string())
     }

@@ -5,6 +5,10 @@ pub enum ManifestError {
     Syntax(String),
     #[error("`id` is `{0}`; it must start with a-z and hold only a-z, 0-9 and `-`, at most 32 characters")]
     Id(String),
+    #[error(
+        "`version` is `{0}`; it must be three numbers, as in `1.0.0`, or `1.0.0-rc.1` before it (semver.org)"
+    )]
+    Version(String),
     #[error("it declares no tools; add a [tools.NAME] table for each tool")]
     NoTools,
     #[error("tool `{0}`: a name must start with a-z and hold only a-z, 0-9 and `_`, at most 48 characters")]

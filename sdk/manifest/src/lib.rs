@@ -39,7 +39,7 @@ pub const MAX_FULL_NAME: usize = 64;
 pub struct Manifest {
     /// `[a-z][a-z0-9-]*`, at most 32 characters: the prefix of its tools' names.
     pub id: String,
-    /// The plugin's own version.
+    /// The plugin's own version, as <https://semver.org> has it: a lower one takes no higher one's place.
     pub version: String,
     /// One line for people.
     pub description: String,
@@ -142,6 +142,10 @@ impl Manifest {
             texts.into_iter().chain(arguments).chain(network).find(|(_, text)| !text::is_line(text))
         {
             return Err(ManifestError::Control(name));
+        }
+        // What cannot be compared would be lower than nothing.
+        if semver::Version::parse(&self.version).is_err() {
+            return Err(ManifestError::Version(self.version.clone()));
         }
         if let Some(name) = self.capabilities.credentials.keys().next() {
             return Err(ManifestError::CredentialSource(name.clone()));
@@ -246,6 +250,19 @@ mod tests {
         assert!(refused("tier = \"read\"", "tier = \"read\"\nwall_time_s = 0").contains("wall_time_s"));
         assert!(refused("[tools.greet]\n        tier = \"read\"", "[tools]").contains("no tools"));
         assert!(refused("\"read\"", "\"harmless\"").contains("harmless"));
+    }
+
+    #[test]
+    fn a_version_is_one_that_can_be_compared() {
+        let with = |version: &str| Manifest::from_toml(&GOOD.replace("1.0.0", version));
+        for good in ["0.1.0", "2.10.3", "1.0.0-rc.1", "1.0.0+build.7"] {
+            assert_eq!(with(good).unwrap().version, good);
+        }
+        for bad in ["", "1", "1.0", "v1.0.0", "newest", "2026.01.05", "1.0.0.0"] {
+            let error = with(bad).unwrap_err();
+            assert!(matches!(error, ManifestError::Version(_)), "{bad}");
+            assert!(error.to_string().contains("as in `1.0.0`"), "{error}");
+        }
     }
 
     #[test]

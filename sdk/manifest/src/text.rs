@@ -10,6 +10,7 @@ mod tests;
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::path::Path;
 
 use marks::is_mark;
 
@@ -47,6 +48,12 @@ pub fn line(text: &str) -> Cow<'_, str> {
     text.chars().for_each(|c| filter.take(c, &mut out));
     filter.settle(None, &mut out);
     Cow::Owned(out)
+}
+
+/// A path as people and records are shown it: its name writes no line of its own.
+#[must_use]
+pub fn path(path: &Path) -> String {
+    line(&path.to_string_lossy()).into_owned()
 }
 
 /// Whether a text is one line in which nothing acts.

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use manifest::Manifest;
 use policy::{PluginFacts, Policy, PublisherKey};
+use protocol::text::path as shown;
 
 use crate::catalog::PluginDirs;
-use crate::discover::compile_and_keep;
+use crate::discover::describe_file;
 use crate::index::{Index, Stamp, is_older};
 use crate::inspect::{Inspection, inspect};
 use crate::open::read_component;
@@ -65,7 +66,7 @@ impl Candidate {
         policy: &Policy,
         named: Option<&PublisherKey>,
     ) -> Result<Self, PluginError> {
-        let inspection = inspect(&path.display().to_string(), &bytes)?;
+        let inspection = inspect(&shown(path), &bytes)?;
         let id = &inspection.manifest.id;
         let installed = index.of_id(id).map(|entry| entry.described.clone());
         let before = installed.as_ref().and_then(|described| described.publisher.as_ref());
@@ -86,7 +87,7 @@ impl Candidate {
     /// Whether it may be let in: by the machine's policy, and in the place of what is installed.
     pub(crate) fn admit(&self, policy: &Policy) -> Result<(), PluginError> {
         let Inspection { manifest, digest, .. } = &self.inspection;
-        admit(policy, &self.path.display().to_string(), manifest, digest, self.signed.key())?;
+        admit(policy, &shown(&self.path), manifest, digest, self.signed.key())?;
         // What one publisher was given is not for the next who takes the name.
         let before = self.installed.as_ref().and_then(|described| described.publisher.as_ref());
         match before.filter(|before| self.signed.key() != Some(&before.key)) {
@@ -103,7 +104,7 @@ impl Candidate {
     /// # Errors
     /// When it does not compile or its description is not valid.
     pub async fn describe(&self, dirs: &PluginDirs) -> Result<Described, PluginError> {
-        let described = compile_and_keep(&self.path, &self.bytes, dirs).await?;
+        let described = describe_file(&self.path, &self.bytes, dirs).await?;
         Ok(Described { publisher: self.signed.publisher().cloned(), ..described })
     }
 
@@ -116,7 +117,7 @@ impl Candidate {
         let metadata = std::fs::metadata(file).map_err(|e| PluginError::unreadable(file, e))?;
         Index::change(dirs, |index| {
             index.forgive(&described.digest);
-            index.put(file, Stamp::of(&metadata), described);
+            index.let_in(file, Stamp::of(&metadata), described);
         })
     }
 }
@@ -138,6 +139,12 @@ impl LockIndex {
     /// The keys of the publishers whose plugins were let in.
     pub fn publishers(&self) -> impl Iterator<Item = &PublisherKey> {
         self.0.publishers()
+    }
+
+    /// Whether something was let in under an id.
+    #[must_use]
+    pub fn knows(&self, id: &str) -> bool {
+        self.0.of_id(id).is_some()
     }
 }
 

@@ -12,9 +12,8 @@ use protocol::{ToolSpec, text};
 use tokio::sync::Semaphore;
 
 use crate::compile::Compiler;
-use crate::describe::Described;
+use crate::describe::{Described, mark_of};
 use crate::grants::Effective;
-use crate::inspect::hex;
 use crate::limits::MAX_CALLS_OF_PLUGIN;
 use crate::open::Opened;
 use crate::{Grants, PluginError, Secrets};
@@ -62,8 +61,9 @@ pub struct PluginDirs {
     pub folders: Vec<PathBuf>,
     /// Folders that were named for this run: one that cannot be read is an error, not an absence.
     pub named: Vec<PathBuf>,
-    /// Folders that commands and tools of this run write to: what lies below them is let in by its digest.
-    pub writable: Vec<PathBuf>,
+    /// Folders that commands and tools of this run write to: what lies below them is let in by its digest. None:
+    /// nobody knows, and every file that lies elsewhere than in `folders` counts as lying there.
+    pub writable: Option<Vec<PathBuf>>,
     /// Components of a project, each with the digest at which a person trusted it: with another one it is
     /// left out.
     pub trusted: Vec<(PathBuf, String)>,
@@ -111,17 +111,14 @@ impl Plugin {
         }
     }
 
-    /// Whom its data and values belong to: the id alone does not say whose it is.
+    /// Whom its data and values belong to.
     #[must_use]
     pub fn owner(&self) -> String {
-        let Described { manifest, publisher, .. } = &self.described;
-        let told = |by: &str| hex(&blake3::hash(by.as_bytes()).as_bytes()[..8]);
-        match (&self.source, publisher) {
-            (Source::Project(path), _) => {
-                format!("{}.project-{}", manifest.id, told(&path.to_string_lossy()))
+        match &self.source {
+            Source::Project(path) => {
+                format!("{}.project-{}", self.described.manifest.id, mark_of(&path.to_string_lossy()))
             }
-            (_, Some(by)) => format!("{}.{}", manifest.id, told(by.key.as_str())),
-            (_, None) => manifest.id.clone(),
+            Source::Bundled(_) | Source::File(_) => self.described.owner(),
         }
     }
 
@@ -228,7 +225,7 @@ impl PluginDirs {
             folders: Vec::new(),
             named: Vec::new(),
             trusted: Vec::new(),
-            writable: Vec::new(),
+            writable: Some(Vec::new()),
             index: folder.join("plugins.lock.json"),
             cache: folder.join("cache"),
             key: folder.join("state/compiled.key"),

@@ -13,7 +13,8 @@ use crate::PluginError;
 use crate::bindings::ml_intern::plugin::types::ToolSpec as WitToolSpec;
 use crate::bindings::{Plugin, PluginPre};
 use crate::engine::Shared;
-use crate::inspect::{Inspection, digest};
+use crate::error::Lasts;
+use crate::inspect::{Inspection, digest, hex};
 use crate::limits::{Limits, MAX_DESCRIPTION_BYTES, MAX_TOOLS};
 use crate::signature::Publisher;
 use crate::state::CallState;
@@ -39,6 +40,14 @@ pub struct Described {
 }
 
 impl Described {
+    /// Whom its data and values belong to: the id alone does not say whose it is. A plugin of a project is
+    /// somebody else again.
+    #[must_use]
+    pub fn owner(&self) -> String {
+        let id = &self.manifest.id;
+        self.publisher.as_ref().map_or_else(|| id.clone(), |by| format!("{id}.{}", mark_of(by.key.as_str())))
+    }
+
     /// Digest of what a person approved: the manifest, the imports, all that the tools say of themselves, who
     /// signed it.
     #[must_use]
@@ -52,6 +61,11 @@ impl Described {
     }
 }
 
+/// A short name for something longer.
+pub(crate) fn mark_of(text: &str) -> String {
+    hex(&blake3::hash(text.as_bytes()).as_bytes()[..8])
+}
+
 /// How long a plugin may take to describe itself, waits included.
 const DESCRIBE_TIME: Duration = Duration::from_secs(10);
 
@@ -62,12 +76,16 @@ pub(crate) async fn describe(
     component: &Component,
     inspection: Inspection,
 ) -> Result<Described, PluginError> {
-    let refuse = |reason: String| PluginError::Description { what: what.to_owned(), reason };
+    let failed = |reason: String, lasts| PluginError::Description { what: what.to_owned(), reason, lasts };
+    let refuse = |reason: String| failed(reason, Lasts::Always);
     let link = |error: wasmtime::Error| refuse(format!("it cannot be linked: {error:#}"));
     let pre = PluginPre::new(shared.linker.instantiate_pre(component).map_err(link)?).map_err(link)?;
-    let specs = call_describe(shared, &pre)
-        .await
-        .map_err(|stop| refuse(format!("its description failed: {stop}")))?;
+    let specs = call_describe(shared, &pre).await.map_err(|stop| {
+        // How long something takes is also the machine's doing.
+        let is_time = matches!(stop, Stop::Cpu { .. } | Stop::Wall { .. } | Stop::Cancelled);
+        let lasts = if is_time { Lasts::Unknown } else { Lasts::Always };
+        failed(format!("its description failed: {stop}"), lasts)
+    })?;
     let Inspection { manifest, imports, digest } = inspection;
     let unseen = unseen(&specs);
     let tools = check(&manifest, specs).map_err(refuse)?;

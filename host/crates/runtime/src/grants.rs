@@ -66,6 +66,17 @@ impl Grants {
         self.whole.insert(id.to_owned());
     }
 
+    /// What was given for this run alone: no table of a file.
+    #[must_use]
+    pub(crate) fn of_this_run(&self) -> Self {
+        Self { tables: BTreeMap::new(), whole: self.whole.clone() }
+    }
+
+    /// Whether a plugin that has no table would have had one, and is given nothing for this run either.
+    pub(crate) fn had_table(&self, id: &str) -> bool {
+        self.tables.contains_key(id) && !self.whole.contains(id)
+    }
+
     /// The credentials that are granted, by name, and where they come from.
     #[must_use]
     pub fn sources(&self) -> Vec<(String, CredentialSource)> {
@@ -146,7 +157,7 @@ mod tests {
     fn under(policy: &str, declared: &str, granted: &str) -> Effective {
         let policy = Policy::parse(Path::new("policy.toml"), &format!("version = 1\n{policy}")).unwrap();
         let manifest = format!(
-            "id = \"p\"\nversion = \"1\"\ndescription = \"\"\n[capabilities]\n{declared}\n[tools.t]\ntier = \"read\"\n"
+            "id = \"p\"\nversion = \"1.0.0\"\ndescription = \"\"\n[capabilities]\n{declared}\n[tools.t]\ntier = \"read\"\n"
         );
         let manifest = Manifest::from_toml(&manifest).unwrap();
         let granted = Grants::parse(Path::new("grants.toml"), granted).unwrap();
@@ -168,7 +179,7 @@ mod tests {
     fn a_grant_is_for_the_plugin_that_it_was_given_to() {
         let manifest = |tier: &str| {
             let text = format!(
-                "id = \"p\"\nversion = \"1\"\ndescription = \"\"\n[capabilities]\nexec = true\n[tools.t]\ntier = \"{tier}\"\n"
+                "id = \"p\"\nversion = \"1.0.0\"\ndescription = \"\"\n[capabilities]\nexec = true\n[tools.t]\ntier = \"{tier}\"\n"
             );
             described(Manifest::from_toml(&text).unwrap())
         };

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::PluginDirs;
 use crate::describe::Described;
-use crate::{PluginError, key};
+use crate::{Limits, PluginError, key};
 
 /// The format this host reads and writes.
 const VERSION: u32 = 3;
@@ -21,7 +21,7 @@ const VERSION: u32 = 3;
 /// Tells this MAC from others under the same key.
 const CONTEXT: &str = "ml-intern plugin lock index";
 
-/// Components that are remembered as not compiling.
+/// Components that are remembered as not usable.
 const MAX_BROKEN: usize = 64;
 
 #[derive(Debug, Default)]
@@ -41,7 +41,7 @@ struct Lock {
     /// The one before this could not be believed: nothing is let in because it is new.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     begun_anew: bool,
-    /// Components that could not be compiled, oldest first: each would cost its time again at every start.
+    /// Components that cannot be used, oldest first: each would cost its time again at every start.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     broken: Vec<Broken>,
 }
@@ -49,9 +49,12 @@ struct Lock {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 struct Broken {
     digest: String,
-    /// The program that could not compile it; another one tries again.
+    /// The program that could not use it; another one tries again.
     host: String,
     reason: String,
+    /// Where it met one of them: seconds and bytes of memory that it could have. With more it is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    limits: Option<(u32, u64)>,
 }
 
 /// A component file as it was when it was described.
@@ -61,10 +64,34 @@ pub(crate) struct Entry {
     stamp: Stamp,
     /// Digest of the manifest and descriptions that a person let in.
     pub(crate) approval: String,
+    /// A person let in what its id was given things for. Otherwise a start took it in because it was new.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    by_person: bool,
+    /// Digest of the component that its id was given things for, if this is another: one that came in its place
+    /// where others than the person write.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    given_to: Option<String>,
     /// Of a project: let in by its digest alone, and not under its id.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) project: bool,
     pub(crate) described: Described,
+}
+
+impl Entry {
+    fn of(path: &Path, stamp: Stamp, described: Described) -> Self {
+        let (path, approval) = (path.to_owned(), described.approval());
+        Self { path, stamp, approval, by_person: false, given_to: None, project: false, described }
+    }
+
+    /// Digest of the component that its id was given things for.
+    pub(crate) fn given_to(&self) -> &str {
+        self.given_to.as_ref().unwrap_or(&self.described.digest)
+    }
+
+    /// Whether a person let in the component with this digest.
+    pub(crate) fn was_let_in(&self, digest: &str) -> bool {
+        self.by_person && self.given_to() == digest
+    }
 }
 
 /// What changes when a file is written or replaced.
@@ -148,22 +175,26 @@ impl Index {
         index.save()
     }
 
-    /// Why a component could not be compiled the last time, if this program tried.
-    pub(crate) fn broken(&self, digest: &str) -> Option<&str> {
+    /// Why a component could not be used the last time, if this program tried and had no less for it.
+    pub(crate) fn broken(&self, digest: &str, limits: &Limits) -> Option<&str> {
+        let more = |&(seconds, bytes): &(u32, u64)| {
+            limits.compile_s > seconds || limits.compile_memory_bytes > bytes
+        };
         let broken = self.lock.broken.iter().find(|broken| broken.digest == digest && broken.host == host());
-        broken.map(|broken| broken.reason.as_str())
+        broken.filter(|broken| !broken.limits.as_ref().is_some_and(more)).map(|broken| broken.reason.as_str())
     }
 
-    /// Remembers that a component could not be compiled.
-    pub(crate) fn put_broken(&mut self, digest: String, reason: String) {
+    /// Remembers that a component could not be used. `limits` are those that it met.
+    pub(crate) fn put_broken(&mut self, digest: String, reason: String, limits: Option<&Limits>) {
         self.forgive(&digest);
         let excess = (self.lock.broken.len() + 1).saturating_sub(MAX_BROKEN);
         self.lock.broken.drain(..excess);
-        self.lock.broken.push(Broken { digest, host: host(), reason });
+        let limits = limits.map(|limits| (limits.compile_s, limits.compile_memory_bytes));
+        self.lock.broken.push(Broken { digest, host: host(), reason, limits });
         self.changed = true;
     }
 
-    /// Forgets that a component could not be compiled.
+    /// Forgets that a component could not be used.
     pub(crate) fn forgive(&mut self, digest: &str) {
         let before = self.lock.broken.len();
         self.lock.broken.retain(|broken| broken.digest != digest);
@@ -180,9 +211,9 @@ impl Index {
         self.lock.begun_anew
     }
 
-    /// The description of a file that is as it was.
-    pub(crate) fn unchanged(&self, path: &Path, stamp: &Stamp) -> Option<&Described> {
-        self.entry(path).filter(|e| !e.project && e.stamp == *stamp).map(|e| &e.described)
+    /// What is known of a file that is as it was.
+    pub(crate) fn unchanged(&self, path: &Path, stamp: &Stamp) -> Option<&Entry> {
+        self.entry(path).filter(|e| !e.project && e.stamp == *stamp)
     }
 
     pub(crate) fn entry(&self, path: &Path) -> Option<&Entry> {
@@ -200,7 +231,7 @@ impl Index {
     }
 
     /// Whether a plugin that was described at a start may be put in by it: unless a person let in another one.
-    pub(crate) fn agrees(&self, described: &Described) -> bool {
+    fn agrees(&self, described: &Described) -> bool {
         let manifest::Manifest { id, version, .. } = &described.manifest;
         match self.of_id(id) {
             Some(known) => known.approval == described.approval(),
@@ -208,25 +239,70 @@ impl Index {
         }
     }
 
-    /// Lets a file in as it is.
-    pub(crate) fn put(&mut self, path: &Path, stamp: Stamp, described: Described) {
+    /// Lets a file in as it is, by a person's word.
+    pub(crate) fn let_in(&mut self, path: &Path, stamp: Stamp, described: Described) {
+        self.put(path, stamp, described, true, None);
+    }
+
+    /// Keeps what a start learned about a file, unless a person let in another one meanwhile.
+    pub(crate) fn learn_if_agreed(
+        &mut self,
+        path: &Path,
+        stamp: Stamp,
+        described: Described,
+        elsewhere: bool,
+    ) {
+        if self.agrees(&described) {
+            self.learn(path, stamp, described, elsewhere);
+        }
+    }
+
+    /// `elsewhere`: others than the person may write where it lies, so that what its id was given stays with the
+    /// component that it was given to.
+    fn learn(&mut self, path: &Path, stamp: Stamp, described: Described, elsewhere: bool) {
+        let known = self.of_id(&described.manifest.id);
+        let stays = known.filter(|known| elsewhere || known.given_to() == described.digest);
+        let (by_person, given_to) =
+            stays.map_or((false, None), |known| (known.by_person, Some(known.given_to().to_owned())));
+        let given_to = given_to.filter(|digest| *digest != described.digest);
+        self.put(path, stamp, described, by_person, given_to);
+    }
+
+    /// A person gave something to a component that is known as it is.
+    pub(crate) fn vouch(&mut self, id: &str, digest: &str) {
+        let known =
+            |e: &&mut Entry| !e.project && e.described.manifest.id == id && e.described.digest == digest;
+        if let Some(entry) = self.lock.plugins.iter_mut().find(known) {
+            self.changed |= !entry.was_let_in(digest);
+            (entry.by_person, entry.given_to) = (true, None);
+        }
+    }
+
+    fn put(
+        &mut self,
+        path: &Path,
+        stamp: Stamp,
+        described: Described,
+        by_person: bool,
+        given_to: Option<String>,
+    ) {
         let (id, version) = (&described.manifest.id, &described.manifest.version);
         self.lock.plugins.retain(|e| e.project || e.described.manifest.id != *id);
         if self.highest(id).is_none_or(|highest| !is_older(version, highest)) {
             self.lock.highest.insert(id.clone(), version.clone());
         }
-        self.add(path, stamp, described, false);
+        let entry = Entry { by_person, given_to, ..Entry::of(path, stamp, described) };
+        self.add(entry);
     }
 
     /// Lets a file of a project in as it is. Its id says nothing about others.
     pub(crate) fn put_project(&mut self, path: &Path, stamp: Stamp, described: Described) {
-        self.add(path, stamp, described, true);
+        self.add(Entry { project: true, ..Entry::of(path, stamp, described) });
     }
 
-    fn add(&mut self, path: &Path, stamp: Stamp, described: Described, project: bool) {
-        self.lock.plugins.retain(|e| e.path != path);
-        let approval = described.approval();
-        self.lock.plugins.push(Entry { path: path.to_owned(), stamp, approval, project, described });
+    fn add(&mut self, entry: Entry) {
+        self.lock.plugins.retain(|e| e.path != entry.path);
+        self.lock.plugins.push(entry);
         self.changed = true;
     }
 
@@ -276,7 +352,7 @@ fn parse(bytes: &[u8], key: Option<&[u8; 32]>) -> Result<Lock, String> {
     if lock.version == VERSION { Ok(lock) } else { Err(format!("it has format {}", lock.version)) }
 }
 
-/// This program, as far as it decides what compiles.
+/// This program, as far as it decides what can be used.
 fn host() -> String {
     format!("{} on {}", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH)
 }
@@ -295,168 +371,4 @@ pub(crate) fn is_older(version: &str, than: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn versions_are_compared_as_versions() {
-        assert!(
-            is_older("1.9.0", "1.10.0") && is_older("1.0.0-rc.1", "1.0.0") && is_older("newest", "0.1.0")
-        );
-        assert!(!is_older("1.10.0", "1.9.0") && !is_older("1.0.0", "1.0.0") && !is_older("2", "1"));
-    }
-
-    fn described(id: &str, version: &str) -> Described {
-        let manifest = format!(
-            "id = \"{id}\"\nversion = \"{version}\"\ndescription = \"d\"\n[tools.t]\ntier = \"write\"\n"
-        );
-        Described {
-            digest: "0123".to_owned(),
-            manifest: manifest::Manifest::from_toml(&manifest).unwrap(),
-            imports: Vec::new(),
-            tools: Vec::new(),
-            unseen: String::new(),
-            publisher: None,
-        }
-    }
-
-    fn stamp() -> Stamp {
-        Stamp { size: 1, inode: 2, modified_ns: 3, changed_ns: 4 }
-    }
-
-    #[test]
-    fn an_index_that_was_changed_is_named_and_not_believed() {
-        let folder = tempfile::tempdir().unwrap();
-        let dirs = PluginDirs::below(folder.path());
-        let mut index = Index::read(&dirs).unwrap();
-        index.put(Path::new("/p.wasm"), stamp(), described("p", "1.0.0"));
-        index.save().unwrap();
-        let good = std::fs::read_to_string(&dirs.index).unwrap();
-        assert!(Index::read(&dirs).unwrap().unchanged(Path::new("/p.wasm"), &stamp()).is_some());
-        let entry = Index::read(&dirs).unwrap().of_id("p").unwrap().approval.clone();
-        let refused = |text: &str| {
-            assert_ne!(text, good);
-            std::fs::write(&dirs.index, text).unwrap();
-            let told = Index::read(&dirs).unwrap_err().to_string();
-            assert!(
-                told.contains("plugins.lock.json: ") && told.contains("`ml-intern plugin install FILE`"),
-                "{told}"
-            );
-            // What is begun in its place holds nothing, and takes nothing in because it is new.
-            let (begun, why) = Index::read_or_begin(&dirs).unwrap();
-            assert!(begun.begun_anew() && begun.of_id("p").is_none() && why.is_some());
-            told
-        };
-        for (from, to) in [
-            ("\"write\"", "\"read\""),
-            ("1.0.0", "0.0.1"),
-            ("\"0123\"", "\"4567\""),
-            (entry.as_str(), "0000"),
-            ("/p.wasm", "/q.wasm"),
-        ] {
-            assert!(refused(&good.replace(from, to)).contains("or it was changed"), "{from}");
-        }
-        // One without a MAC, as older builds wrote it; what is no index; another format, vouched for.
-        refused("{\"version\":1,\"plugins\":[]}");
-        refused("{\"version\":1,\n\"plugins\":[]}");
-        refused("");
-        let key = key::existing(&dirs.key).unwrap().unwrap();
-        let other = "{\"version\":4,\"plugins\":[],\"highest\":{}}";
-        let told = refused(&format!("{other}\n{}\n", mac_of(&key, other.as_bytes()).to_hex()));
-        assert!(told.contains("it has format 4"), "{told}");
-        // Another key, none, and one of another length.
-        std::fs::write(&dirs.index, &good).unwrap();
-        std::fs::write(&dirs.key, [7; 32]).unwrap();
-        assert!(Index::read(&dirs).unwrap_err().to_string().contains("or it was changed"));
-        std::fs::write(&dirs.key, []).unwrap();
-        assert!(Index::read(&dirs).unwrap_err().to_string().contains("is gone"));
-        std::fs::remove_file(&dirs.key).unwrap();
-        assert!(Index::read(&dirs).unwrap_err().to_string().contains("is gone"));
-    }
-
-    #[test]
-    fn the_highest_version_stays_when_a_plugin_goes() {
-        let folder = tempfile::tempdir().unwrap();
-        let dirs = PluginDirs::below(folder.path());
-        let mut index = Index::read(&dirs).unwrap();
-        for version in ["1.2.0", "1.10.0", "1.9.0"] {
-            index.put(Path::new("/p.wasm"), stamp(), described("p", version));
-        }
-        index.forget("p");
-        index.save().unwrap();
-        let index = Index::read(&dirs).unwrap();
-        assert_eq!((index.of_id("p").is_none(), index.highest("p")), (true, Some("1.10.0")));
-    }
-
-    #[test]
-    fn what_two_processes_let_in_is_both_let_in() {
-        let folder = tempfile::tempdir().unwrap();
-        let dirs = PluginDirs::below(folder.path());
-        // One that read the index long ago and is done only now, as a start that compiles.
-        let _stale = Index::read(&dirs).unwrap();
-        let put = |id: &str, version: &str| {
-            Index::change(&dirs, |index| index.put(Path::new(id), stamp(), described(id, version))).unwrap();
-        };
-        put("q", "2.0.0");
-        put("p", "1.0.0");
-        let index = Index::read(&dirs).unwrap();
-        assert!(index.of_id("p").is_some() && index.of_id("q").is_some());
-        assert_eq!(index.highest("q"), Some("2.0.0"));
-        let threads: Vec<_> = (0..8)
-            .map(|k| {
-                let dirs = dirs.clone();
-                std::thread::spawn(move || {
-                    let id = format!("t{k}");
-                    Index::change(&dirs, |i| i.put(Path::new(&id), stamp(), described(&id, "1.0.0")))
-                        .unwrap();
-                })
-            })
-            .collect();
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
-        let index = Index::read(&dirs).unwrap();
-        assert!((0..8).all(|k| index.of_id(&format!("t{k}")).is_some()));
-    }
-
-    #[test]
-    fn what_did_not_compile_is_remembered_for_a_while() {
-        let folder = tempfile::tempdir().unwrap();
-        let dirs = PluginDirs::below(folder.path());
-        let put = |digest: String| {
-            Index::change(&dirs, |index| index.put_broken(digest, "too much".to_owned())).unwrap();
-        };
-        (0..=MAX_BROKEN).for_each(|k| put(k.to_string()));
-        let index = Index::read(&dirs).unwrap();
-        assert_eq!((index.broken("0"), index.broken("1")), (None, Some("too much")));
-        Index::change(&dirs, |index| index.forgive("1")).unwrap();
-        assert_eq!(Index::read(&dirs).unwrap().broken("1"), None);
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
-
-        #[test]
-        fn any_other_byte_is_noticed(
-            at in any::<prop::sample::Index>(), flip in 1..=255_u8, junk in prop::collection::vec(any::<u8>(), 0..200),
-        ) {
-            let key = [3; 32];
-            let entry = Entry {
-                path: "/p.wasm".into(), stamp: stamp(), approval: "a".to_owned(), project: false, described: described("p", "1.0.0"),
-            };
-            let lock = Lock { version: VERSION, plugins: vec![entry], ..Lock::default() };
-            let json = serde_json::to_string(&lock).unwrap();
-            let mut bytes = format!("{json}\n{}", mac_of(&key, json.as_bytes()).to_hex()).into_bytes();
-            prop_assert!(parse(&bytes, Some(&key)).is_ok());
-            let at = at.index(bytes.len());
-            bytes[at] ^= flip;
-            prop_assert!(parse(&bytes, Some(&key)).is_err());
-            prop_assert!(parse(&junk, Some(&key)).is_err());
-            // Whatever is vouched for is read or refused as well.
-            if let Ok(text) = std::str::from_utf8(&bytes[..json.len()]) {
-                let vouched = format!("{text}\n{}", mac_of(&key, text.as_bytes()).to_hex());
-                let _ = parse(vouched.as_bytes(), Some(&key));
-            }
-        }
-    }
-}
+mod tests;

@@ -43,7 +43,7 @@ pub use compile::{Compiled, Compiler, compile_for, compiler_main};
 pub use credentials::{CredentialSource, Secrets, SourceError};
 pub use describe::Described;
 pub use engine::Target;
-pub use error::PluginError;
+pub use error::{Lasts, PluginError};
 pub use folders::{DeniedPath, Folders, is_sealed};
 pub use grants::Grants;
 pub use inspect::{Inspection, inspect};

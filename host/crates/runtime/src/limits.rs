@@ -112,7 +112,7 @@ pub struct Limits {
     /// Bytes and files of a plugin's `/data`.
     pub data_bytes: u64,
     pub data_files: u64,
-    /// Seconds that a component may take to compile, and bytes of memory.
+    /// Seconds that a component may compute to be compiled, and bytes of memory.
     pub compile_s: u32,
     pub compile_memory_bytes: u64,
 }

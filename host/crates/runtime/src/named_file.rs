@@ -161,7 +161,7 @@ mod tests {
     const BOTH: [Mount; 2] = [Mount::Workspace, Mount::Tmp];
 
     fn policy() -> ToolPolicy {
-        let text = "id = \"jobs\"\nversion = \"1\"\ndescription = \"Runs.\"\n[capabilities]\npaths = [\"workspace\"]\n\
+        let text = "id = \"jobs\"\nversion = \"1.0.0\"\ndescription = \"Runs.\"\n[capabilities]\npaths = [\"workspace\"]\n\
                     [tools.run]\ntier = \"read\"\ntext_or_file = [\"script\", \"/job/args\"]\n";
         Manifest::from_toml(text).unwrap().tools["run"].clone()
     }

@@ -5,6 +5,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 use jsonschema::Validator;
+use protocol::text::path as shown;
 use serde_json::Value;
 use wasmtime::component::Component;
 
@@ -12,8 +13,9 @@ use crate::PluginError;
 use crate::bindings::PluginPre;
 use crate::cache::CodeCache;
 use crate::catalog::{Plugin, Source};
-use crate::compile::{Compiler, compile, load};
+use crate::compile::{Compiler, compile_and_keep, load};
 use crate::engine::Shared;
+use crate::error::Lasts;
 use crate::inspect::digest;
 use crate::limits::MAX_COMPONENT_BYTES;
 use crate::state::CallState;
@@ -46,10 +48,12 @@ pub(crate) async fn open(
     let link = |e: wasmtime::Error| PluginError::Description {
         what: what.clone(),
         reason: format!("it cannot be linked: {e:#}"),
+        lasts: Lasts::Unknown,
     };
     let pre = PluginPre::new(shared.linker.instantiate_pre(&component).map_err(link)?).map_err(link)?;
     let tools = plugin.described.tools.iter().map(|tool| {
-        let broken = |reason: String| PluginError::Description { what: what.clone(), reason };
+        let broken =
+            |reason: String| PluginError::Description { what: what.clone(), reason, lasts: Lasts::Unknown };
         let schema: Value = serde_json::from_str(tool.parameters.get()).map_err(|e| broken(e.to_string()))?;
         let validator = jsonschema::validator_for(&schema).map_err(|e| broken(e.to_string()))?;
         Ok((tool.name.clone(), CheckedTool { schema, validator }))
@@ -69,14 +73,7 @@ async fn open_file(
     if digest(&bytes) != expected {
         return Err(PluginError::ChangedWhileRunning { path: path.to_owned() });
     }
-    if let Some(component) = cache.load(shared, expected) {
-        return Ok(component);
-    }
-    let (compiled, component) = compile(shared, Some(compiler), &path.display().to_string(), &bytes).await?;
-    if let Err(reason) = cache.store(shared, expected, &compiled.code) {
-        tracing::warn!("compiled code is not kept: {reason}");
-    }
-    Ok(component)
+    compile_and_keep(shared, cache, compiler, &shown(path), &bytes).await
 }
 
 /// Reads a component file, once, with its size checked first.
@@ -93,7 +90,7 @@ pub fn read_component(path: &Path) -> Result<Vec<u8>, PluginError> {
         .read_to_end(&mut bytes)
         .map_err(failed)?;
     if bytes.len() as u64 > MAX_COMPONENT_BYTES {
-        return Err(PluginError::TooLarge { what: path.display().to_string(), size: metadata.len() });
+        return Err(PluginError::TooLarge { what: shown(path), size: metadata.len() });
     }
     Ok(bytes)
 }

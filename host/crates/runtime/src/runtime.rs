@@ -16,8 +16,9 @@ use crate::cache::CodeCache;
 use crate::call::{Clock, Task, run};
 use crate::catalog::{Bundled, Catalog, Plugin, PluginDirs, Source};
 use crate::compile::Compiler;
-use crate::discover::{discover, forget};
+use crate::discover::{Found, discover};
 use crate::engine::{Shared, Target};
+use crate::error::Lasts;
 use crate::faults::Faults;
 use crate::limits::{MAX_CALLS, MAX_CALLS_OF_PLUGIN, MAX_LOST_CALLS};
 use crate::named_file::{NamedFile, NamedFileError, read_named_files};
@@ -98,8 +99,17 @@ impl PluginRuntime {
             });
             problems.extend(added.err());
         }
-        for (source, described) in found {
-            let added = catalog.add(source, described, &config.user_grants, secrets, policy);
+        let of_this_run = config.user_grants.of_this_run();
+        for Found { source, described, has_grants } in found {
+            let grants = if has_grants { &config.user_grants } else { &of_this_run };
+            let id = &described.manifest.id;
+            if !has_grants && config.user_grants.had_table(id) {
+                notice(format!(
+                    "{source}: it is not the file that `{id}` was when it was let in, and has nothing of what that was \
+                     granted; `ml-intern plugin install {source}` lets it have that (with --plugin-dir, if it is to stay there)"
+                ));
+            }
+            let added = catalog.add(source, described, grants, secrets, policy);
             problems.extend(added.err());
         }
         let inner = Inner {
@@ -113,14 +123,6 @@ impl PluginRuntime {
             slots: Arc::new(Semaphore::new(MAX_CALLS)),
         };
         (Self { inner: Arc::new(inner) }, problems)
-    }
-
-    /// Forgets that a plugin was let in: one with its id is a stranger again.
-    ///
-    /// # Errors
-    /// When the index cannot be read or written.
-    pub fn forget(id: &str, dirs: &PluginDirs) -> Result<(), PluginError> {
-        forget(id, dirs)
     }
 
     /// All tools, in the order they are offered.
@@ -393,11 +395,16 @@ impl Inner {
             log_messages: 0,
             http_requests: 0,
         };
-        if let Some(source) = call.session.unvouched(&call.owner, &call.capabilities) {
-            call.reads(source);
+        if let Some(source) = call.session.unvouched(&call.owner, &call.capabilities)
+            && let Err(reason) = call.reads(source)
+        {
+            return ToolResult::failed(reason);
         }
-        if let Some(taint) = &taint {
-            call.may_keep(taint);
+        // What it is given may be of such text, too.
+        if let Some(taint) = &taint
+            && let Err(reason) = call.marks(taint)
+        {
+            return ToolResult::failed(reason);
         }
         let task =
             Task { call, tool: bare, arguments: arguments.to_string(), limits: self.limits, wall_time };
@@ -432,6 +439,7 @@ fn bundled_description(bundled: &'static Bundled) -> Result<Described, PluginErr
     serde_json::from_str(bundled.described).map_err(|e| PluginError::Description {
         what: format!("(bundled) {}", bundled.id),
         reason: e.to_string(),
+        lasts: Lasts::Unknown,
     })
 }
 

@@ -1,10 +1,12 @@
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use manifest::{Capabilities, Mount};
 use protocol::SessionId;
+use protocol::text::path;
 use wall::{Wall, WallConfig};
 
 use crate::changes::Undo;
@@ -142,28 +144,31 @@ impl SessionContext {
         if !capabilities.paths.contains(&Mount::Data) {
             return None;
         }
-        let source = std::fs::read_to_string(self.mark(owner)).ok()?;
-        let data = self.plugin_data.join(owner);
-        if std::fs::read_dir(&data).is_ok_and(|mut entries| entries.next().is_none()) {
-            // Nothing is left of it. A mark that stays costs a question, not a promise.
-            let _ = std::fs::remove_file(self.mark(owner));
-            return None;
-        }
+        let source = match std::fs::read(self.mark(owner)) {
+            // It stays as long as the plugin: whoever finds the folder empty does not know who writes to it next.
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            Err(error) if error.kind() == ErrorKind::NotFound => return None,
+            Err(_) => "a place that cannot be read any more".to_owned(),
+        };
         let plugin = owner.split('.').next().unwrap_or(owner);
         Some(format!("what `{plugin}` kept from an earlier session, of {source}"))
     }
 
-    /// Marks what a plugin keeps for other sessions: it may hold text from there.
-    pub(crate) fn mark_data(&self, owner: &str, source: &str) {
+    /// Marks what a plugin keeps for other sessions: it may hold text from there. Or says why that cannot be
+    /// done: then it gets no such text.
+    pub(crate) fn mark_data(&self, owner: &str, source: &str) -> Result<(), String> {
         let mark = self.mark(owner);
         if mark.exists() {
-            return;
+            return Ok(());
         }
         let source: String = source.chars().take(MARK_CHARACTERS).collect();
         let made = std::fs::create_dir_all(&self.plugin_data).and_then(|()| std::fs::write(&mark, source));
-        if let Err(error) = made {
-            tracing::warn!(%error, mark = %mark.display(), "what a plugin keeps cannot be marked");
-        }
+        made.map_err(|error| {
+            format!(
+                "it keeps things for later sessions, and where they come from cannot be written down: {}: {error}",
+                path(&mark)
+            )
+        })
     }
 
     /// Beside the plugin's folder, out of its reach. No folder of another one is called so: what follows the dot in

@@ -200,18 +200,20 @@ impl Call {
         }
     }
 
-    /// Notes where text comes from that nobody vouches for, before the guest gets it.
-    pub(crate) fn reads(&self, source: String) {
-        self.may_keep(&source);
+    /// Notes where text comes from that nobody vouches for, before the guest gets it. What the guest keeps of it
+    /// for other sessions is marked; where that cannot be done, the guest gets nothing.
+    pub(crate) fn reads(&self, source: String) -> Result<(), String> {
+        self.marks(&source)?;
         self.read.note(&source);
+        Ok(())
     }
 
-    /// Marks what the guest keeps for other sessions, if it can: text from there may be in its arguments, in `/tmp`
-    /// or in what it was answered.
-    pub(crate) fn may_keep(&self, source: &str) {
+    /// Marks what the guest keeps for other sessions, if it keeps anything.
+    pub(crate) fn marks(&self, source: &str) -> Result<(), String> {
         if self.capabilities.paths.contains(&Mount::Data) {
-            self.session.mark_data(&self.owner, source);
+            self.session.mark_data(&self.owner, source)?;
         }
+        Ok(())
     }
 
     /// Keeps what was refused, for the result: also if the guest keeps quiet about it.

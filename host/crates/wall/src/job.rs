@@ -22,6 +22,7 @@ const HEADER_BYTES: usize = 16;
 /// First byte of an answer.
 const DONE: u8 = 0;
 const REFUSED: u8 = 1;
+const NOT_BEGUN: u8 = 2;
 
 /// How long a process that has closed its output may take to end.
 const GRACE: Duration = Duration::from_secs(5);
@@ -72,6 +73,9 @@ impl Job {
             Some((&DONE, rest)) if status.success() => Ok(rest.to_vec()),
             Some((&REFUSED, reason)) if status.success() => {
                 Err(JobError::Refused(String::from_utf8_lossy(reason).into_owned()))
+            }
+            Some((&NOT_BEGUN, reason)) if status.success() => {
+                Err(JobError::Start(io::Error::other(String::from_utf8_lossy(reason).into_owned())))
             }
             _ if status.signal() == Some(Signal::XCPU.as_raw()) => Err(JobError::Cpu(self.cpu_time)),
             _ => Err(JobError::Memory { bytes: self.memory_bytes, status }),
@@ -196,9 +200,12 @@ pub fn job_main<T>(
     prepare: impl FnOnce() -> Result<T, String>,
     work: impl FnOnce(T, &[u8]) -> Result<Vec<u8>, String>,
 ) -> ExitCode {
-    let (first, rest) = match serve(prepare, work) {
-        Ok(answer) => (DONE, answer),
-        Err(reason) => (REFUSED, reason.into_bytes()),
+    let (first, rest) = match ready(prepare) {
+        Err(reason) => (NOT_BEGUN, reason.into_bytes()),
+        Ok((prepared, input)) => match work(prepared, &input) {
+            Ok(answer) => (DONE, answer),
+            Err(reason) => (REFUSED, reason.into_bytes()),
+        },
     };
     let mut stdout = io::stdout().lock();
     let told =
@@ -206,10 +213,8 @@ pub fn job_main<T>(
     if told.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn serve<T>(
-    prepare: impl FnOnce() -> Result<T, String>,
-    work: impl FnOnce(T, &[u8]) -> Result<Vec<u8>, String>,
-) -> Result<Vec<u8>, String> {
+/// Confines this process and takes the bytes.
+fn ready<T>(prepare: impl FnOnce() -> Result<T, String>) -> Result<(T, Vec<u8>), String> {
     let told = |error: io::Error| format!("its process cannot be confined: {error}");
     sys::close_inherited_descriptors().map_err(told)?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|e| told(e.into()))?;
@@ -221,8 +226,12 @@ fn serve<T>(
     let prepared = prepare()?;
     confine(number(memory), number(cpu)).map_err(told)?;
     let mut input = Vec::new();
-    stdin.read_to_end(&mut input).map_err(told)?;
-    work(prepared, &input)
+    match stdin.read_to_end(&mut input) {
+        // As any work that has no more memory.
+        Err(error) if error.kind() == io::ErrorKind::OutOfMemory => std::process::abort(),
+        read => read.map_err(told)?,
+    };
+    Ok((prepared, input))
 }
 
 /// From here on this process has memory and time, and nothing else where the kernel can hold that.

@@ -1,11 +1,10 @@
-//! Plugins: installed, removed, granted and revoked. Each change stands in the audit log.
+//! Plugins: granted and revoked. Each change stands in the audit log.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use audit::Act;
 use manifest::{Capabilities, CredentialUse, Manifest};
-use runtime::{CredentialSource, Described, Plugin, PluginRuntime, Source, SourceError, signature_file};
+use runtime::{CredentialSource, Described, Plugin, PluginRuntime, Source, SourceError};
 
 use super::load;
 use crate::assemble::Setup;
@@ -14,39 +13,7 @@ use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
 use crate::grants_file::{change, read, table_for};
 use crate::managed;
-use crate::render::say;
-
-pub(super) async fn remove(environment: Environment, place: &PlaceArgs, id: &str) -> Result<Exit, Failure> {
-    let (setup, plugins, _) = load(environment, place).await?;
-    let plugin = find(&plugins, id)?;
-    let path = match &plugin.source {
-        Source::File(path) => path.clone(),
-        Source::Project(path) => {
-            return Err(Failure::usage(format!("`{id}` belongs to the project: delete {}", path.display())));
-        }
-        Source::Bundled(_) => return Err(Failure::usage(format!("`{id}` is bundled and cannot be removed"))),
-    };
-    let failed =
-        |path: &Path, e: std::io::Error| Failure::settings(anyhow::anyhow!("{}: {e}", path.display()));
-    let gone = |path: &Path, removed: std::io::Result<()>| match removed {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(failed(path, error)),
-        Ok(()) => Ok(true),
-    };
-    record(&setup, Act::Remove { plugin: id.to_owned(), path: path.display().to_string() })?;
-    // Another plugin may come with the same id: nothing of this one is for it.
-    take_back(&setup, &plugin.grants_name())?;
-    let data = setup.paths.plugin_data().join(plugin.owner());
-    if gone(&data, std::fs::remove_dir_all(&data))? {
-        say(&format!("removed {}, what it stored", data.display()));
-    }
-    gone(&path, std::fs::remove_file(&path))?;
-    let signature = signature_file(&path);
-    gone(&signature, std::fs::remove_file(&signature))?;
-    PluginRuntime::forget(id, &setup.plugin_dirs(place)).map_err(Failure::settings)?;
-    say(&format!("removed {}", path.display()));
-    Ok(Exit::Done)
-}
+use crate::render::{line, say};
 
 pub(super) async fn grant(environment: Environment, place: &PlaceArgs, id: &str) -> Result<Exit, Failure> {
     let (setup, plugins, _) = load(environment.clone(), place).await?;
@@ -68,9 +35,18 @@ pub(super) async fn grant(environment: Environment, place: &PlaceArgs, id: &str)
     change(&setup.paths.grants(), |grants| {
         grants.insert(name, given);
     })?;
+    vouch(&setup, place, plugin)?;
     granted.iter().for_each(|line| say(&format!("granted {id}: {line}")));
     lacks.iter().for_each(|line| say(line));
     Ok(Exit::Done)
+}
+
+/// What a person gives something to is let in as it is.
+fn vouch(setup: &Setup, place: &PlaceArgs, plugin: &Plugin) -> Result<(), Failure> {
+    match plugin.source {
+        Source::File(_) => setup.plugin_dirs(place).vouch(&plugin.described).map_err(Failure::settings),
+        Source::Bundled(_) | Source::Project(_) => Ok(()),
+    }
 }
 
 /// Gives a plugin credentials, each written `NAME=SOURCE`, and nothing else.
@@ -118,6 +94,7 @@ pub(super) async fn grant_credentials(
         };
         table.credentials.extend(sources);
     })?;
+    vouch(&setup, place, plugin)?;
     granted.iter().for_each(|line| say(&format!("granted {id}: {line}")));
     Ok(Exit::Done)
 }
@@ -156,7 +133,7 @@ pub(super) async fn revoke(environment: Environment, place: &PlaceArgs, id: &str
 }
 
 /// Takes a plugin's grants back and says which. Returns whether there were any.
-fn take_back(setup: &Setup, id: &str) -> Result<bool, Failure> {
+pub(super) fn take_back(setup: &Setup, id: &str) -> Result<bool, Failure> {
     let taken = read(&setup.paths.grants())?.remove(id);
     let revoked = taken.as_ref().map(told).unwrap_or_default();
     if taken.is_none() {
@@ -166,6 +143,7 @@ fn take_back(setup: &Setup, id: &str) -> Result<bool, Failure> {
     change(&setup.paths.grants(), |grants| {
         grants.remove(id);
     })?;
+    let id = line(id);
     revoked.iter().for_each(|line| say(&format!("revoked {id}: {line}")));
     Ok(true)
 }

@@ -17,7 +17,7 @@ use crate::cli::InstallArgs;
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
 use crate::paths;
-use crate::render::{say, warn};
+use crate::render::{say, shown, warn};
 
 /// What only looks like a plugin.
 const ARCHIVES: [&str; 8] = ["zip", "tar", "gz", "tgz", "xz", "zst", "bz2", "7z"];
@@ -74,11 +74,11 @@ async fn install(
     let described = match &candidate.installed {
         Some(before) => {
             let now = candidate.describe(dirs).await.map_err(Failure::settings)?;
-            upgrade(&candidate, before, &now);
+            upgrade(setup, &candidate, before, &now);
             Some(now)
         }
         None => {
-            sheet(&file.display().to_string(), &candidate.inspection, &candidate.signed, None, false)?;
+            sheet(&shown(file), &candidate.inspection, &candidate.signed, None, false)?;
             None
         }
     };
@@ -101,9 +101,9 @@ async fn install(
 }
 
 /// Shows what is different about a plugin that is installed.
-fn upgrade(candidate: &Candidate, before: &Described, now: &Described) {
+fn upgrade(setup: &Setup, candidate: &Candidate, before: &Described, now: &Described) {
     let (old, new) = (&before.manifest, &now.manifest);
-    let file = candidate.path.display();
+    let file = shown(&candidate.path);
     say(&format!("{} {} is installed; this is {} from {file}", old.id, old.version, new.version));
     say(&format!("digest    sha256:{}", now.digest));
     let lines = differences(before, now);
@@ -111,6 +111,15 @@ fn upgrade(candidate: &Candidate, before: &Described, now: &Described) {
     if lines.is_empty() {
         let code = if before.digest == now.digest { "it is the same file" } else { "its code is another" };
         say(&format!("  nothing that it says of itself, asks for or imports is different; {code}"));
+    }
+    if before.owner() != now.owner() && setup.paths.plugin_data().join(before.owner()).exists() {
+        let id = &old.id;
+        let whose = before.publisher.as_ref();
+        let whose = whose
+            .map_or_else(|| "the one without a signature".to_owned(), |by| format!("that of {}", by.key));
+        say(&format!(
+            "  what `{id}` stored stays with {whose}: this one has none of it, and `plugin remove {id}` deletes it too"
+        ));
     }
 }
 
@@ -174,13 +183,13 @@ fn components(given: &Path) -> Result<Vec<PathBuf>, Failure> {
     if ARCHIVES.contains(&extension.as_str()) && !is_folder {
         return Err(Failure::usage(format!(
             "{}: archives are not installed; unpack it, look at what it holds, and install the .wasm file or the folder",
-            given.display()
+            shown(given)
         )));
     }
     if !is_folder {
         return Ok(vec![given.to_owned()]);
     }
-    let failed = |e: std::io::Error| Failure::usage(format!("{}: {e}", given.display()));
+    let failed = |e: std::io::Error| Failure::usage(format!("{}: {e}", shown(given)));
     let mut files = Vec::new();
     for entry in std::fs::read_dir(given).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
@@ -190,7 +199,7 @@ fn components(given: &Path) -> Result<Vec<PathBuf>, Failure> {
     }
     files.sort();
     if files.is_empty() {
-        return Err(Failure::usage(format!("{}: there is no .wasm file in it", given.display())));
+        return Err(Failure::usage(format!("{}: there is no .wasm file in it", shown(given))));
     }
     Ok(files)
 }
@@ -211,7 +220,7 @@ fn place(candidate: &Candidate, target: &Path) -> Result<(), Failure> {
         return Ok(());
     }
     let put = |path: &Path, bytes: &[u8]| {
-        paths::replace(path, bytes).map_err(|e| Failure::settings(anyhow::anyhow!("{}: {e}", path.display())))
+        paths::replace(path, bytes).map_err(|e| Failure::settings(anyhow::anyhow!("{}: {e}", shown(path))))
     };
     let signature = signature_file(target);
     match &candidate.signature {

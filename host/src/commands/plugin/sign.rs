@@ -14,7 +14,7 @@ use crate::assemble::Setup;
 use crate::cli::PlaceArgs;
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
-use crate::render::say;
+use crate::render::{say, shown};
 use crate::secret_input::ask;
 
 /// Makes a key: the secret one at `file`, the public one beside it.
@@ -23,11 +23,11 @@ pub(super) fn keygen(file: &Path, unencrypted: bool) -> Result<Exit, Failure> {
     if public == file {
         return Err(Failure::usage(format!(
             "{}: a secret key is not called .pub; write NAME.key",
-            file.display()
+            shown(file)
         )));
     }
     if let Some(there) = [file, &public].into_iter().find(|path| path.symlink_metadata().is_ok()) {
-        return Err(Failure::usage(format!("{} exists; a key is never written over", there.display())));
+        return Err(Failure::usage(format!("{} exists; a key is never written over", shown(there))));
     }
     let password = if unencrypted { None } else { Some(new_password()?) };
     let key = SecretKey::generate().map_err(anyhow::Error::from)?;
@@ -39,8 +39,8 @@ pub(super) fn keygen(file: &Path, unencrypted: bool) -> Result<Exit, Failure> {
         &format!("untrusted comment: minisign public key, made by ml-intern\n{line}\n"),
         0o644,
     )?;
-    say(&format!("{} signs plugins; keep it to yourself", file.display()));
-    say(&format!("{} verifies them: {line}", public.display()));
+    say(&format!("{} signs plugins; keep it to yourself", shown(file)));
+    say(&format!("{} verifies them: {line}", shown(&public)));
     Ok(Exit::Done)
 }
 
@@ -61,21 +61,20 @@ fn new_password() -> Result<SecretString, Failure> {
 /// Signs a component: the signature goes into a file beside it.
 pub(super) fn sign(file: &Path, key: &Path) -> Result<Exit, Failure> {
     let bytes = read_component(file).map_err(Failure::settings)?;
-    let Inspection { manifest, digest, .. } =
-        inspect(&file.display().to_string(), &bytes).map_err(Failure::settings)?;
-    let unusable = |reason: String| Failure::usage(format!("--key {}: {reason}", key.display()));
+    let Inspection { manifest, digest, .. } = inspect(&shown(file), &bytes).map_err(Failure::settings)?;
+    let unusable = |reason: String| Failure::usage(format!("--key {}: {reason}", shown(key)));
     let text = SecretString::from(std::fs::read_to_string(key).map_err(|e| unusable(e.to_string()))?);
     let locked = Locked::parse(text.expose_secret()).map_err(|e| unusable(e.to_string()))?;
     let password =
-        if locked.wants_password() { ask(&format!("password of {}", key.display()))? } else { String::new() };
+        if locked.wants_password() { ask(&format!("password of {}", shown(key)))? } else { String::new() };
     let password = SecretString::from(password.trim_end_matches(['\r', '\n']).to_owned());
     let secret = locked.open(&password).map_err(|e| unusable(e.to_string()))?;
     let date = jiff::Zoned::now().strftime("%Y-%m-%d").to_string();
     let comment = signed_comment(&manifest.id, &manifest.version, &date);
     let path = signature_file(file);
-    let failed = |e: std::io::Error| Failure::usage(format!("{}: {e}", path.display()));
+    let failed = |e: std::io::Error| Failure::usage(format!("{}: {e}", shown(&path)));
     std::fs::write(&path, secret.sign(&bytes, &comment)).map_err(failed)?;
-    say(&format!("{}: {comment}", path.display()));
+    say(&format!("{}: {comment}", shown(&path)));
     say(&format!("digest    sha256:{digest}\npublisher {}", secret.public_key()));
     Ok(Exit::Done)
 }
@@ -88,8 +87,7 @@ pub(super) fn verify(
     key: Option<&str>,
 ) -> Result<Exit, Failure> {
     let bytes = read_component(file).map_err(Failure::settings)?;
-    let Inspection { manifest, digest, .. } =
-        inspect(&file.display().to_string(), &bytes).map_err(Failure::settings)?;
+    let Inspection { manifest, digest, .. } = inspect(&shown(file), &bytes).map_err(Failure::settings)?;
     let setup = Setup::read(environment, place.config.as_deref())?;
     let keys: Vec<PublisherKey> = match key {
         Some(key) => vec![publisher_key(key)?],
@@ -99,7 +97,7 @@ pub(super) fn verify(
         }
     };
     let path = signature_file(file);
-    let failed = |reason: String| Failure::settings(anyhow::anyhow!("{}: {reason}", path.display()));
+    let failed = |reason: String| Failure::settings(anyhow::anyhow!("{}: {reason}", shown(&path)));
     let text = std::fs::read_to_string(&path).map_err(|e| failed(e.to_string()))?;
     match verify_signature(file, &bytes, &manifest, &text, &keys).map_err(Failure::settings)? {
         Signed::Yes(by) => {
@@ -147,5 +145,5 @@ fn write_new(path: &Path, text: &str, mode: u32) -> Result<(), Failure> {
         std::io::Write::write_all(&mut file, text.as_bytes())?;
         file.sync_all()
     })
-    .map_err(|e| Failure::usage(format!("{}: {e}", path.display())))
+    .map_err(|e| Failure::usage(format!("{}: {e}", shown(path))))
 }

@@ -49,7 +49,8 @@ impl Host for CallState {
         };
         if call.session.wall.reaches_network() {
             // Before it runs: what it fetches lies somewhere, whatever becomes of the call.
-            call.reads("the network, through a command".to_owned());
+            let unmarked = |reason| error(ErrorKind::Denied, "cannot-be-marked", reason);
+            call.reads("the network, through a command".to_owned()).map_err(unmarked)?;
         }
         let exit = call.session.wall.run(command, call.cancel.clone()).await.map_err(|e| refused(&e))?;
         if exit.cancelled {

@@ -224,10 +224,15 @@ impl Host for CallState {
         if let Some(handle) = handle {
             call.record_use(handle, &outgoing.url).await?;
         }
+        // Before it leaves: an answer that the guest may not have would leave it without knowing what it did.
+        let unmarked = |reason| error(ErrorKind::Denied, "cannot-be-marked", reason);
+        call.marks(&outgoing.url.origin().ascii_serialization()).map_err(unmarked)?;
         let sent = changes(&outgoing.method).then(|| call.sent.clone());
         let answer = answer(&call.egress, outgoing, sent.as_deref()).await;
         // Also where it is a refusal: where a server leads, and how its answer is packed, are its own words.
-        answer.from.into_iter().for_each(|from| call.reads(from));
+        if let Some(from) = answer.from {
+            call.reads(from).map_err(unmarked)?;
+        }
         answer.response.map_err(|reason| {
             call.keep_refusal(&reason);
             refused(&call.egress, &reason)
