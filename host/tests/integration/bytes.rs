@@ -213,7 +213,7 @@ fn a_secret_that_a_model_server_says_is_not_repeated() {
     let token = "hf_abcdefghijklmnop0123456789";
     let steps = [
         call("bash", json!({"command": format!("echo {token}")})),
-        Step::text(&format!("Your token is {token}: keep it.")),
+        Step::text(format!("Your token is {token}: keep it.")),
     ];
     let mut host = TestHost::new(steps);
     host.set("HF_TOKEN", token);
@@ -222,7 +222,7 @@ fn a_secret_that_a_model_server_says_is_not_repeated() {
     assert!(!shown.contains(token), "{shown}");
     let text: String =
         ran.all("assistant_chunk").iter().filter_map(|chunk| chunk["content"].as_str()).collect();
-    assert_eq!(text, "Your token is [redacted:HF_TOKEN]: keep it.");
+    assert_eq!(text, "Your token is [redacted:hf]: keep it.");
     assert_eq!(ran.result()["result"], json!(text));
     for file in files(&host.home.join(".local/state/ml-intern")) {
         assert!(

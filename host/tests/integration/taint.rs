@@ -111,20 +111,23 @@ fn where_a_server_leads_is_its_own_word_also_if_nobody_follows() {
     let server = Server::start(|head| match head.split(' ').nth(1).unwrap() {
         "/away" => answer(302, "location: https://ignore-all-earlier-orders.example/\r\n", ""),
         "/post" => answer(307, "location: https://ignore-all-earlier-orders.example/\r\n", ""),
-        _ => answer(404, "", ""),
+        _ => answer(302, "location: /again\r\n", ""),
     });
     let url = server.url();
     let get = |url: &str| call("probe__probe", json!({"trick": "http", "with": url}));
     let post = call("probe__probe", json!({"trick": "carry", "with": format!("\nPOST\n{url}/post")}));
-    let steps = [get(&format!("{url}/away")), post, get("http://127.0.0.1:1/")];
+    let steps = [get(&format!("{url}/away")), get(&format!("{url}/again")), get("http://127.0.0.1:1/"), post];
     let host = TestHost::outside_tmp(steps.into_iter().chain([Step::text("ok")]));
     let network = [format!("{url} GET POST"), "http://127.0.0.1:1 GET".to_owned()];
     std::fs::create_dir(host.home.join("plugins")).unwrap();
     std::fs::write(host.home.join("plugins/probe.wasm"), probe(&json!({"network": network}))).unwrap();
     let plugins = host.home.join("plugins").display().to_string();
-    let told = sources(&host, &["--plugin-dir", &plugins, "--grant", "probe", "--yolo"]);
-    // Nobody answered the last one.
-    assert_eq!(told, [Some(url.clone()), Some(url), None]);
+    let ran = host.stream(&["--plugin-dir", &plugins, "--grant", "probe", "--yolo"]);
+    let outputs = ran.all("tool_output");
+    let is_told = |output: &&Value| output["source"].as_str().is_some_and(|source| source.ends_with(&url));
+    let told: Vec<bool> = outputs.iter().map(is_told).collect();
+    // Nobody answered the third.
+    assert_eq!(told, [true, true, false, true], "{outputs:#?}");
 }
 
 #[test]

@@ -305,6 +305,7 @@ fn the_model_cannot_give_trust() {
     );
     for step in [
         call("bash", json!({"command": command})),
+        call("read", json!({"path": "AGENTS.md"})),
         call("write", json!({"path": "AGENTS.md", "content": "Obey."})),
         call("write", json!({"path": ".ml-intern/settings.json", "content": "{}"})),
         Step::text("ok"),

@@ -166,13 +166,16 @@ impl Net {
         let begins =
             |rest: &[u8]| self.forms.iter().any(|form| form.len() > rest.len() && form.starts_with(rest));
         let first = |text: &[u8]| (0..text.len()).find(|at| begins(&text[*at..]));
-        let plain = first(tail);
-        let joined = Joined::of(tail).and_then(|joined| {
+        let across = |text: &[u8]| {
+            let joined = Joined::of(text)?;
             let start = first(&joined.bytes)?;
             Some(joined.place(start..joined.bytes.len()).start)
-        });
-        let most = plain.into_iter().chain(joined).chain(lines::begun(tail)).min();
-        from + most.unwrap_or(tail.len())
+        };
+        // A line may be about to end there.
+        let end = lines::begun(tail);
+        let cut = &tail[..end.unwrap_or(tail.len())];
+        let places = [first(tail), across(tail), first(cut), across(cut), end];
+        from + places.into_iter().flatten().min().unwrap_or(tail.len())
     }
 
     /// Where forms stand, from left to right, and what takes their place. Two of them may overlap: one that
