@@ -21,7 +21,7 @@ use crate::grants_file;
 use crate::hub::ask_namespace;
 use crate::managed;
 use crate::paths::{Paths, read_own};
-use crate::permissions::{budget, rules};
+use crate::permissions::{budget, rules, rules_notices};
 use crate::secrets::Held;
 use crate::settings::{self, Loaded, ProviderEntry, Settings, TokenPrice, ToolRuntime, Wire};
 use crate::system_prompt::{self, Facts};
@@ -77,6 +77,12 @@ impl Setup {
 
     pub(crate) fn settings(&self) -> &Settings {
         &self.loaded.settings
+    }
+
+    /// Keys of the user's settings that mean nothing.
+    pub(crate) fn unknown_settings(&self) -> impl Iterator<Item = String> {
+        let unknown = self.loaded.unknown_keys().into_iter();
+        unknown.map(|key| format!("settings: `{key}` is not known and ignored"))
     }
 
     fn limits(&self) -> runtime::Limits {
@@ -345,6 +351,8 @@ pub(crate) async fn session(
         .chain(setup.hub_notice())
         .chain(setup.project.notices.iter().cloned())
         .chain(problems.iter().map(|p| format!("plugin left out: {p}")))
+        .chain(setup.unknown_settings())
+        .chain(rules_notices(&rules, &runtime)?)
         .collect();
     let mode = managed::mode(&setup.policy, args, setup.settings(), interactive)?;
     let offline = place.offline || setup.policy.is_offline();
@@ -357,6 +365,11 @@ pub(crate) async fn session(
     };
     let system_prompt = system_prompt(setup, args, &workplace, &tools, enclosure)?;
     let namespace = ask_namespace(setup, &egress, offline);
+    let budget = budget(setup, args, interactive)?;
+    if budget.total.is_some() || setup.policy.max_usd().is_some() {
+        // What is counted has to have a price.
+        providers.learn_price(model.as_deref().unwrap_or(&default_model)).await;
+    }
     prepare_tls(&providers, model.as_deref().unwrap_or(&default_model), &egress);
     let settings = AgentSettings {
         max_iterations: max_iterations(args.max_iterations.unwrap_or(setup.settings().max_iterations)),
@@ -368,7 +381,7 @@ pub(crate) async fn session(
         wall: enclosure.wall(),
         network: enclosure.network(),
         rules,
-        budget: budget(setup, args, interactive)?,
+        budget,
         policy: setup.policy.clone(),
         policy_mark: managed::mark(&setup.policy),
     };

@@ -225,6 +225,10 @@ pub(crate) struct DemoArgs {
     /// Work in this directory, which must be empty or not exist, and keep it.
     #[arg(short = 'C', long = "cd", value_name = "DIR")]
     pub(crate) directory: Option<PathBuf>,
+
+    /// Reach nothing but the script on this machine that plays the model.
+    #[arg(long)]
+    pub(crate) offline: bool,
 }
 
 #[derive(Args, Debug)]

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use agent::{BudgetLimits, Effect, Rule, Rules};
 use policy::Policy;
+use runtime::PluginRuntime;
 
 use crate::assemble::Setup;
 use crate::cli::SessionArgs;
@@ -44,6 +45,24 @@ pub(crate) fn rules(setup: &Setup, args: &SessionArgs, workspace: &Path) -> Resu
         }
     }
     Ok(rules)
+}
+
+/// What is to be said of rules once the tools are known: those that are about nothing, and what they do not bind.
+pub(crate) fn rules_notices(rules: &Rules, runtime: &PluginRuntime) -> Result<Vec<String>, Failure> {
+    let tools: Vec<&str> = runtime.specs().iter().map(|spec| spec.name.as_str()).collect();
+    let mut notices = Vec::new();
+    for rule in rules.about_no_tool(&tools) {
+        let told = format!("the rule `{rule}` is about no tool: there are {}", tools.join(", "));
+        if rule.source().starts_with("--") {
+            return Err(Failure::usage(told));
+        }
+        notices.push(told);
+    }
+    let runs_commands = tools.iter().any(|tool| runtime.can_exec(tool));
+    if rules.bind_paths_or_hosts() && runs_commands {
+        notices.push("rules on paths and hosts bind plugins, not the commands that `bash` runs".to_owned());
+    }
+    Ok(notices)
 }
 
 /// What a run may cost. Without a person there is always an end to what is ordered.

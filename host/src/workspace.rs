@@ -60,7 +60,12 @@ pub(crate) fn of(given: Option<&Path>, paths: &Paths) -> Result<(Option<PathBuf>
         None => std::env::current_dir()
             .map_err(|e| Failure::usage(format!("the current directory cannot be used: {e}; use -C DIR")))?,
     };
-    let folder = folder(&path, "-C")?;
+    at(&path, given.is_some(), paths)
+}
+
+/// The same of a folder that a person named, or happens to be in.
+fn at(path: &Path, is_named: bool, paths: &Paths) -> Result<(Option<PathBuf>, Option<String>), Failure> {
+    let folder = folder(path, "-C")?;
     speakable(&folder, "-C")?;
     let unfit = unfit(&folder, paths);
     if unfit.as_ref().is_some_and(|unfit| unfit.ours) {
@@ -77,6 +82,10 @@ pub(crate) fn of(given: Option<&Path>, paths: &Paths) -> Result<(Option<PathBuf>
     }
     Ok(match unfit {
         None => (Some(folder), None),
+        // Who names a folder means it.
+        Some(Unfit { reason, .. }) if is_named => {
+            return Err(Failure::usage(format!("-C {}: {reason}", path.display())));
+        }
         Some(Unfit { reason, .. }) => {
             let notice = format!(
                 "{} is not used as the workspace: {reason}; working in an empty one, use -C DIR",
@@ -151,9 +160,12 @@ mod tests {
         for unfit in
             [Path::new("/"), &home, home.parent().unwrap(), &paths.state, paths.state.parent().unwrap()]
         {
-            let place = found(unfit);
-            assert_eq!(place.workspace, None, "{}", unfit.display());
-            assert!(place.notice.unwrap().contains("use -C DIR"));
+            // Whoever happens to be there works in an empty folder; whoever names it is told.
+            let (workspace, notice) = at(unfit, false, &paths).unwrap();
+            assert_eq!(workspace, None, "{}", unfit.display());
+            assert!(notice.unwrap().contains("use -C DIR"));
+            let failure = find(Some(unfit), &[], &paths).unwrap_err();
+            assert_eq!(failure.exit.code(), 2, "{failure}");
         }
         assert!(find(Some(&work.join("none")), &[], &paths).is_err());
     }
@@ -198,9 +210,9 @@ mod tests {
             for target in [&inside, &dotfiles.join("none"), &link] {
                 std::fs::write(&inside, "").unwrap();
                 symlink(target, &file).unwrap();
-                let place = find(Some(&dotfiles), &[], &paths).unwrap();
-                assert_eq!(place.workspace, None, "{} to {}", file.display(), target.display());
-                assert!(place.notice.unwrap().contains("which is obeyed, leads into it"));
+                let (workspace, notice) = at(&dotfiles, false, &paths).unwrap();
+                assert_eq!(workspace, None, "{} to {}", file.display(), target.display());
+                assert!(notice.unwrap().contains("which is obeyed, leads into it"));
                 let added = [format!("{}:rw", dotfiles.display())];
                 assert!(find(Some(&home.join("dotfiles/sub")), &added, &paths).is_err());
                 std::fs::remove_file(&file).unwrap();

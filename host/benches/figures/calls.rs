@@ -7,6 +7,7 @@ use std::time::Instant;
 use agent::{AgentSettings, BudgetLimits, Effect, Rule, Rules, SessionConfig, SessionStore, Start};
 use audit::AuditLog;
 use egress::{Egress, EgressConfig};
+use policy::Policy;
 use protocol::{Invocation, SessionId, ToolResult};
 use provider::{ProviderSettings, Providers};
 use runtime::{
@@ -30,6 +31,9 @@ const COMMANDS: usize = 100;
 const OPENS: usize = 20;
 
 const GRANTS: &str = "[probe]\npaths = [\"workspace\", \"tmp\"]\n[workspace]\nfiles = true\nkv = true\npaths = [\"workspace\", \"tmp\"]\n[shell]\nexec = true\npaths = [\"tmp\"]\n";
+
+/// Part of the strict example, as far as it is asked for each call.
+const POLICY: &str = "version = 1\n[tiers]\ndeny = [\"destructive\"]\n[flags]\nforbid = [\"--grant\"]\n";
 
 pub(crate) fn figures() -> Vec<Figure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -62,7 +66,12 @@ async fn measure() -> Vec<Figure> {
         Figure::new("the trivial call with the way to its thread and back", "µs", f64::INFINITY, trivial_hop),
         Figure::new("the `read` with the way to its thread and back", "µs", f64::INFINITY, read_hop),
         Figure::new("`bash true` beyond the command itself", "ms", 5.0, beyond),
-        Figure::new("decision on one call: grants, rules, mode, both audit records", "µs", 150.0, decisions),
+        Figure::new(
+            "decision on one call: grants, policy, rules, mode, both audit records",
+            "µs",
+            150.0,
+            decisions,
+        ),
         Figure::new("compiled-cache hit, MAC included", "ms", bar, cached),
         Figure::new("first call of that plugin: digest, cache hit, link, call", "ms", f64::INFINITY, open),
     ]
@@ -107,7 +116,7 @@ fn decisions(base: &Path, plugins: &PluginRuntime) -> Vec<f64> {
             network: "off",
             rules,
             budget: BudgetLimits { total: None, orders: Some(10.0), most: None },
-            policy: Arc::default(),
+            policy: Arc::new(Policy::parse(Path::new("bench"), POLICY).unwrap()),
             policy_mark: None,
         },
     };

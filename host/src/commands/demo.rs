@@ -46,7 +46,7 @@ pub(super) async fn run(args: DemoArgs, environment: Environment) -> Result<Exit
         effort: Some("off".to_owned()),
         ..SessionArgs::default()
     };
-    let place = PlaceArgs { directory: Some(folder.clone()), ..PlaceArgs::default() };
+    let place = PlaceArgs { directory: Some(folder.clone()), offline: args.offline, ..PlaceArgs::default() };
     let style = Style::of(&std::io::stderr(), &setup.environment);
     say(&style.bold(
         "This is a demo: the model is a script. The loop, the plugins and the wall are the real ones.",

@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use policy::{Owner, Policy};
+use runtime::Described;
 
 use crate::cli::PolicyCommand;
 use crate::exit::{Exit, Failure};
 use crate::managed;
 use crate::permissions::policy_rules;
-use crate::render::say;
+use crate::render::{line, say};
 
 pub(super) fn run(command: &PolicyCommand) -> Result<Exit, Failure> {
     match command {
@@ -44,13 +45,35 @@ fn check(file: &Path) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
+/// The names of all tools that are always there.
+fn bundled_tools() -> Vec<String> {
+    let described =
+        bundled::PLUGINS.iter().filter_map(|plugin| serde_json::from_str::<Described>(plugin.described).ok());
+    described.flat_map(|described| described.tools.into_iter().map(|tool| tool.name)).collect()
+}
+
 fn tell(policy: &Policy) -> Result<(), Failure> {
     if !policy.is_managed() {
         say(&format!("There is no policy: {} does not exist.", managed::file().display()));
         return Ok(());
     }
     say(&format!("{} ({})", policy.path().display(), policy.digest()));
-    policy_rules(policy, Path::new("/"))?;
+    let rules = policy_rules(policy, Path::new("/"))?;
     policy.sentences().iter().for_each(|line| say(line));
+    let tools = bundled_tools();
+    let tools: Vec<&str> = tools.iter().map(String::as_str).collect();
+    for rule in rules.about_no_tool(&tools) {
+        say(&format!("note: `{rule}` is about no bundled tool; those are {}", tools.join(", ")));
+    }
+    let ids: Vec<&str> = bundled::PLUGINS.iter().map(|plugin| plugin.id).collect();
+    if let Some(id) = policy.rules().plugins.bundled_ids().find(|id| !ids.contains(id)) {
+        let told = format!(
+            "{}: no bundled plugin is called `{}`; there are {}",
+            policy.path().display(),
+            line(id),
+            ids.join(", ")
+        );
+        return Err(Failure::settings(anyhow::anyhow!(told)));
+    }
     Ok(())
 }

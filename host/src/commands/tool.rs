@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use agent::{AgentSettings, Handle, SessionConfig, Start};
+use agent::{AgentSettings, Handle, NO_MODEL, SessionConfig, Start};
 use protocol::{Event, OrderEnd, SessionId, ToolResult};
 use provider::{ProviderSettings, Providers};
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ use crate::exit::{Exit, Failure};
 use crate::grants_file;
 use crate::hub::ask_namespace;
 use crate::managed;
-use crate::permissions::{budget, rules};
+use crate::permissions::{budget, rules, rules_notices};
 use crate::render;
 use crate::signals::Signals;
 use crate::trust::Word;
@@ -42,13 +42,16 @@ pub(super) async fn run(args: ToolArgs, environment: Environment) -> Result<Exit
     }
     let lost = |_| anyhow::anyhow!("the call ended without a result");
     let result = result.await.map_err(lost)?.map_err(|e| Failure::new(Exit::Failed, e))?;
+    if is_open(&result) {
+        note(format!("the session is kept: ml-intern --resume {} -m MODEL", session.as_str()));
+    }
     clear(&dir, &result);
     print(&args.name, &session, &result, args.json)?;
     Ok(match result {
         ToolResult { cancelled: true, .. } => stopped.unwrap_or(Exit::Interrupted),
         ToolResult { denial: Some(_), .. } => Exit::Denied,
         // Somebody has to look for it.
-        ToolResult { order: Some(order), .. } if order.state == OrderEnd::Unknown => Exit::Failed,
+        result if is_open(&result) => Exit::Failed,
         ToolResult { success: true, .. } => Exit::Done,
         _ => Exit::Failed,
     })
@@ -93,6 +96,8 @@ async fn config(setup: &Setup, args: &ToolArgs) -> Result<SessionConfig, Failure
         .chain(setup.hub_notice())
         .chain(setup.project.notices.iter().cloned())
         .chain(problems.iter().map(|p| format!("plugin left out: {p}")))
+        .chain(setup.unknown_settings())
+        .chain(rules_notices(&rules, &runtime)?)
         .for_each(note);
     let mode = managed::mode_of_call(&setup.policy, setup.settings())?;
     let offline = args.place.offline || setup.policy.is_offline();
@@ -127,7 +132,7 @@ async fn config(setup: &Setup, args: &ToolArgs) -> Result<SessionConfig, Failure
         workplace,
         runtime,
         providers: Providers::new(ProviderSettings::default(), "", egress).map_err(Failure::settings)?,
-        model: Some("ollama/none".to_owned()),
+        model: Some(NO_MODEL.to_owned()),
         default_model: String::new(),
         system_prompt: Arc::new(String::new),
         namespace,
@@ -145,7 +150,7 @@ fn no_such_tool(name: &str, names: Vec<&str>) -> Failure {
 /// Keeps nothing of the call but what it left in its folder for a person to look at, and what it takes to go on
 /// with an order of which nobody knows whether it arrived.
 fn clear(dir: &Path, result: &ToolResult) {
-    if result.order.as_ref().is_some_and(|order| order.state == OrderEnd::Unknown) {
+    if is_open(result) {
         return;
     }
     let _ = std::fs::remove_file(dir.join("session.jsonl"));
@@ -153,6 +158,11 @@ fn clear(dir: &Path, result: &ToolResult) {
     if !left && result.changes.is_empty() {
         let _ = std::fs::remove_dir_all(dir);
     }
+}
+
+/// Nobody knows whether what it ordered arrived.
+fn is_open(result: &ToolResult) -> bool {
+    result.order.as_ref().is_some_and(|order| order.state == OrderEnd::Unknown)
 }
 
 fn print(tool: &str, session: &SessionId, result: &ToolResult, as_json: bool) -> Result<(), Failure> {

@@ -153,11 +153,9 @@ fn a_person_is_asked_at_5_10_and_20_usd_and_no_ends_the_turn() {
 
 #[test]
 fn a_summary_is_paid_from_the_budget_too() {
-    let host = TestHost::new([
-        look(),
-        Step::text("the last word").usage(5_000, 0, 0, 0),
-        Step::text("a summary").usage(5_000, 0, 0, 0),
-    ]);
+    let steps = [look(), look(), look(), look(), Step::text("the last word").usage(5_000, 0, 0, 0)];
+    let summary = Step::text("a summary").usage(5_000, 0, 0, 0);
+    let host = TestHost::new(steps.into_iter().chain([summary]));
     priced(&host, &json!({}));
     host.file("a.txt", "one\n");
     let mut screen = Screen::chat(&host, &["--max-budget-usd", "5"]);
@@ -167,7 +165,32 @@ fn a_summary_is_paid_from_the_budget_too() {
     screen.next("stopped: ", None);
     screen.say("/quit");
     screen.next("Bye.", None);
-    assert_eq!(host.server.requests().len(), 2);
+    assert_eq!(host.server.requests().len(), 5, "{}", screen.text);
+}
+
+#[test]
+fn a_model_of_the_router_has_the_price_that_the_router_says_if_it_is_one() {
+    let run = |pricing: Value| {
+        let mut host = TestHost::new([Step::text("the last word").usage(1_000_000, 0, 0, 0)]);
+        host.set("HF_TOKEN", "hf_abcdefghijklmnop0123456789");
+        let to = json!({"to": host.server.url(), "private": true, "credentials": true, "methods": ["GET", "POST"]});
+        host.settings(&json!({"origins": {"https://router.huggingface.co": to}}));
+        let served =
+            json!({"provider": "novita", "status": "live", "context_length": 100_000, "pricing": pricing});
+        host.server.serve("/v1/models", json!({"data": [{"id": "org/model", "providers": [served]}]}));
+        let ran = host.run(["go", "--json", "-m", "org/model:novita", "--max-budget-usd", "5"]);
+        (
+            ran.code,
+            ran.stdout.lines().last().map(|line| serde_json::from_str::<Value>(line).unwrap()),
+            ran.stderr,
+        )
+    };
+    let (code, result, told) = run(json!({"input": 2.0, "output": 4.0}));
+    assert_eq!((code, &result.unwrap()["total_cost_usd"]), (Some(0), &json!(2.0)), "{told}");
+    for none in [json!(0), json!(-1), json!("free"), json!(null), json!("NaN")] {
+        let (code, _, told) = run(json!({"input": none, "output": none}));
+        assert!(code == Some(2) && told.contains("has no known price"), "{none}: {told}");
+    }
 }
 
 #[test]

@@ -211,8 +211,11 @@ fn files_of_elsewhere_and_texts_that_name_none() {
 #[test]
 fn a_secret_that_a_model_server_says_is_not_repeated() {
     let token = "hf_abcdefghijklmnop0123456789";
+    let escaped = format!("{{\"path\": \"leak.txt\", \"content\": \"\\u0068{}\"}}", &token[1..]);
     let steps = [
         call("bash", json!({"command": format!("echo {token}")})),
+        call("write", Value::String(escaped)).call_ids([token]).thinking(format!("I know {token}.")),
+        call(token, json!({})),
         Step::text(format!("Your token is {token}: keep it.")),
     ];
     let mut host = TestHost::new(steps);
@@ -224,6 +227,7 @@ fn a_secret_that_a_model_server_says_is_not_repeated() {
         ran.all("assistant_chunk").iter().filter_map(|chunk| chunk["content"].as_str()).collect();
     assert_eq!(text, "Your token is [redacted:hf]: keep it.");
     assert_eq!(ran.result()["result"], json!(text));
+    assert_eq!(host.read("leak.txt"), "[redacted:hf]");
     for file in files(&host.home.join(".local/state/ml-intern")) {
         assert!(
             !String::from_utf8_lossy(&std::fs::read(&file).unwrap()).contains(token),

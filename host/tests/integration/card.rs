@@ -79,6 +79,22 @@ fn one_call_asks_about_sealed_paths_three_times_at_most_and_never_about_what_can
 }
 
 #[test]
+fn what_is_pasted_is_no_answer_and_words_reach_the_model_as_they_were_typed() {
+    let host = TestHost::new([call("bash", json!({"command": "touch made"})), Step::text("I could not.")]);
+    host.settings(&json!({"permissions": {"ask": ["bash"]}}));
+    let mut screen = Screen::chat(&host, &[]);
+    screen.say("go");
+    screen.until("refuse with words:", None);
+    screen.paste("yyy");
+    screen.until("what should it do instead?", Some("f"));
+    screen.paste("Use LoRA, not Full\r");
+    screen.until("I could not.", None);
+    assert!(!host.workspace.join("made").exists(), "{}", screen.text);
+    let told = host.server.requests().last().unwrap().body().to_string();
+    assert!(told.contains("Use LoRA, not Full"), "{told}");
+}
+
+#[test]
 fn a_key_that_was_pressed_before_the_card_does_not_answer_it() {
     let host = TestHost::new([call("bash", json!({"command": "touch made"})), Step::text("I could not.")]);
     host.settings(&json!({"permissions": {"ask": ["bash"]}}));

@@ -186,16 +186,18 @@ fn the_demo_contacts_its_own_script_and_nothing_else() {
     if !is_inside("namespace::the_demo_contacts_its_own_script_and_nothing_else") {
         return;
     }
-    let host = TestHost::outside_tmp([]);
-    let watch = Watch::start();
-    let ran = host.run(["demo"]);
-    watch.settle();
-    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-    let seen = watch.seen();
-    assert!(seen.len() == 1 && seen[0].ip().is_loopback(), "{seen:?}");
-    let origin = format!("http://{}", seen[0]);
-    let ledger = host.requests(&[]);
-    assert!(!ledger.is_empty() && ledger.iter().all(|line| line["origin"] == origin), "{ledger:?}");
+    for more in [["demo"].as_slice(), &["demo", "--offline"]] {
+        let host = TestHost::outside_tmp([]);
+        let watch = Watch::start();
+        let ran = host.run(more);
+        watch.settle();
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        let seen = watch.seen();
+        assert!(seen.len() == 1 && seen[0].ip().is_loopback(), "{seen:?}");
+        let origin = format!("http://{}", seen[0]);
+        let ledger = host.requests(&[]);
+        assert!(!ledger.is_empty() && ledger.iter().all(|line| line["origin"] == origin), "{ledger:?}");
+    }
 }
 
 /// A name server that answers each question for an address with what `addresses` says, and counts them.

@@ -77,6 +77,11 @@ impl Screen {
         self.terminal.write_all(keys.as_bytes()).unwrap();
     }
 
+    /// Types at once, whatever is there.
+    pub(crate) fn paste(&mut self, keys: &str) {
+        self.terminal.write_all(keys.as_bytes()).unwrap();
+    }
+
     /// The exit code, once it ended by itself.
     pub(crate) fn code(&mut self) -> Option<i32> {
         self.child.wait().unwrap().code()

@@ -122,12 +122,16 @@ fn where_a_server_leads_is_its_own_word_also_if_nobody_follows() {
     std::fs::create_dir(host.home.join("plugins")).unwrap();
     std::fs::write(host.home.join("plugins/probe.wasm"), probe(&json!({"network": network}))).unwrap();
     let plugins = host.home.join("plugins").display().to_string();
-    let ran = host.stream(&["--plugin-dir", &plugins, "--grant", "probe", "--yolo"]);
+    host.home_file(
+        ".config/ml-intern/grants.toml",
+        &format!("[probe]\nnetwork = [\"{url} GET POST\", \"http://127.0.0.1:1 GET\"]\n"),
+    );
+    let ran = host.stream(&["--plugin-dir", &plugins, "--yolo"]);
     let outputs = ran.all("tool_output");
-    let is_told = |output: &&Value| output["source"].as_str().is_some_and(|source| source.ends_with(&url));
-    let told: Vec<bool> = outputs.iter().map(is_told).collect();
+    let told: Vec<Option<&str>> = outputs.iter().map(|output| output["source"].as_str()).collect();
     // Nobody answered the third.
-    assert_eq!(told, [true, true, false, true], "{outputs:#?}");
+    let url = Some(url.as_str());
+    assert_eq!(told, [url, url, None, url], "{outputs:#?}");
 }
 
 #[test]

@@ -35,5 +35,7 @@ pub use measure::decisions;
 pub use namespace::AskNamespace;
 pub use persist::{Saved, SavedHeader, SessionStore, StoreError};
 pub use rules::{Effect, Rule, RuleError, Rules};
-pub use session::{AgentSettings, Handle, KeepGrant, Resumed, SessionConfig, Start, SystemPrompt, start};
+pub use session::{
+    AgentSettings, Handle, KeepGrant, NO_MODEL, Resumed, SessionConfig, Start, SystemPrompt, start,
+};
 pub use start_error::StartError;

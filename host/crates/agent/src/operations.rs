@@ -54,6 +54,9 @@ impl Session {
         if let Err(forbidden) = self.settings.policy.flag("--model", "`/model`") {
             return self.refuse(forbidden.to_string()).await;
         }
+        if self.budget.counts_everything() {
+            self.providers.learn_price(id).await;
+        }
         match self.providers.resolve(id) {
             Err(error) => self.refuse(error.to_string()).await,
             Ok(model) if self.budget.counts_everything() && !has_price(&model) => {

@@ -62,6 +62,13 @@ impl Session {
         };
         let kept = self.can_be_kept(&tool, &need);
         let sends = matches!(need, Need::Network { sends: true, .. });
+        if sends && self.is_looking {
+            return Ok(HostReply::Refused {
+                message: "refused: whoever looks for an order sends nothing".to_owned(),
+                rule: "look-up".to_owned(),
+                remedy: "a look-up that only reads".to_owned(),
+            });
+        }
         let order = Order { again: self.unknown_of(&tool), ..order(None, target.clone()) };
         let unknown = self.told_of(&order.again);
         let by_policy = match &need {

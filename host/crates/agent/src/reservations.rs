@@ -48,8 +48,10 @@ impl Reservations {
 
     /// USD that other sessions have set aside and not given back.
     pub(crate) fn of_others(&self, session: &str) -> Result<f64, ReserveError> {
-        let Ok(file) = File::open(self.file()) else { return Ok(0.0) };
-        Ok(others(&self.read(file)?, session))
+        match File::open(self.file()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0.0),
+            file => Ok(others(&self.read(file.map_err(|e| self.failed(e))?)?, session)),
+        }
     }
 
     /// Sets money aside, if it fits beside what others have set aside.

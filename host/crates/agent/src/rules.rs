@@ -173,20 +173,22 @@ impl Rule {
                 self.fits_command(pattern, asked.target)
             }
             Subject::Tool(_, Part::Target(pattern)) => {
-                fits(pattern, asked.target)
+                self.fits_word(pattern, asked.target)
                     || asked.paths.iter().any(|path| fits_path(pattern, &path.to_string_lossy()))
             }
             Subject::Tool(_, Part::Argument(name, pattern)) => match asked.arguments.get(name) {
                 Some(Value::String(text)) if asked.is_command => self.fits_command(pattern, text),
-                // Services take a word for the same in any case: so does what denies or asks.
-                Some(Value::String(text)) if self.effect != Effect::Allow => {
-                    fits_any_case(pattern, text.trim())
-                }
-                Some(Value::String(text)) => fits(pattern, text.trim()),
+                Some(Value::String(text)) => self.fits_word(pattern, text),
                 Some(value) => fits(pattern, &value.to_string()),
                 None => false,
             },
         }
+    }
+
+    /// Services take a word for the same in any case and with blanks around it: so does what denies or asks. What
+    /// allows is about the very word that the tool gets.
+    fn fits_word(&self, pattern: &Pattern, text: &str) -> bool {
+        if self.effect == Effect::Allow { fits(pattern, text) } else { fits_any_case(pattern, text.trim()) }
     }
 
     /// A rule on the text of a command helps; it is no guarantee. What allows stops at anything that joins
@@ -198,6 +200,14 @@ impl Rule {
             return fits_words(pattern, whole) && joins(whole) <= joins(pattern.as_str());
         }
         fits_words(pattern, whole) || whole.split(JOINS).any(|part| fits_words(pattern, part))
+    }
+}
+
+impl Rule {
+    /// Where it stands.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        &self.source
     }
 }
 
@@ -252,6 +262,25 @@ impl Rules {
     }
 
     /// The rules that deny and ask about a tier, whatever the call.
+    /// Rules that name a tool of which there is none, unless a tool of that name could come while the session runs.
+    #[must_use]
+    pub fn about_no_tool(&self, tools: &[&str]) -> Vec<&Rule> {
+        let is_lost = |rule: &&Rule| match &rule.subject {
+            Subject::Tool(tool, _) => {
+                !tool.as_str().starts_with("mcp__") && !tools.iter().any(|name| fits(tool, name))
+            }
+            Subject::Path(_) | Subject::Host(_) | Subject::Tier(_) => false,
+        };
+        self.0.iter().filter(is_lost).collect()
+    }
+
+    /// Whether a rule denies or asks about paths or hosts.
+    #[must_use]
+    pub fn bind_paths_or_hosts(&self) -> bool {
+        let binds = |rule: &Rule| matches!(rule.subject, Subject::Path(_) | Subject::Host(_));
+        self.0.iter().any(|rule| rule.effect != Effect::Allow && binds(rule))
+    }
+
     pub(crate) fn on_tier(&self, tier: Tier) -> (Option<&Rule>, Option<&Rule>) {
         let first = |effect: Effect| {
             let is_meant = |subject: &Subject| matches!(subject, Subject::Tier(known) if *known == tier);
@@ -277,12 +306,19 @@ impl Rules {
     }
 }
 
-/// Whether a pattern names something: whose it is, where that stands before a `/`, or all of it.
+/// Whether a pattern names something: all of it, or whose it is, as in `OWNER/*`. Of an address or a longer path
+/// nothing before its last `/` is left open, and of an address its host neither.
 fn names(pattern: &Pattern) -> bool {
     let text = pattern.as_str();
-    let named = text.split_once('/').map_or(text, |(owner, _)| owner);
-    !named.is_empty() && !named.contains(['*', '?', '['])
+    let is_open = |text: &str| text.is_empty() || text.contains(['*', '?', '[']);
+    let Some((owner, rest)) = text.rsplit_once('/') else { return !is_open(text) };
+    let address = owner.split_once("://").map(|(_, host)| host);
+    let whole = owner.strip_suffix('/').is_none() && address.is_none_or(|host| !host.is_empty());
+    whole && !is_open(owner) && (!is_open(rest) || !KINDS.contains(&owner))
 }
+
+/// What stands before a `/` on the Hub and is nobody's name.
+const KINDS: [&str; 6] = ["models", "datasets", "spaces", "buckets", "jobs", "collections"];
 
 /// `NAME=VALUE`, where the name is one of an argument.
 fn argument(part: &str) -> Option<(&str, &str)> {

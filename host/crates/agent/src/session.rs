@@ -163,6 +163,8 @@ pub(crate) struct Session {
     pub(crate) namespace: Namespace,
     /// Orders of which nobody knows whether they arrived.
     pub(crate) unknown_orders: Vec<Unknown>,
+    /// An order is looked for: that sends nothing.
+    pub(crate) is_looking: bool,
     /// Calls that run and were no orders when they began, and what they have become.
     pub(crate) no_orders_yet: HashMap<ToolCallId, Option<Order>>,
     pub(crate) operations: mpsc::Receiver<Submission>,
@@ -198,6 +200,9 @@ pub fn start(config: SessionConfig) -> Result<Handle, StartError> {
     let (session, opening, handle) = build(config)?;
     Ok(handle(tokio::spawn(session.run(opening))))
 }
+
+/// The model of a session for one call by hand.
+pub const NO_MODEL: &str = "ollama/none";
 
 /// A session, what it says first, and what is known of it outside once its task runs.
 type Built = (Session, Opening, Box<dyn FnOnce(JoinHandle<()>) -> Handle>);
@@ -246,7 +251,8 @@ pub(crate) fn build(config: SessionConfig) -> Result<Built, StartError> {
     };
     // Where the policy leaves nobody the choice, an earlier choice does not count either.
     let may_choose = settings.policy.flag("--model", "the session's model").is_ok();
-    let saved_model = opened.as_ref().map(|(_, saved)| saved.model.clone()).filter(|_| may_choose);
+    let saved_model =
+        opened.as_ref().map(|(_, saved)| saved.model.clone()).filter(|model| may_choose && model != NO_MODEL);
     let model = providers.resolve(&model.or(saved_model).unwrap_or(default_model))?;
     let limits = settings.budget;
     if !has_price(&model) {
@@ -304,6 +310,7 @@ pub(crate) fn build(config: SessionConfig) -> Result<Built, StartError> {
         budget: Budget::new(&state, id.as_str(), limits),
         namespace: Namespace::new(namespace),
         unknown_orders: Vec::new(),
+        is_looking: false,
         no_orders_yet: HashMap::new(),
         operations: receiver,
         queue: VecDeque::new(),

@@ -156,8 +156,30 @@ impl Session {
 
     /// Takes out what only the host is to hold. No model is told it; a server that is may say it.
     fn clean_completion(&self, completion: &mut Completion) {
-        let arguments = completion.tool_calls.iter_mut().map(|call| &mut call.arguments);
-        completion.text.iter_mut().chain(arguments).for_each(|text| self.journal.secrets.clean(text));
+        let secrets = &self.journal.secrets;
+        completion.text.iter_mut().for_each(|text| secrets.clean(text));
+        for call in &mut completion.tool_calls {
+            // As a value: `\u0068f_…` is the same to whoever parses it.
+            if let Ok(mut arguments) = serde_json::from_str::<serde_json::Value>(&call.arguments) {
+                let before = arguments.clone();
+                secrets.clean_json(&mut arguments);
+                if arguments != before {
+                    call.arguments = arguments.to_string();
+                }
+            }
+            secrets.clean(&mut call.arguments);
+            secrets.clean(&mut call.name);
+            if secrets.finds(call.id.as_str().as_bytes()) {
+                call.id = format!("call-{}", uuid::Uuid::new_v4().simple()).as_str().into();
+            }
+        }
+        // Signed as it is: it is kept whole or not at all.
+        let holds = |reasoning: &protocol::Reasoning| {
+            let mut data = reasoning.data.clone();
+            secrets.clean_json(&mut data);
+            data != reasoning.data
+        };
+        completion.reasoning = completion.reasoning.take().filter(|reasoning| !holds(reasoning));
     }
 
     fn options(&self) -> CompletionOptions {

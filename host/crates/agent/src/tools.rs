@@ -91,8 +91,7 @@ impl Session {
             self.give_up_planned(asked, notes::NOT_RUN).await?;
             return Err(Fault::Interrupted);
         }
-        let asked =
-            if self.what_cards_tell() == known { asked } else { self.decide_again(asked, cancel).await? };
+        let asked = self.decide_again(asked, known, cancel).await?;
         if asked.is_empty() { Ok(()) } else { self.run_asked(asked, cancel).await }
     }
 
@@ -104,36 +103,42 @@ impl Session {
     }
 
     /// What calls change that a card tells of other calls.
-    fn what_cards_tell(&self) -> (usize, bool) {
-        (self.unknown_orders.len(), self.taint.is_some())
+    fn what_cards_tell(&self) -> (Vec<String>, bool) {
+        (self.unknown_orders.iter().map(|order| order.id.clone()).collect(), self.taint.is_some())
     }
 
     /// Decides anew about calls that a person is to be asked for, because others of the same answer changed what
     /// there is to tell. Returns those that still are.
     async fn decide_again(
         &mut self,
-        asked: Vec<Planned>,
+        mut asked: Vec<Planned>,
+        mut known: (Vec<String>, bool),
         cancel: &CancellationToken,
     ) -> Result<Vec<Planned>, Fault> {
-        let (mut still, mut decided) = (Vec::with_capacity(asked.len()), Vec::new());
-        for planned in asked {
-            let fate = self.decide_call(&planned.call, &planned.arguments, &planned.texts)?;
-            let planned = Planned { fate, ..planned };
-            self.expect(&planned);
-            match planned.fate {
-                Fate::Ask(..) => still.push(planned),
-                _ => decided.push(planned),
+        // Each time fewer of them are left.
+        while self.what_cards_tell() != known && !asked.is_empty() {
+            known = self.what_cards_tell();
+            let (mut still, mut decided) = (Vec::with_capacity(asked.len()), Vec::new());
+            for planned in asked {
+                let fate = self.decide_call(&planned.call, &planned.arguments, &planned.texts)?;
+                let planned = Planned { fate, ..planned };
+                self.expect(&planned);
+                match planned.fate {
+                    Fate::Ask(..) => still.push(planned),
+                    _ => decided.push(planned),
+                }
             }
+            self.budget.expect_nothing();
+            for planned in &decided {
+                self.announce(planned).await?;
+            }
+            if self.run_batch(decided, cancel).await? {
+                self.give_up_planned(still, notes::NOT_RUN).await?;
+                return Err(Fault::Interrupted);
+            }
+            asked = still;
         }
-        self.budget.expect_nothing();
-        for planned in &decided {
-            self.announce(planned).await?;
-        }
-        if self.run_batch(decided, cancel).await? {
-            self.give_up_planned(still, notes::NOT_RUN).await?;
-            return Err(Fault::Interrupted);
-        }
-        Ok(still)
+        Ok(asked)
     }
 
     /// Parses a call's arguments and decides what becomes of it.
@@ -436,6 +441,11 @@ impl Session {
                     Fate::Ask(_, order) => order,
                     _ => None,
                 };
+                // What went unanswered while the cards were shown stood on none of them.
+                let unknown = self.unknown_of(&request.tool);
+                if order.as_ref().is_some_and(|order| !unknown.iter().all(|id| order.again.contains(id))) {
+                    return Ok((Fate::Known(ToolResult::failed(notes::CARD_IS_OLD)), &["approved"]));
+                }
                 if let Some(order) = &order
                     && let Err(error) = self.approve_order(order, &request.tool)?
                 {

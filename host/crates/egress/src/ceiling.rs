@@ -145,6 +145,9 @@ impl Hosts {
         if let Ok(address) = text.parse::<IpAddr>() {
             return Ok(Self(Denied::Addresses(address.to_canonical().into())));
         }
+        if !text.is_ascii() {
+            return Err(refuse());
+        }
         let (name, below) = text.strip_prefix("*.").map_or((text, false), |rest| (rest, true));
         if name.is_empty() || name.contains('*') {
             return Err(refuse());

@@ -53,6 +53,12 @@ impl NetworkGrant {
             _ => return Err("it has to start with `https://` or `http://`".to_owned()),
         };
         let (host, ports) = split_port(rest);
+        if !host.is_ascii() {
+            // What is shown is what is reached: an `а` of another script looks like an `a`.
+            let ascii = url::Host::parse(host.trim_start_matches("*.")).map(|host| host.to_string());
+            let ascii = ascii.unwrap_or_else(|_| "xn--…".to_owned());
+            return Err(format!("a host is written as requests have it, here `{ascii}`"));
+        }
         let host = HostPattern::parse(host)?;
         let ports = ports.map_or(Ok(Ports::one(scheme.default_port())), Ports::parse)?;
         let mut methods: Vec<String> = words.map(str::to_owned).collect();

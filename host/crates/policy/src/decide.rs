@@ -139,18 +139,6 @@ impl Policy {
         }
     }
 
-    /// Whether traces of sessions may be shared.
-    #[must_use]
-    pub fn shares_traces(&self) -> bool {
-        self.rules().traces.share.as_ref().is_none_or(|share| *share.get_ref())
-    }
-
-    /// Whether an MCP server may be used.
-    #[must_use]
-    pub fn takes_mcp_server(&self, name: &str) -> bool {
-        self.rules().mcp.allow.as_ref().is_none_or(|allow| allow.iter().any(|p| matches(p, name)))
-    }
-
     /// US dollars that a run may cost at most, and where that stands.
     #[must_use]
     pub fn max_usd(&self) -> Option<(f64, String)> {

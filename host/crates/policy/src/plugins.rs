@@ -60,6 +60,11 @@ pub struct PluginFacts<'a> {
 }
 
 impl Plugins {
+    /// Bundled plugins that it says something about.
+    pub fn bundled_ids(&self) -> impl Iterator<Item = &str> {
+        self.bundled.keys().map(String::as_str)
+    }
+
     pub(crate) fn check(&self) -> Result<(), Fault> {
         for (id, rule) in &self.bundled {
             if !is_plugin_id(id) {

@@ -1,9 +1,12 @@
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use egress::{CertificateError, Certificates, Egress, Origin};
+use protocol::Usage;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::catalog::{Catalog, CatalogError, Facts, Price, Suggestion};
+use crate::listing::Listing;
 use crate::model::Model;
 use crate::settings::{CustomProvider, ProviderSettings, Vendor, WireFormat};
 use crate::target::{Draft, LocalServer, Route};
@@ -39,6 +42,8 @@ struct Shared {
     settings: ProviderSettings,
     catalog: Catalog,
     egress: Egress,
+    /// What the router said of its models, by id.
+    listed: Mutex<HashMap<String, Listing>>,
 }
 
 /// Why an id leads to no model.
@@ -81,7 +86,7 @@ impl Providers {
         }
         let catalog = Catalog::parse(models_toml)?;
         let session = settings.session_id.as_str().into();
-        Ok(Self { shared: Arc::new(Shared { settings, catalog, egress }), session })
+        Ok(Self { shared: Arc::new(Shared { settings, catalog, egress, listed: Mutex::default() }), session })
     }
 
     /// The same providers for another session. Models have to be resolved anew.
@@ -107,7 +112,26 @@ impl Providers {
         let url = url::Url::parse(model.route()).map_err(|e| bad(e.to_string()))?;
         let origin = Origin::of(&url).map_err(|e| bad(e.to_string()))?;
         self.shared.settings.policy.model(model.id(), &origin)?;
-        Ok(model)
+        Ok(match self.listed().get(model.id()) {
+            Some(listing) => model.with_listing(listing),
+            None => model,
+        })
+    }
+
+    /// Asks the router what a model costs, where nothing else says it. That it does not say it is no failure: then
+    /// the model has no price.
+    pub async fn learn_price(&self, id: &str) {
+        let Ok(model) = self.resolve(id) else { return };
+        if model.cost_usd(&Usage::default()).is_some() {
+            return;
+        }
+        if let Some(listing) = model.listing().await {
+            self.listed().insert(model.id().to_owned(), listing);
+        }
+    }
+
+    fn listed(&self) -> MutexGuard<'_, HashMap<String, Listing>> {
+        self.shared.listed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn find(&self, id: &str) -> Result<Model, ResolveError> {

@@ -191,6 +191,15 @@ mod tests {
 
     proptest! {
         #[test]
+        fn whatever_comes_is_read_the_same_in_pieces(
+            body in prop::collection::vec(prop::sample::select(&b"data:event \r\n\xff\xc3\xbc{}\0:x"[..]), 0..400),
+            size in 1_usize..40,
+        ) {
+            let pieces: Vec<&[u8]> = body.chunks(size).collect();
+            prop_assert_eq!(read(&pieces), read(&[&body]));
+        }
+
+        #[test]
         fn borders_of_pieces_do_not_matter(cuts in prop::collection::vec(0usize..90, 0..12)) {
             let body = "data: {\"a\": \"ü€\"}\r\n\r\n: ping\r\n\nevent: error\r\ndata: x\ndata: y\n\r\ndata: [DONE]\r\n\r\n".as_bytes();
             let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(body.len())).collect();

@@ -30,6 +30,10 @@ pub(crate) struct Effective {
     pub(crate) credentials: Arc<BTreeMap<String, Bound>>,
 }
 
+/// How a table of a grants file is written.
+const FORMS: &str = "a table looks like this, each line left out where nothing is given:\n[ID]\nexec = true\nfiles = true\nkv = true\n\
+                     paths = [\"workspace\", \"tmp\", \"data\"]\nnetwork = [\"https://api.example.com GET\"]";
+
 impl Grants {
     /// Parses a grants file: one table per plugin id.
     ///
@@ -38,7 +42,7 @@ impl Grants {
     pub fn parse(path: &Path, text: &str) -> Result<Self, PluginError> {
         let refuse = |reason: String| PluginError::Grants { path: path.to_owned(), reason };
         let grants: BTreeMap<String, Capabilities> =
-            toml::from_str(text).map_err(|e| refuse(e.to_string()))?;
+            toml::from_str(text).map_err(|e| refuse(format!("{e}\n{FORMS}")))?;
         for (id, capabilities) in &grants {
             for text in &capabilities.network {
                 NetworkGrant::parse(text).map_err(|e| refuse(format!("[{id}]: {e}")))?;

@@ -127,6 +127,12 @@ fn a_target_is_named_by_the_argument_that_the_manifest_says_it_is() {
         "jobs(*/model)",
         "jobs([a-z]*/*)",
         "jobs(m*)",
+        "jobs(datasets/*)",
+        "jobs(https://*)",
+        "jobs(https://hub.test*)",
+        "jobs(hf://*)",
+        "jobs(*/me/model)",
+        "jobs(me*/model)",
         "jobs(repo=*)",
         "jobs(operation=run)",
         "jobs(script=data/x.py)",
@@ -136,6 +142,17 @@ fn a_target_is_named_by_the_argument_that_the_manifest_says_it_is() {
         "tier(spend)",
     ] {
         assert!(!names(rule, &run), "{rule}");
+    }
+    let address = json!({"repo": "https://hub.test/me/model"});
+    assert!(names("jobs(https://hub.test/me/*)", &address) && names("jobs(https://hub.test/*)", &address));
+    assert!(!names("jobs(https://*/me/model)", &address) && !names("jobs(https://*)", &address));
+    let blank = json!({"repo": " me/model "});
+    assert!(!matches(Effect::Allow, "jobs(me/model)", "jobs", &blank));
+    assert!(!matches(Effect::Allow, "jobs(repo=me/model)", "jobs", &blank));
+    for denied in [" me/model ", "Me/Model", "ME/model"] {
+        for rule in ["jobs(me/*)", "jobs(repo=me/*)"] {
+            assert!(matches(Effect::Deny, rule, "jobs", &json!({"repo": denied})), "{rule} {denied}");
+        }
     }
     // Without it the target is another argument, which says nothing of where the call goes.
     assert!(!names("jobs(data/x.py)", &json!({"operation": "run", "script": "data/x.py"})));

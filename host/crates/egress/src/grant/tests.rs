@@ -14,7 +14,7 @@ fn allows(text: &str, method: &str, url: &str) -> bool {
 fn a_name_is_one_origin_and_its_methods() {
     assert!(allows("https://api.example.com", "GET", "https://API.example.com.:443/x?y"));
     assert!(allows("https://api.example.com GET POST", "POST", "https://api.example.com/"));
-    assert!(allows("https://bücher.example", "GET", "https://xn--bcher-kva.example/"));
+    assert!(allows("https://xn--bcher-kva.example", "GET", "https://bücher.example/"));
     for (method, url) in [
         ("POST", "https://api.example.com/"),
         ("GET", "http://api.example.com/"),
@@ -174,5 +174,18 @@ fn both_sides_give_what_is_common_to_them() {
         ("http://localhost", "http://127.0.0.1"),
     ] {
         assert_eq!(both(a, b), None);
+    }
+}
+
+#[test]
+fn a_host_is_written_as_it_is_reached() {
+    for (text, told) in [
+        ("https://\u{430}pple.com GET", "`xn--pple-43d.com`"),
+        ("https://*.b\u{fc}cher.example GET", "`xn--bcher-kva.example`"),
+        ("https://exam\u{200b}ple.com", "xn--"),
+    ] {
+        let error = NetworkGrant::parse(text).unwrap_err().to_string();
+        assert!(error.contains("written as requests have it"), "{error}");
+        assert!(error.contains(told) || text.contains('\u{200b}'), "{error}");
     }
 }
