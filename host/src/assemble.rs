@@ -164,7 +164,7 @@ impl Setup {
     fn place(&self, args: &PlaceArgs) -> Result<Place, Failure> {
         let mut dirs = self.settings().dirs.clone();
         dirs.extend(args.add_dir.iter().cloned());
-        workspace::find(args.directory.as_deref(), &dirs, &self.paths)
+        workspace::find(args.directory.as_deref(), &dirs, self.loaded.user_file(), &self.paths)
     }
 
     /// Folders that a run in this place writes to; nobody knows where it has none, which is told by whoever needs

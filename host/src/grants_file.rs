@@ -11,7 +11,7 @@ use audit::Act;
 use manifest::Capabilities;
 use runtime::Grants;
 use rustix::fs::{FlockOperation, flock};
-use toml_edit::{DocumentMut, Item, RawString, Table, TableLike, TomlError, Value};
+use toml_edit::{Array, DocumentMut, Item, RawString, Table, TableLike, TomlError, Value};
 
 use crate::assemble::Setup;
 use crate::exit::Failure;
@@ -77,6 +77,11 @@ fn merge(table: &mut dyn TableLike, now: &Table) {
                 }
             }
             Some(known) if value(known) == value(item) => {}
+            Some(known) if known.is_array() && item.is_array() => {
+                if let (Some(known), Some(now)) = (known.as_array_mut(), item.as_array()) {
+                    merge_list(known, now);
+                }
+            }
             Some(known) => {
                 let decor = known.as_value().map(|known| known.decor().clone());
                 *known = item.clone();
@@ -86,6 +91,35 @@ fn merge(table: &mut dyn TableLike, now: &Table) {
             }
             None => drop(table.insert(key, item.clone())),
         }
+    }
+}
+
+/// Takes out and adds what is different in a list, whose order says nothing. A comment that stood before what goes
+/// may be about what stands before that: it stays.
+fn merge_list(list: &mut Array, now: &Array) {
+    let has = |list: &Array, value: &Value| list.iter().any(|known| known.as_str() == value.as_str());
+    let text = |raw: Option<&RawString>| raw.and_then(RawString::as_str).unwrap_or_default().to_owned();
+    let (mut at, mut left) = (0, String::new());
+    while let Some(value) = list.get_mut(at) {
+        let (prefix, suffix) = (text(value.decor().prefix()), text(value.decor().suffix()));
+        if has(now, value) {
+            if left.contains('#') {
+                value.decor_mut().set_prefix(format!("{left}{prefix}"));
+            }
+            left.clear();
+            at += 1;
+        } else {
+            left.push_str(&prefix);
+            left.push_str(&suffix);
+            list.remove(at);
+        }
+    }
+    if left.contains('#') {
+        let trailing = text(Some(list.trailing()));
+        list.set_trailing(format!("{left}{trailing}"));
+    }
+    for value in now.iter().filter(|value| !has(list, value)).cloned().collect::<Vec<_>>() {
+        list.push(value);
     }
 }
 
@@ -103,12 +137,13 @@ fn value(item: &Item) -> Option<String> {
 
 /// Takes a table out. The comment above it stays, as it may be about more than the table.
 fn take_out(file: &mut DocumentMut, id: &str) {
-    let Some(gone) = file.remove(id) else { return };
-    let Some(gone) = gone.as_table() else { return };
-    let comment = gone.decor().prefix().and_then(RawString::as_str).unwrap_or_default().to_owned();
-    let after = |table: &Table| table.position().filter(|at| Some(*at) > gone.position());
-    let next = file.iter_mut().filter_map(|(_, item)| item.as_table_mut());
-    let next = next.filter(|table| after(table).is_some()).min_by_key(|table| table.position());
+    let Some((key, mut gone)) = file.remove_entry(id) else { return };
+    let gone = gone.as_table_mut().and_then(first_shown);
+    let decor = gone.as_ref().map_or(key.leaf_decor(), |table| table.decor());
+    let comment = decor.prefix().and_then(RawString::as_str).unwrap_or_default().to_owned();
+    let position = gone.and_then(|table| table.position());
+    let next = file.iter_mut().filter_map(|(_, item)| item.as_table_mut().and_then(first_shown));
+    let next = next.filter(|table| table.position() > position).min_by_key(|table| table.position());
     match next {
         Some(next) => {
             let own = next.decor().prefix().and_then(RawString::as_str).unwrap_or_default();
@@ -121,6 +156,15 @@ fn take_out(file: &mut DocumentMut, id: &str) {
             file.set_trailing(both);
         }
     }
+}
+
+/// The first table with a line of its own, of a table and those in it: `[a.b]` alone makes an `a` that has none.
+fn first_shown(table: &mut Table) -> Option<&mut Table> {
+    if !table.is_implicit() && !table.is_dotted() {
+        return Some(table);
+    }
+    let inner = table.iter_mut().filter_map(|(_, item)| item.as_table_mut().and_then(first_shown));
+    inner.min_by_key(|table| table.position())
 }
 
 /// Keeps what a person granted for good while a call ran. On record before it is written.
@@ -207,6 +251,45 @@ mod tests {
         assert!(last.contains("# not the probe") && last.contains("# the end"), "{last}");
         let none = rewritten_by(BTreeMap::clear);
         assert!(none.contains("# Ask Ada first.") && none.contains("# the end"), "{none}");
+    }
+
+    #[test]
+    fn comments_outlive_tables_without_a_line_of_their_own_and_values_of_lists() {
+        let path = Path::new("grants.toml");
+        let changed = |text: &str, edit: &dyn Fn(&mut Tables)| {
+            let before = Grants::parse(path, text).unwrap().into_tables();
+            let mut now = before.clone();
+            edit(&mut now);
+            let text = rewritten(text, &before, &now).unwrap();
+            assert_eq!(Grants::parse(path, &text).unwrap().into_tables(), now, "{text}");
+            text
+        };
+        let own = "# top\n\n[probe.credentials]\nhf = \"hf\"\n";
+        let other = "# other\n[search.credentials]\nhf = \"hf\"\n";
+        let none = changed(own, &|tables| tables.clear());
+        assert_eq!(none, "# top\n\n");
+        let left = changed(&format!("{own}{other}"), &|tables| drop(tables.remove("probe")));
+        assert_eq!(left, format!("# top\n\n{other}"));
+        let left = changed(&format!("{own}{other}"), &|tables| drop(tables.remove("search")));
+        assert!(left.starts_with(own) && left.ends_with("# other\n"), "{left}");
+        let inline = changed("# top\nprobe = { kv = true }\n", &|tables| tables.clear());
+        assert!(inline.contains("# top"), "{inline}");
+
+        let list = "[probe]\nnetwork = [\n  # the first\n  \"https://a.example GET\", # why a\n  \"https://b.example GET\", # why b\n]\n";
+        let add = |tables: &mut Tables| {
+            let network = &mut tables.get_mut("probe").unwrap().network;
+            network.push("https://c.example GET".to_owned());
+        };
+        for edit in [
+            &add as &dyn Fn(&mut Tables),
+            &|tables| drop(tables.get_mut("probe").unwrap().network.remove(0)),
+            &|tables| drop(tables.get_mut("probe").unwrap().network.remove(1)),
+            &|tables| tables.get_mut("probe").unwrap().network.clear(),
+        ] {
+            let text = changed(list, edit);
+            let has = |comment: &&str| text.contains(*comment);
+            assert!(["# the first", "# why a", "# why b"].iter().all(has), "{text}");
+        }
     }
 
     #[test]

@@ -194,6 +194,8 @@ pub(crate) struct Layer {
     pub(crate) value: Value,
     /// Whether it is that of a project: then nothing is filled in, and the user's limits are a ceiling.
     project: bool,
+    /// The user's file that it was read from.
+    file: Option<PathBuf>,
 }
 
 /// Settings with the files they came from, the strongest last.
@@ -232,7 +234,8 @@ pub(crate) fn layers(
     environment.add_dotenv(&paths.dotenv())?;
     if let Some(path) = &user {
         let text = read_own(path).map_err(Failure::settings)?;
-        layers.push(layer(path.display().to_string(), text.unwrap_or_default())?);
+        let read = layer(path.display().to_string(), text.unwrap_or_default())?;
+        layers.push(Layer { file: user, ..read });
     }
     Ok(layers)
 }
@@ -312,10 +315,15 @@ pub(crate) fn layer(name: String, text: String) -> Result<Layer, Failure> {
     if !value.is_object() {
         return Err(Failure::settings(anyhow::anyhow!("{name}:1:1: the settings must be a JSON object")));
     }
-    Ok(Layer { name, text, value, project: false })
+    Ok(Layer { name, text, value, project: false, file: None })
 }
 
 impl Loaded {
+    /// The user's own file, if one was read.
+    pub(crate) fn user_file(&self) -> Option<&Path> {
+        self.layers.iter().find_map(|layer| layer.file.as_deref())
+    }
+
     /// The name of the file that a key's value came from.
     pub(crate) fn origin(&self, path: &[String]) -> &str {
         let from = self.layers.iter().rev().find(|layer| lookup(&layer.value, path).is_some());

@@ -78,6 +78,7 @@ impl Setup {
     ) -> Result<Self, Failure> {
         let paths = Paths::find(&environment)?;
         let policy = Arc::new(managed::read()?);
+        workspace::check_plugin_folders(&place.plugin_dir)?;
         let folder = workspace::of(place.directory.as_deref(), &paths)?.0;
         let mut layers =
             settings::layers(&paths, &mut environment, place.config.as_deref(), folder.as_deref())?;

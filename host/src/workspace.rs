@@ -17,8 +17,14 @@ pub(crate) struct Place {
 }
 
 /// Finds the folders of a run. A folder that holds the user's whole home or the program's own things is
-/// no workspace.
-pub(crate) fn find(given: Option<&Path>, added: &[String], paths: &Paths) -> Result<Place, Failure> {
+/// no workspace. `settings` is the file that is obeyed: a run writes to no folder that leads to it, except to the
+/// one that is worked in where a person named a file of it.
+pub(crate) fn find(
+    given: Option<&Path>,
+    added: &[String],
+    settings: Option<&Path>,
+    paths: &Paths,
+) -> Result<Place, Failure> {
     let (workspace, notice) = of(given, paths)?;
     let mut place = Place { workspace, notice, read: Vec::new(), write: Vec::new() };
     for text in added {
@@ -31,6 +37,14 @@ pub(crate) fn find(given: Option<&Path>, added: &[String], paths: &Paths) -> Res
         speakable(&folder, "--add-dir")?;
         if let Some(Unfit { reason, .. }) = unfit(&folder, paths) {
             return Err(Failure::usage(format!("--add-dir {}: {reason}", path.display())));
+        }
+        if let Some(file) = settings.filter(|file| writable && leads_into(file, &folder)) {
+            return Err(Failure::usage(format!(
+                "--add-dir {}:rw: {}, which is obeyed as settings, leads into it, and a run could rewrite what the \
+                 next one obeys; keep it elsewhere, or add the folder without :rw",
+                path.display(),
+                file.display()
+            )));
         }
         if writable { place.write.push(folder) } else { place.read.push(folder) }
     }
@@ -96,6 +110,16 @@ fn at(path: &Path, is_named: bool, paths: &Paths) -> Result<(Option<PathBuf>, Op
     })
 }
 
+/// Whether a file lies in a folder, or a link on the way to it does.
+fn leads_into(file: &Path, folder: &Path) -> bool {
+    way(file).iter().any(|step| step.starts_with(folder))
+}
+
+/// Refuses folders of plugins that are none: what a person names is there.
+pub(crate) fn check_plugin_folders(named: &[PathBuf]) -> Result<(), Failure> {
+    named.iter().try_for_each(|path| folder(path, "--plugin-dir").map(drop))
+}
+
 fn folder(path: &Path, flag: &str) -> Result<PathBuf, Failure> {
     let folder =
         path.canonicalize().map_err(|e| Failure::usage(format!("{flag} {}: {e}", path.display())))?;
@@ -133,7 +157,7 @@ fn unfit(folder: &Path, paths: &Paths) -> Option<Unfit> {
         return Some(Unfit { reason, ours: true });
     }
     let files = paths.obeyed();
-    let leads_here = |file: &&PathBuf| way(file).iter().any(|step| step.starts_with(folder));
+    let leads_here = |file: &&PathBuf| leads_into(file, folder);
     let file = files.iter().chain(&paths.private()).find(leads_here)?.display().to_string();
     as_it_is(&format!("{file}, which is obeyed, leads into it"))
 }
@@ -155,7 +179,7 @@ mod tests {
         std::fs::create_dir_all(&work).unwrap();
         let paths = paths(&home);
         std::fs::create_dir_all(&paths.state).unwrap();
-        let found = |path: &Path| find(Some(path), &[], &paths).unwrap();
+        let found = |path: &Path| find(Some(path), &[], None, &paths).unwrap();
         assert_eq!(found(&work).workspace.as_deref(), Some(work.as_path()));
         for unfit in
             [Path::new("/"), &home, home.parent().unwrap(), &paths.state, paths.state.parent().unwrap()]
@@ -164,10 +188,10 @@ mod tests {
             let (workspace, notice) = at(unfit, false, &paths).unwrap();
             assert_eq!(workspace, None, "{}", unfit.display());
             assert!(notice.unwrap().contains("use -C DIR"));
-            let failure = find(Some(unfit), &[], &paths).unwrap_err();
+            let failure = find(Some(unfit), &[], None, &paths).unwrap_err();
             assert_eq!(failure.exit.code(), 2, "{failure}");
         }
-        assert!(find(Some(&work.join("none")), &[], &paths).is_err());
+        assert!(find(Some(&work.join("none")), &[], None, &paths).is_err());
     }
 
     #[test]
@@ -214,18 +238,46 @@ mod tests {
                 assert_eq!(workspace, None, "{} to {}", file.display(), target.display());
                 assert!(notice.unwrap().contains("which is obeyed, leads into it"));
                 let added = [format!("{}:rw", dotfiles.display())];
-                assert!(find(Some(&home.join("dotfiles/sub")), &added, &paths).is_err());
+                assert!(find(Some(&home.join("dotfiles/sub")), &added, None, &paths).is_err());
                 std::fs::remove_file(&file).unwrap();
             }
             std::fs::remove_file(&link).unwrap();
         }
         // A folder on the way counts as well.
-        assert!(find(Some(&dotfiles), &[], &paths).unwrap().workspace.is_some());
+        assert!(find(Some(&dotfiles), &[], None, &paths).unwrap().workspace.is_some());
         std::fs::remove_dir(&paths.config).unwrap();
         std::fs::create_dir_all(elsewhere.join("config")).unwrap();
         symlink(elsewhere.join("config"), dotfiles.join("config")).unwrap();
         symlink(dotfiles.join("config"), &paths.config).unwrap();
-        assert_eq!(find(Some(&dotfiles), &[], &paths).unwrap().workspace, None);
+        assert_eq!(find(Some(&dotfiles), &[], None, &paths).unwrap().workspace, None);
+    }
+
+    #[test]
+    fn a_run_writes_to_no_added_folder_that_leads_to_the_settings() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = dir.path().canonicalize().unwrap();
+        for name in ["work", "shared/sub", "links", "other"] {
+            std::fs::create_dir_all(home.join(name)).unwrap();
+        }
+        let file = home.join("shared/sub/cfg.json");
+        std::fs::write(&file, "{}").unwrap();
+        let link = home.join("links/cfg.json");
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        let add = |folder: &str, file: &Path| {
+            let added = [format!("{}/{folder}", home.display())];
+            find(Some(&home.join("work")), &added, Some(file), &paths(&home)).map_err(|e| e.to_string())
+        };
+        for (folder, file) in
+            [("shared:rw", &file), ("shared/sub:rw", &file), ("shared:rw", &link), ("links:rw", &link)]
+        {
+            let refused = add(folder, file).unwrap_err();
+            assert!(refused.contains("which is obeyed as settings, leads into it"), "{refused}");
+        }
+        for (folder, file) in
+            [("shared", &file), ("shared:ro", &link), ("links:rw", &file), ("other:rw", &link)]
+        {
+            assert!(add(folder, file).is_ok(), "{folder}");
+        }
     }
 
     #[test]
@@ -236,9 +288,9 @@ mod tests {
             std::fs::create_dir(home.join(name)).unwrap();
         }
         let added = ["~/data".to_owned(), format!("{}/out:rw", home.display())];
-        let place = find(Some(&home.join("work")), &added, &paths(&home)).unwrap();
+        let place = find(Some(&home.join("work")), &added, None, &paths(&home)).unwrap();
         assert_eq!((place.read, place.write), (vec![home.join("data")], vec![home.join("out")]));
-        let error = find(Some(&home.join("work")), &["~/".to_owned()], &paths(&home)).unwrap_err();
+        let error = find(Some(&home.join("work")), &["~/".to_owned()], None, &paths(&home)).unwrap_err();
         assert!(error.to_string().contains("it is your home"), "{error}");
     }
 }

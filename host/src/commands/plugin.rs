@@ -266,7 +266,7 @@ async fn grants(environment: Environment, place: &PlaceArgs, id: Option<&str>) -
         let manifest = &plugin.described.manifest;
         let granted = change::told(plugin.granted());
         granted.iter().for_each(|line| say(&format!("{}: {line}", manifest.id)));
-        change::missing(manifest, plugin.granted())
+        change::missing(plugin, plugin.granted(), place)
             .iter()
             .for_each(|line| say(&format!("{}: {line}", manifest.id)));
         if granted.is_empty() {

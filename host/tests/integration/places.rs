@@ -98,6 +98,104 @@ fn what_a_start_elsewhere_learned_of_a_named_folder_is_no_persons_word() {
 }
 
 #[test]
+fn another_plugin_in_its_place_gives_a_changed_one_no_grants() {
+    let named = Named::new();
+    let file = text(&named.file);
+    let installed = named.outside(&["install", file, "--yes"]);
+    assert_eq!(installed.code, Some(0), "{}", installed.stderr);
+    // What is left to do names the folder, without which there is no such plugin.
+    let grant = format!("ml-intern plugin grant probe --plugin-dir {}", text(&named.folder));
+    assert!(installed.stdout.contains(&grant), "{}", installed.stdout);
+    assert_eq!(named.outside(&["grant", "probe"]).code, Some(0));
+    assert!(named.has_grants(&[]));
+    // A run puts another plugin where it lay, and a changed one beside it.
+    std::fs::copy(guests::component("orders"), &named.file).unwrap();
+    std::fs::write(named.folder.join("z.wasm"), other(0)).unwrap();
+    for _ in 0..3 {
+        assert!(!named.has_grants(&[]));
+    }
+    // The one that was granted them is back.
+    std::fs::write(&named.file, probe()).unwrap();
+    std::fs::remove_file(named.folder.join("z.wasm")).unwrap();
+    assert!(named.has_grants(&[]));
+}
+
+#[test]
+fn another_plugin_in_its_place_makes_room_for_no_unsigned_one() {
+    let named = Named::new();
+    let (key, public) = keys(&named.host, "acme.key");
+    sign(&named.host, &named.file, &key);
+    let file = text(&named.file);
+    let installed = named.outside(&["install", file, "--yes", "--publisher", text(&public)]);
+    assert_eq!(installed.code, Some(0), "{}", installed.stderr);
+    std::fs::copy(guests::component("orders"), &named.file).unwrap();
+    std::fs::remove_file(named.folder.join("probe.wasm.minisig")).unwrap();
+    std::fs::write(named.folder.join("z.wasm"), other(0)).unwrap();
+    for _ in 0..3 {
+        let list = named.outside(&["list"]);
+        assert!(list.stdout.contains("orders__order"), "{}", list.stdout);
+        assert!(list.stderr.contains("is installed and signed by RW"), "{}", list.stderr);
+        assert!(!list.stdout.contains("probe__"), "{}", list.stdout);
+    }
+}
+
+#[test]
+fn what_lies_in_a_named_folder_is_left_there_when_its_plugin_is_removed() {
+    let named = Named::new();
+    assert_eq!(named.outside(&["install", text(&named.file), "--yes"]).code, Some(0));
+    assert_eq!(named.outside(&["grant", "probe"]).code, Some(0));
+    let own = component(&named.host, ".local/share/ml-intern/plugins/probe.wasm", &probe());
+    let removed = named.outside(&["remove", "probe"]);
+    assert_eq!(removed.code, Some(0), "{}", removed.stderr);
+    let left = format!("left {}, which lies in a folder that you named", text(&named.file));
+    assert!(removed.stdout.contains(&left) && removed.stdout.contains("revoked probe"), "{}", removed.stdout);
+    assert_eq!(std::fs::read(&named.file).unwrap(), probe());
+    assert!(!own.exists());
+    // It is a stranger again.
+    named.is_left_out();
+    assert!(named.outside(&["info", "probe"]).stdout.contains("NOT granted"));
+    // The folder of plugins stays that, also if it is named.
+    let own = component(&named.host, ".local/share/ml-intern/plugins/probe.wasm", &probe());
+    let folder = text(own.parent().unwrap());
+    let removed = named.host.run(["plugin", "remove", "probe", "--plugin-dir", folder]);
+    assert!(removed.code == Some(0) && !own.exists(), "{}", removed.stderr);
+    assert!(!removed.stdout.contains("left "), "{}", removed.stdout);
+}
+
+#[test]
+fn a_plugin_whose_file_cannot_be_deleted_keeps_all_it_has() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let host = TestHost::new([]);
+    let file = component(&host, "new/probe.wasm", &probe());
+    let host = host.for_nobody();
+    let done = |arguments: &[&str]| {
+        let ran = host.run(arguments);
+        assert_eq!(ran.code, Some(0), "{arguments:?}: {}", ran.stderr);
+        ran.stdout
+    };
+    done(&["plugin", "install", text(&file), "--yes"]);
+    done(&["plugin", "grant", "probe"]);
+    let arguments = json!({"trick": "write_directly", "with": "/data/kept"});
+    assert_eq!(host.tool("probe__probe", &arguments, &[])["output"], "written");
+    let folder = host.home.join(".local/share/ml-intern/plugins");
+    let mode = |mode: u32| {
+        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode(0o500);
+    let refused = host.run(["plugin", "remove", "probe"]);
+    assert_eq!(refused.code, Some(3), "{}", refused.stdout);
+    assert!(
+        refused.stderr.contains("you cannot delete it") && refused.stderr.contains("nothing was removed")
+    );
+    assert!(folder.join("probe.wasm").exists() && stored(&host) == ["probe"]);
+    assert!(done(&["plugin", "info", "probe"]).contains("— granted"));
+    assert!(!done(&["audit", "show"]).contains("remove    probe"));
+    mode(0o700);
+    done(&["plugin", "remove", "probe"]);
+    assert!(!folder.join("probe.wasm").exists() && stored(&host).is_empty());
+}
+
+#[test]
 fn a_link_among_the_users_plugins_counts_as_the_place_it_leads_to() {
     for is_hard in [false, true] {
         let host = TestHost::new([]);

@@ -106,9 +106,78 @@ fn doubled_names_and_unreadable_folders_are_named() {
             assert!(list.stdout.contains("probe__probe"), "{}", list.stdout);
         }
     }
-    let list = host.run(["plugin", "list", "--plugin-dir", "none"]);
-    assert_eq!(list.code, Some(3));
-    assert!(list.stderr.contains("none: cannot be read"), "{}", list.stderr);
+    let one = folder.join("one.wasm");
+    let install = ["plugin", "install", one.to_str().unwrap(), "--yes"];
+    for arguments in [&["plugin", "list"][..], &["tool", "plan_tool"], &install] {
+        for (folder, why) in [("none", "No such file"), (one.to_str().unwrap(), "not a directory")] {
+            let ran = host.run([arguments, &["--plugin-dir", folder]].concat());
+            assert_eq!(ran.code, Some(2), "{arguments:?}");
+            let told = format!("--plugin-dir {folder}: ");
+            assert!(ran.stderr.contains(&told) && ran.stderr.contains(why), "{}", ran.stderr);
+        }
+    }
+}
+
+#[test]
+fn a_call_that_fails_says_what_its_plugin_was_not_granted() {
+    let host = TestHost::new([]);
+    let folder = plugin_folder(&host);
+    std::fs::write(folder.join("probe.wasm"), probe()).unwrap();
+    let place = ["--plugin-dir", folder.to_str().unwrap()];
+    host.file("a.txt", "one\n");
+    let look = |with: &str, more: &[&str]| {
+        let arguments = json!({"trick": "read", "with": with});
+        let result = host.tool("probe__look", &arguments, &[&place[..], more].concat());
+        (result["success"].as_bool().unwrap(), result["output"].as_str().unwrap().to_owned())
+    };
+    let line = |lacking: &str| {
+        let folder = folder.display();
+        format!(
+            "\n[plugin `probe` was not granted {lacking}, which it declares: ml-intern plugin grant probe --plugin-dir {folder}]"
+        )
+    };
+    let (success, told) = look("a.txt", &[]);
+    let last = line("exec, files, kv, paths workspace, paths tmp, paths data");
+    assert!(!success && told.ends_with(&last), "{told}");
+    host.home_file(
+        ".config/ml-intern/grants.toml",
+        "[probe]\nexec = true\nkv = true\nfiles = true\npaths = [\"data\"]\n",
+    );
+    // A grant that was written by hand is not for what lies in a named folder; one for this run is.
+    assert!(look("a.txt", &["--grant", "probe"]).0);
+    let (success, told) = look("none.txt", &["--grant", "probe"]);
+    assert!(!success && !told.contains("was not granted"), "{told}");
+    // A call that does what it was asked to says nothing, and neither does a bundled one.
+    let done = host.tool("probe__probe", &json!({"trick": "echo", "with": "hi"}), &place);
+    assert_eq!(done["output"], "hi");
+    let bundled = host.tool("read", &json!({"path": "none.txt"}), &place);
+    assert!(!bundled["output"].as_str().unwrap().contains("was not granted"), "{bundled}");
+}
+
+#[test]
+fn only_what_is_known_is_revoked() {
+    let host = TestHost::new([]);
+    let unknown = host.run(["plugin", "revoke", "nobody"]);
+    assert_eq!(unknown.code, Some(2), "{}", unknown.stdout);
+    assert!(unknown.stderr.contains("there is no plugin `nobody`"), "{}", unknown.stderr);
+    let component = guests::component("probe");
+    assert_eq!(host.run(["plugin", "install", "--yes", component.to_str().unwrap()]).code, Some(0));
+    let nothing = || {
+        let ran = host.run(["plugin", "revoke", "probe"]);
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        assert!(ran.stdout.contains("`probe` was granted nothing by you"), "{}", ran.stdout);
+    };
+    nothing();
+    // It cannot be used, and then it is not even there; what is given to somebody who never was is taken back.
+    let file = host.home.join(".local/share/ml-intern/plugins/probe.wasm");
+    std::fs::write(&file, altered("Misbehaves.", "Obey me now")).unwrap();
+    nothing();
+    std::fs::remove_file(&file).unwrap();
+    nothing();
+    host.home_file(".config/ml-intern/grants.toml", "[nobody]\nkv = true\n");
+    let gone = host.run(["plugin", "revoke", "nobody"]);
+    assert!(gone.code == Some(0) && gone.stdout.contains("revoked nobody: kv"), "{}", gone.stderr);
+    assert_eq!(host.run(["plugin", "revoke", "nobody"]).code, Some(2));
 }
 
 #[test]

@@ -452,3 +452,30 @@ fn a_secret_key_is_repeated_nowhere() {
     let made = host.run(["plugin", "keygen", text(&host.home.join("x.pub")), "--unencrypted"]);
     assert!(made.code == Some(2) && !host.home.join("x.pub").exists(), "{}", made.stderr);
 }
+
+#[test]
+fn a_public_key_is_for_others_and_what_is_not_signed_is_called_so() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let host = TestHost::new([]);
+    let file = component(&host, "new/probe.wasm", &probe());
+    let key = host.home.join("acme.key");
+    for (umask, name) in [("077", "acme.key"), ("000", "open.key")] {
+        let key = host.home.join(name);
+        let command = host.command(["plugin", "keygen", text(&key), "--unencrypted"]);
+        let mut shell = std::process::Command::new("/bin/sh");
+        shell.args(["-c", &format!("umask {umask}; exec \"$@\""), "sh"]).arg(command.get_program());
+        shell.args(command.get_args()).env_clear().env("HOME", &host.home);
+        assert!(shell.status().unwrap().success());
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&key), mode(&key.with_extension("pub"))), (0o600, 0o644), "{umask}");
+    }
+    let public = key.with_extension("pub");
+    let unsigned = host.run(["plugin", "verify", text(&file), "--publisher", text(&public)]);
+    assert_eq!(unsigned.code, Some(3), "{}", unsigned.stdout);
+    for told in ["probe.wasm.minisig: there is no such file", "is not signed", "ml-intern plugin sign"] {
+        assert!(unsigned.stderr.contains(told), "{told}: {}", unsigned.stderr);
+    }
+    sign(&host, &file, &key);
+    let signed = host.run(["plugin", "verify", text(&file), "--publisher", text(&public)]);
+    assert_eq!(signed.code, Some(0), "{}", signed.stderr);
+}

@@ -161,6 +161,32 @@ fn what_cannot_be_marked_is_not_handed_to_who_keeps_things() {
 }
 
 #[test]
+fn a_request_that_was_refused_marks_nothing() {
+    let host = TestHost::outside_tmp([]);
+    let folder = host.home.join(".local/share/ml-intern/plugins");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::copy(guests::component("probe"), folder.join("probe.wasm")).unwrap();
+    let grants = "[probe]\nnetwork = [\"http://127.0.0.1:1 GET\"]\npaths = [\"data\"]\n";
+    host.home_file(".config/ml-intern/grants.toml", grants);
+    let mark = host.home.join(".local/share/ml-intern/plugin-data/probe.read");
+    let get = |url: &str, more: &[&str]| {
+        let result = host.tool("probe__probe", &json!({"trick": "http", "with": url}), more);
+        result["output"].as_str().unwrap().to_owned()
+    };
+    let offline = get("http://127.0.0.1:1/", &["--offline"]);
+    assert!(offline.contains("--offline"), "{offline}");
+    let elsewhere = get("http://127.0.0.1:2/", &[]);
+    assert!(elsewhere.contains("is not granted"), "{elsewhere}");
+    host.settings(&json!({"permissions": {"deny": ["host(127.0.0.1)"]}}));
+    let denied = get("http://127.0.0.1:1/", &[]);
+    assert!(denied.contains("denies it") && !mark.exists(), "{denied}");
+    host.settings(&json!({}));
+    // One that leaves does, whether somebody answers or not.
+    get("http://127.0.0.1:1/", &[]);
+    assert!(mark.exists());
+}
+
+#[test]
 fn a_call_that_was_stopped_has_read_what_it_read() {
     let host = TestHost::new([call("bash", json!({"command": "cat AGENTS.md > started; sleep 600"}))]);
     host.file("AGENTS.md", "Use tabs.\n");

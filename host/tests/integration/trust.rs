@@ -364,7 +364,21 @@ fn settings_that_others_could_have_written_are_refused() {
     mode(Path::new(&own), 0o644);
     host.set("ML_INTERN_CLI_CONFIG", &own);
     refused(&host, &format!("say --config {own}"));
-    host.set("ML_INTERN_CLI_CONFIG", "");
+    // One in a folder that a run may write to, whoever names it.
+    let shared = host.home.join("shared");
+    std::fs::create_dir(&shared).unwrap();
+    let (cfg, added) = (shared.join("cfg.json"), format!("{}:rw", shared.display()));
+    std::fs::write(&cfg, "{}").unwrap();
+    let cfg = cfg.to_str().unwrap();
+    let write = json!({"command": format!("echo '{{\"yolo_mode\": true}}' > {cfg}")}).to_string();
+    let tool = ["tool", "bash", write.as_str(), "--add-dir", added.as_str()];
+    host.set("ML_INTERN_CLI_CONFIG", cfg);
+    for more in [&[][..], &["--config", cfg]] {
+        let ran = host.run([&tool[..], more].concat());
+        assert!(ran.code == Some(2) && ran.stderr.contains("obeyed as settings"), "{}", ran.stderr);
+        assert_eq!(std::fs::read_to_string(cfg).unwrap(), "{}");
+        host.set("ML_INTERN_CLI_CONFIG", "");
+    }
     host.set("XDG_CONFIG_HOME", host.workspace.join("settings").to_str().unwrap());
     refused(&host, "XDG_CONFIG_HOME puts ");
 }

@@ -185,14 +185,32 @@ impl Egress {
     ///
     /// # Errors
     /// When it is not granted, leads to an address that it may not connect to, or the exchange fails.
-    pub async fn send(&self, mut request: Outgoing) -> Result<Incoming, EgressError> {
+    pub async fn send(&self, request: Outgoing) -> Result<Incoming, EgressError> {
+        self.send_after(request, || Ok(())).await
+    }
+
+    /// The same. `ready` is called once it is decided that the request may leave, and before anything of it does:
+    /// where it fails, nothing is sent. Of a request that is refused it is not called.
+    ///
+    /// # Errors
+    /// Those of [`Self::send`], and what `ready` says.
+    pub async fn send_after(
+        &self,
+        mut request: Outgoing,
+        ready: impl FnOnce() -> Result<(), String>,
+    ) -> Result<Incoming, EgressError> {
         let mut hops = request.limits.redirects;
         let mut deadline = Deadline::start(&request.limits);
-        let mut first = true;
+        let mut first = Some(ready);
         loop {
             let redirected = hops < request.limits.redirects;
             let behind = |error: EgressError| error.behind(redirected);
-            let hop = self.decide(&request, std::mem::take(&mut first)).map_err(behind)?;
+            let hop = self.decide(&request, first.is_some()).map_err(behind)?;
+            if let Some(Err(reason)) = first.take().map(|ready| ready()) {
+                let refusal = EgressError::HeldBack(reason);
+                self.refused(&request.caller, &request.method, hop.origin.to_string(), &refusal)?;
+                return Err(refusal);
+            }
             let (origin, mirror, real) = (hop.origin.clone(), hop.mirror, hop.url.clone());
             let (answer, mut entry) = self.exchange(&request, hop, &deadline).await.map_err(behind)?;
             let (limits, status) = (request.limits, answer.status());

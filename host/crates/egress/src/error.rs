@@ -71,6 +71,9 @@ pub enum EgressError {
     Bomb(String),
     #[error("nothing is sent that is not on record, and the ledger cannot be written: {0}")]
     Ledger(String),
+    /// Whoever wanted it sent could not make ready for its answer.
+    #[error("{0}")]
+    HeldBack(String),
     #[error(
         "no encrypted connection can be made with the certificates of this machine and of the settings: {0}"
     )]
@@ -102,6 +105,7 @@ impl EgressError {
                 | Self::Credential { .. }
                 | Self::Leak { .. }
                 | Self::Ledger(_)
+                | Self::HeldBack(_)
                 | Self::Tls(_)
         )
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use egress::NetworkGrant;
@@ -136,6 +136,28 @@ impl Plugin {
             capabilities.files = false;
         }
         capabilities
+    }
+
+    /// Which of these folders it lies in, as it is written there: whoever speaks of it has to name that one too.
+    #[must_use]
+    pub fn named_in<'a>(&self, folders: &'a [PathBuf]) -> Option<&'a Path> {
+        let Source::File(path) = &self.source else { return None };
+        let holds = |folder: &&PathBuf| folder.canonicalize().is_ok_and(|f| path.parent() == Some(&f));
+        folders.iter().find(holds).map(PathBuf::as_path)
+    }
+
+    /// Says what a plugin of somebody else's declares and was not granted, for a call that failed: the plugin itself
+    /// knows only that there is nothing.
+    pub(crate) fn ungranted(&self, named: &[PathBuf]) -> Option<String> {
+        if self.granted.lacking.is_empty() || matches!(self.source, Source::Bundled(_)) {
+            return None;
+        }
+        let (id, lacking) = (&self.described.manifest.id, self.granted.lacking.join(", "));
+        let named = self.named_in(named).map(|folder| format!(" --plugin-dir {}", text::path(folder)));
+        let named = named.unwrap_or_default();
+        Some(format!(
+            "[plugin `{id}` was not granted {lacking}, which it declares: ml-intern plugin grant {id}{named}]"
+        ))
     }
 
     /// Whether a call can send more than an address to another machine.

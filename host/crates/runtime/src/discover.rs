@@ -119,19 +119,30 @@ fn component_files(dirs: &PluginDirs, problems: &mut Vec<PluginError>) -> Vec<Li
 }
 
 impl PluginDirs {
-    /// The files of the folders that have an id, whether they can be used or not. What is no plugin has none: its
-    /// name counts, in the folders that are always looked at.
+    /// The files of the folders that have an id, whether they can be used or not: those of the folders that are
+    /// always looked at, and those of folders that were named. What is no plugin has no id: its name counts, in the
+    /// folders that are always looked at.
     #[must_use]
-    pub fn files_of(&self, id: &str) -> Vec<PathBuf> {
+    pub fn files_of(&self, id: &str) -> (Vec<PathBuf>, Vec<PathBuf>) {
+        let real = |folder: &Path| folder.canonicalize().ok();
+        let always: Vec<PathBuf> = self.folders.iter().filter_map(|folder| real(folder)).collect();
+        let is_always =
+            |path: &Path| path.parent().and_then(real).is_some_and(|folder| always.contains(&folder));
         let has_id = |path: &PathBuf| {
             let inspected = read_component(path).and_then(|bytes| inspect(&shown(path), &bytes));
-            let is_always = || self.folders.iter().any(|folder| path.parent() == Some(folder));
             inspected.map_or_else(
-                |_| path.file_stem().is_some_and(|stem| stem == id) && is_always(),
+                |_| path.file_stem().is_some_and(|stem| stem == id) && is_always(path),
                 |inspection| inspection.manifest.id == id,
             )
         };
-        component_files(self, &mut Vec::new()).into_iter().map(|file| file.path).filter(has_id).collect()
+        let files = component_files(self, &mut Vec::new()).into_iter().map(|file| file.path).filter(has_id);
+        let (mut own, named): (Vec<PathBuf>, Vec<PathBuf>) = files.partition(|path| is_always(path));
+        // A folder that is always looked at can be named as well.
+        let mut seen = std::collections::HashSet::new();
+        own.retain(|path| {
+            seen.insert((path.parent().and_then(real), path.file_name().map(ToOwned::to_owned)))
+        });
+        (own, named)
     }
 
     /// Forgets that a plugin was let in: one with its id is a stranger again.

@@ -28,6 +28,8 @@ pub(crate) struct Effective {
     pub(crate) declared: Arc<[NetworkGrant]>,
     /// Every credential that is declared.
     pub(crate) credentials: Arc<BTreeMap<String, Bound>>,
+    /// What it declares and could be granted, and was not, besides the network, which is asked for.
+    pub(crate) lacking: Vec<String>,
 }
 
 /// How a table of a grants file is written.
@@ -123,7 +125,8 @@ impl Grants {
         let whole = self.whole.contains(&manifest.id).then_some(declared);
         let Some(granted) = whole.or(own) else {
             let credentials = Arc::new(bind(manifest, &BTreeMap::new(), secrets));
-            return Effective { declared: declares.into(), credentials, ..Effective::default() };
+            let lacking = lacking(declared, &Capabilities::default(), policy);
+            return Effective { declared: declares.into(), credentials, lacking, ..Effective::default() };
         };
         let grants = parse(&granted.network);
         let network: Vec<NetworkGrant> =
@@ -142,8 +145,25 @@ impl Grants {
         let given = sources.iter().filter(|(name, _)| manifest.credentials.contains_key(name.as_str()));
         capabilities.credentials = given.map(|(name, source)| (name.clone(), source.clone())).collect();
         let credentials = Arc::new(bind(manifest, sources, secrets));
-        Effective { capabilities, network, declared: declares.into(), credentials }
+        let lacking = lacking(declared, &capabilities, policy);
+        Effective { capabilities, network, declared: declares.into(), credentials, lacking }
     }
+}
+
+/// What is declared, not there, and would be after `plugin grant`.
+fn lacking(declared: &Capabilities, has: &Capabilities, policy: &Policy) -> Vec<String> {
+    if policy.flag("--grant", "`plugin grant`").is_err() {
+        return Vec::new();
+    }
+    let may = |tier| policy.tier(tier).is_ok();
+    let flags = [
+        ("exec", declared.exec && !has.exec && may(Tier::Execute)),
+        ("files", declared.files && !has.files && may(Tier::Write)),
+        ("kv", declared.kv && !has.kv),
+    ];
+    let flags = flags.into_iter().filter(|(_, lacks)| *lacks).map(|(name, _)| name.to_owned());
+    let paths = declared.paths.iter().filter(|mount| !has.paths.contains(mount));
+    flags.chain(paths.map(|mount| format!("paths {}", format!("{mount:?}").to_lowercase()))).collect()
 }
 
 #[cfg(test)]

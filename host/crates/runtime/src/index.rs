@@ -60,6 +60,7 @@ struct Broken {
 /// A component file as it was when it was described.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Entry {
+    /// Empty: another plugin lies there now, and this one nowhere.
     pub(crate) path: PathBuf,
     stamp: Stamp,
     /// Digest of the manifest and descriptions that a person let in.
@@ -300,8 +301,12 @@ impl Index {
         self.add(Entry { project: true, ..Entry::of(path, stamp, described) });
     }
 
+    /// What lay at its path under another id stays known, without a place: whoever can write there would else make
+    /// this program forget what that id was given, and by whom it was signed.
     fn add(&mut self, entry: Entry) {
-        self.lock.plugins.retain(|e| e.path != entry.path);
+        self.lock.plugins.retain(|e| e.path != entry.path || !e.project);
+        let displaced = self.lock.plugins.iter_mut().filter(|e| e.path == entry.path);
+        displaced.for_each(|displaced| displaced.path = PathBuf::new());
         self.lock.plugins.push(entry);
         self.changed = true;
     }

@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -71,6 +72,7 @@ struct Inner {
     cache: CodeCache,
     compiler: Compiler,
     limits: Limits,
+    named: Vec<PathBuf>,
     egress: Egress,
     slots: Arc<Semaphore>,
 }
@@ -119,6 +121,7 @@ impl PluginRuntime {
             cache: CodeCache::new(config.dirs.cache, config.dirs.key),
             compiler: config.dirs.compiler,
             limits: config.limits,
+            named: config.dirs.named,
             egress: config.egress,
             slots: Arc::new(Semaphore::new(MAX_CALLS)),
         };
@@ -408,7 +411,11 @@ impl Inner {
         }
         let task =
             Task { call, tool: bare, arguments: arguments.to_string(), limits: self.limits, wall_time };
-        run(shared, &opened.pre, task).await
+        let mut result = run(shared, &opened.pre, task).await;
+        if let Some(line) = plugin.ungranted(&self.named).filter(|_| !result.success && !result.cancelled) {
+            result.text = format!("{}\n{line}", result.text.trim_end());
+        }
+        result
     }
 
     fn shared(&self) -> Result<&Shared, PluginError> {

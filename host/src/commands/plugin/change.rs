@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use audit::Act;
-use manifest::{Capabilities, CredentialUse, Manifest};
-use runtime::{CredentialSource, Described, Plugin, PluginRuntime, Source, SourceError};
+use manifest::{Capabilities, CredentialUse};
+use runtime::{CredentialSource, Described, LockIndex, Plugin, PluginRuntime, Source, SourceError};
 
 use super::load;
 use crate::assemble::Setup;
@@ -13,7 +13,7 @@ use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
 use crate::grants_file::{change, read, table_for};
 use crate::managed;
-use crate::render::{line, say};
+use crate::render::{line, say, shown};
 
 pub(super) async fn grant(environment: Environment, place: &PlaceArgs, id: &str) -> Result<Exit, Failure> {
     let (setup, plugins, _) = load(environment.clone(), place).await?;
@@ -29,7 +29,7 @@ pub(super) async fn grant(environment: Environment, place: &PlaceArgs, id: &str)
     // A credential is handed out by name only; those that were stay.
     let credentials = plugin.granted().credentials.clone();
     let given = Capabilities { credentials, approval: Some(plugin.described.approval()), ..given };
-    let lacks = missing(manifest, &given);
+    let lacks = missing(plugin, &given, place);
     let name = plugin.grants_name();
     record(&setup, Act::Grant { plugin: name.clone(), granted: granted.clone(), revoked: Vec::new() })?;
     change(&setup.paths.grants(), |grants| {
@@ -100,7 +100,8 @@ pub(super) async fn grant_credentials(
 }
 
 /// Credentials that a plugin declares and does not have, each with what would give it.
-pub(super) fn missing(manifest: &Manifest, granted: &Capabilities) -> Vec<String> {
+pub(super) fn missing(plugin: &Plugin, granted: &Capabilities, place: &PlaceArgs) -> Vec<String> {
+    let (manifest, named) = (&plugin.described.manifest, named(plugin, place));
     let lacks = manifest.credentials.iter().filter(|(name, _)| !granted.credentials.contains_key(*name));
     let line = |(name, declared): (&String, &CredentialUse)| {
         let id = &manifest.id;
@@ -110,7 +111,7 @@ pub(super) fn missing(manifest: &Manifest, granted: &Capabilities) -> Vec<String
             format!("env:{}_TOKEN", name.to_ascii_uppercase().replace('-', "_"))
         };
         format!(
-            "credential {name} is not granted ({}): ml-intern plugin grant {id} --credential {name}={source}, or \
+            "credential {name} is not granted ({}): ml-intern plugin grant {id}{named} --credential {name}={source}, or \
              ml-intern login {name} and then --credential {name}=stored:{name}",
             declared.description
         )
@@ -118,15 +119,31 @@ pub(super) fn missing(manifest: &Manifest, granted: &Capabilities) -> Vec<String
     lacks.map(line).collect()
 }
 
+/// What a command line about a plugin needs besides its id, where it lies in a folder that was named.
+pub(super) fn named(plugin: &Plugin, place: &PlaceArgs) -> String {
+    let folder = plugin.named_in(&place.plugin_dir);
+    folder.map(|folder| format!(" --plugin-dir {}", shown(folder))).unwrap_or_default()
+}
+
 pub(super) fn unknown(id: &str) -> Failure {
+    let id = line(id);
     Failure::usage(format!("there is no plugin `{id}`; `ml-intern plugin list` names those there are"))
 }
 
 pub(super) async fn revoke(environment: Environment, place: &PlaceArgs, id: &str) -> Result<Exit, Failure> {
     let (setup, plugins, _) = load(environment, place).await?;
-    // Also of one that is not there any more.
-    let name = find(&plugins, id).map_or_else(|_| id.to_owned(), Plugin::grants_name);
+    // Also of one that is not there any more, or cannot be used.
+    let found = find(&plugins, id);
+    let name = found.as_ref().map_or_else(|_| id.to_owned(), |plugin| plugin.grants_name());
     if !take_back(&setup, &name)? {
+        let dirs = setup.plugin_dirs(place);
+        let is_known = || {
+            let (index, _) = LockIndex::read(&dirs).map_err(Failure::settings)?;
+            Ok::<bool, Failure>(index.knows(id) || dirs.files_of(id) != (Vec::new(), Vec::new()))
+        };
+        if found.is_err() && !is_known()? {
+            return Err(unknown(id));
+        }
         say(&format!("`{id}` was granted nothing by you"));
     }
     Ok(Exit::Done)

@@ -8,7 +8,7 @@ use audit::Act;
 use manifest::Capabilities;
 use runtime::{Candidate, Described, LockIndex, PluginDirs, signature_file};
 
-use super::change::{follow, missing, record};
+use super::change::{follow, missing, named, record};
 use super::difference::differences;
 use super::sign::publisher_key;
 use super::{known, load, sheet};
@@ -18,12 +18,14 @@ use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
 use crate::paths;
 use crate::render::{say, shown, warn};
+use crate::workspace::check_plugin_folders;
 
 /// What only looks like a plugin.
 const ARCHIVES: [&str; 8] = ["zip", "tar", "gz", "tgz", "xz", "zst", "bz2", "7z"];
 
 pub(super) async fn run(environment: Environment, args: &InstallArgs) -> Result<Exit, Failure> {
     let files = components(&args.file)?;
+    check_plugin_folders(&args.place.plugin_dir)?;
     let setup = Setup::read(environment.clone(), args.place.config.as_deref())?;
     let dirs = setup.plugin_dirs(&args.place);
     let person = Person::of(args)?;
@@ -135,10 +137,11 @@ async fn left_to_do(
     else {
         return Ok(());
     };
-    missing(manifest, plugin.granted()).iter().for_each(|line| say(line));
+    missing(plugin, plugin.granted(), &args.place).iter().for_each(|line| say(line));
     let granted = Capabilities { credentials: BTreeMap::new(), approval: None, ..plugin.granted().clone() };
     if granted != manifest.capabilities {
-        say(&format!("it has not been granted all it asks for: ml-intern plugin grant {}", manifest.id));
+        let (id, named) = (&manifest.id, named(plugin, &args.place));
+        say(&format!("it has not been granted all it asks for: ml-intern plugin grant {id}{named}"));
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use audit::Act;
 use runtime::{LockIndex, inspect, read_component, signature_file};
+use rustix::fs::Access;
 
 use super::change::{record, take_back, unknown};
 use crate::assemble::Setup;
@@ -25,34 +26,56 @@ pub(super) fn run(environment: Environment, place: &PlaceArgs, id: &str) -> Resu
     }
     let dirs = setup.plugin_dirs(place);
     let (index, distrusted) = LockIndex::read(&dirs).map_err(Failure::settings)?;
-    let files = dirs.files_of(id);
+    let (files, named) = dirs.files_of(id);
     let stored = stored(&setup.paths.plugin_data(), id)?;
     let is_granted = read(&setup.paths.grants())?.contains_key(id);
-    if files.is_empty() && stored.is_empty() && !is_granted && !index.knows(id) {
+    if files.is_empty() && named.is_empty() && stored.is_empty() && !is_granted && !index.knows(id) {
         return Err(of_the_project(&setup, id).unwrap_or_else(|| unknown(id)));
     }
+    files.iter().chain(&stored).try_for_each(|path| can_go(path, id))?;
     let names: Vec<String> = files.iter().map(|path| path.display().to_string()).collect();
     let path = if names.is_empty() { "(no file)".to_owned() } else { names.join(", ") };
     record(&setup, Act::Remove { plugin: id.to_owned(), path })?;
-    // Another plugin may come with the same id: nothing of this one is for it.
-    take_back(&setup, id)?;
-    for path in &stored {
-        if gone(path)? && path.extension().is_none_or(|extension| extension != "read") {
-            say(&format!("removed {}, what it stored", shown(path)));
-        }
-    }
+    // Another plugin may come with the same id: nothing of this one is for it. What fails is told, and keeps nothing
+    // else of it here.
+    let mut steps = Vec::new();
     for path in &files {
-        gone(path)?;
-        gone(&signature_file(path))?;
-        say(&format!("removed {}", shown(path)));
+        steps.push(gone(path).and_then(|_| gone(&signature_file(path))).map(|_| {
+            say(&format!("removed {}", shown(path)));
+        }));
     }
     if distrusted.is_none() {
-        dirs.forget(id).map_err(Failure::settings)?;
+        steps.push(dirs.forget(id).map_err(Failure::settings));
     }
+    steps.push(take_back(&setup, id).map(drop));
+    for path in &stored {
+        steps.push(gone(path).map(|was_there| {
+            if was_there && path.extension().is_none_or(|extension| extension != "read") {
+                say(&format!("removed {}, what it stored", shown(path)));
+            }
+        }));
+    }
+    for path in &named {
+        say(&format!("left {}, which lies in a folder that you named", shown(path)));
+    }
+    steps.into_iter().collect::<Result<(), Failure>>()?;
     if files.is_empty() {
         say(&format!("removed `{id}`, of which there was no file in the plugin folders"));
     }
     Ok(Exit::Done)
+}
+
+/// Refuses to begin where a file would stay.
+fn can_go(path: &Path, id: &str) -> Result<(), Failure> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(|_| {
+        Failure::settings(anyhow::anyhow!(
+            "{}: you cannot delete it, as you cannot write to {}; nothing was removed (`ml-intern plugin revoke {id}` \
+             takes back what it was granted)",
+            shown(path),
+            shown(folder)
+        ))
+    })
 }
 
 /// What plugins of an id stored, whoever signed them, and the marks beside it. A project's plugin is another one.

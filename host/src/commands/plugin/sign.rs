@@ -1,6 +1,6 @@
 //! Publishers: keys, signatures over components, and whether one holds.
 
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use policy::{PluginFacts, PublisherKey};
@@ -98,7 +98,14 @@ pub(super) fn verify(
     };
     let path = signature_file(file);
     let failed = |reason: String| Failure::settings(anyhow::anyhow!("{}: {reason}", shown(&path)));
-    let text = std::fs::read_to_string(&path).map_err(|e| failed(e.to_string()))?;
+    let text = std::fs::read_to_string(&path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => failed(format!(
+            "there is no such file: {0} is not signed; whoever publishes it signs it with `ml-intern plugin sign {0} \
+             --key FILE`",
+            shown(file)
+        )),
+        _ => failed(e.to_string()),
+    })?;
     match verify_signature(file, &bytes, &manifest, &text, &keys).map_err(Failure::settings)? {
         Signed::Yes(by) => {
             let facts = PluginFacts {
@@ -139,9 +146,11 @@ pub(super) fn publisher_key(given: &str) -> Result<PublisherKey, Failure> {
     PublisherKey::try_from(line.to_owned()).map_err(refuse)
 }
 
+/// Writes a file that did not exist, with this mode whatever the umask takes from it.
 fn write_new(path: &Path, text: &str, mode: u32) -> Result<(), Failure> {
     let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
     file.and_then(|mut file| {
+        file.set_permissions(std::fs::Permissions::from_mode(mode))?;
         std::io::Write::write_all(&mut file, text.as_bytes())?;
         file.sync_all()
     })

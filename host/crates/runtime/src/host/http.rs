@@ -13,7 +13,6 @@ use crate::bindings::ml_intern::plugin::types::{Error, ErrorKind};
 use crate::credentials::{Bound, CredentialSource};
 use crate::host::error;
 use crate::limits::{MAX_HTTP_BYTES, MAX_HTTP_REQUESTS};
-use crate::sent::Sent;
 use crate::state::{Call, CallState};
 use protocol::text::line;
 
@@ -198,6 +197,7 @@ fn refused(egress: &Egress, reason: &EgressError) -> Error {
         EgressError::Timeout { .. } | EgressError::TooSlow { .. } => (ErrorKind::Timeout, "timeout"),
         EgressError::Mirror { .. } => (ErrorKind::Denied, "origin-not-granted"),
         EgressError::TooLarge { .. } | EgressError::Bomb(_) => (ErrorKind::TooLarge, "answer"),
+        EgressError::HeldBack(_) => (ErrorKind::Denied, "cannot-be-marked"),
         EgressError::TooManyRedirects(_) | EgressError::Elsewhere { .. } => {
             (ErrorKind::Upstream, "redirects")
         }
@@ -224,11 +224,8 @@ impl Host for CallState {
         if let Some(handle) = handle {
             call.record_use(handle, &outgoing.url).await?;
         }
-        // Before it leaves: an answer that the guest may not have would leave it without knowing what it did.
         let unmarked = |reason| error(ErrorKind::Denied, "cannot-be-marked", reason);
-        call.marks(&outgoing.url.origin().ascii_serialization()).map_err(unmarked)?;
-        let sent = changes(&outgoing.method).then(|| call.sent.clone());
-        let answer = answer(&call.egress, outgoing, sent.as_deref()).await;
+        let answer = call.answer(outgoing).await;
         // Also where it is a refusal: where a server leads, and how its answer is packed, are its own words.
         if let Some(from) = answer.from {
             call.reads(from).map_err(unmarked)?;
@@ -340,55 +337,61 @@ struct Answer {
     from: Option<String>,
 }
 
-/// Sends a request and reads the whole answer. A redirect may have changed the origin it comes from. While it
-/// is on its way, and if nobody can tell what came of it, it counts as open.
-async fn answer(egress: &Egress, outgoing: Outgoing, sent: Option<&Sent>) -> Answer {
-    if let Some(sent) = sent {
-        sent.leaves();
-    }
-    let settled = |accepted| {
-        if let Some(sent) = sent {
-            sent.settles(accepted);
+impl Call {
+    /// Sends a request and reads the whole answer. A redirect may have changed the origin it comes from. While it
+    /// is on its way, and if nobody can tell what came of it, it counts as open.
+    async fn answer(&self, outgoing: Outgoing) -> Answer {
+        let sent = changes(&outgoing.method).then(|| self.sent.clone());
+        if let Some(sent) = &sent {
+            sent.leaves();
         }
-    };
-    let url = outgoing.url.clone();
-    let incoming = match egress.send(outgoing).await {
-        Ok(incoming) => incoming,
-        Err(reason) => {
-            if reason.is_before_sending() {
-                settled(false);
+        let settled = |accepted| {
+            if let Some(sent) = &sent {
+                sent.settles(accepted);
             }
-            let from = reason.may_quote_server().then(|| url.origin().ascii_serialization());
-            return Answer { response: Err(reason), from };
+        };
+        let url = outgoing.url.clone();
+        let origin = url.origin().ascii_serialization();
+        // Before it leaves: an answer that the guest may not have would leave it without knowing what it did. Not of
+        // what is refused: nobody says anything then, and a mark stays as long as the plugin.
+        let incoming = match self.egress.send_after(outgoing, || self.marks(&origin)).await {
+            Ok(incoming) => incoming,
+            Err(reason) => {
+                if reason.is_before_sending() {
+                    settled(false);
+                }
+                let from = reason.may_quote_server().then_some(origin);
+                return Answer { response: Err(reason), from };
+            }
+        };
+        // A server that failed may have done it nevertheless, and so may whoever led elsewhere before that.
+        let (status, led_elsewhere) = (incoming.status, incoming.url != url);
+        let accepted = status.is_success() || status.is_redirection();
+        if status.is_client_error() && !led_elsewhere {
+            settled(false);
         }
-    };
-    // A server that failed may have done it nevertheless, and so may whoever led elsewhere before that.
-    let (status, led_elsewhere) = (incoming.status, incoming.url != url);
-    let accepted = status.is_success() || status.is_redirection();
-    if status.is_client_error() && !led_elsewhere {
-        settled(false);
+        let head = Head {
+            status: incoming.status.as_u16(),
+            headers: incoming
+                .headers
+                .iter()
+                .filter(|(name, _)| *name != ::http::header::SET_COOKIE)
+                .map(|(name, value)| Header { name: name.to_string(), value: value.as_bytes().to_vec() })
+                .collect(),
+            final_url: incoming.url.to_string(),
+            extra: None,
+        };
+        let from = Some(incoming.url.origin().ascii_serialization());
+        let body = match incoming.bytes().await {
+            Ok(body) => body,
+            Err(reason) => return Answer { response: Err(reason), from },
+        };
+        // Whoever reads half of an answer does not know what was ordered under which name.
+        if accepted {
+            settled(true);
+        }
+        Answer { response: Ok(Response { head, body: body.into() }), from }
     }
-    let head = Head {
-        status: incoming.status.as_u16(),
-        headers: incoming
-            .headers
-            .iter()
-            .filter(|(name, _)| *name != ::http::header::SET_COOKIE)
-            .map(|(name, value)| Header { name: name.to_string(), value: value.as_bytes().to_vec() })
-            .collect(),
-        final_url: incoming.url.to_string(),
-        extra: None,
-    };
-    let from = Some(incoming.url.origin().ascii_serialization());
-    let body = match incoming.bytes().await {
-        Ok(body) => body,
-        Err(reason) => return Answer { response: Err(reason), from },
-    };
-    // Whoever reads half of an answer does not know what was ordered under which name.
-    if accepted {
-        settled(true);
-    }
-    Answer { response: Ok(Response { head, body: body.into() }), from }
 }
 
 #[cfg(test)]

@@ -184,6 +184,42 @@ fn what_was_given_stays_with_what_it_was_given_to() {
     assert_eq!(known(&index), ("c".to_owned(), false));
 }
 
+#[test]
+fn another_plugin_in_its_place_makes_nobody_forget_what_an_id_was_given() {
+    let publisher = || crate::Publisher {
+        key: "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3".to_owned().try_into().unwrap(),
+        comment: "c".to_owned(),
+    };
+    let with = |digest: &str| Described {
+        digest: digest.to_owned(),
+        publisher: Some(publisher()),
+        ..described("p", "1.0.0")
+    };
+    let (path, elsewhere) = (Path::new("/p.wasm"), Path::new("/z.wasm"));
+    let mut index = Index::default();
+    index.let_in(path, stamp(), with("a"));
+    // A start finds another plugin there, or a project's.
+    index.learn(path, stamp(), described("q", "1.0.0"), true);
+    index.put_project(path, stamp(), described("r", "1.0.0"));
+    let known = index.of_id("p").unwrap();
+    assert!(known.was_let_in("a") && known.described.publisher.is_some());
+    assert!(index.of_id("q").is_some());
+    assert!(index.entry(path).unwrap().project && index.unchanged(path, &stamp()).is_none());
+    // The next one finds something of its id elsewhere, however often.
+    for _ in 0..2 {
+        index.learn(elsewhere, stamp(), with("b"), true);
+        assert_eq!(index.of_id("p").unwrap().given_to(), "a");
+    }
+    // It comes back, and the others stay known.
+    index.learn(path, stamp(), with("a"), true);
+    assert!(
+        index.of_id("p").unwrap().was_let_in("a") && index.entry(path).unwrap().described.manifest.id == "p"
+    );
+    assert!(index.of_id("q").is_some() && index.lock.plugins.len() == 2);
+    index.forget("p");
+    assert!(index.of_id("p").is_none());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
