@@ -249,7 +249,7 @@ mod tests {
         std::fs::create_dir_all(elsewhere.join("config")).unwrap();
         symlink(elsewhere.join("config"), dotfiles.join("config")).unwrap();
         symlink(dotfiles.join("config"), &paths.config).unwrap();
-        assert_eq!(find(Some(&dotfiles), &[], None, &paths).unwrap().workspace, None);
+        assert_eq!(at(&dotfiles, false, &paths).unwrap().0, None);
     }
 
     #[test]
