@@ -13,6 +13,7 @@ mod journal;
 mod measure;
 mod namespace;
 mod notes;
+mod opening;
 mod operations;
 mod ordering;
 mod orders;

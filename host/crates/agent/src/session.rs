@@ -16,10 +16,10 @@ use crate::budget::Budget;
 use crate::guard::Guard;
 use crate::journal::Journal;
 use crate::namespace::{AskNamespace, Namespace};
+use crate::opening::Opening;
 use crate::ordering::earlier;
 use crate::orders::{Order, Unknown};
 use crate::persist::{Saved, Sealed, Standing};
-use crate::turn::Fault;
 use crate::{BudgetLimits, Interrupt, Mode, Rules, SessionStore, StartError, StoreError};
 
 /// Operations and events that wait at most; whoever sends more waits.
@@ -341,41 +341,6 @@ pub(crate) fn build(config: SessionConfig) -> Result<Built, StartError> {
     Ok((session, opening, handle))
 }
 
-/// What a session says before it is ready.
-pub(crate) struct Opening {
-    /// Where it comes from, with how many events.
-    fork: Option<(SessionId, usize)>,
-    /// What a fork takes over besides the transcript.
-    standing: Option<Standing>,
-    /// The folder that it was at work in before, if it is another one now.
-    elsewhere: Option<PathBuf>,
-    /// It goes on with another model than before.
-    model_changed: bool,
-    /// Its file has the system prompt.
-    knows_system: bool,
-    /// Calls got the result that nobody knows one.
-    repaired: bool,
-}
-
-impl Opening {
-    fn of(start: &Start, saved: Option<&Saved>, session: &Session) -> Self {
-        let continues = matches!(start, Start::Continue(_));
-        let fork = match (start, saved) {
-            (Start::Fork(from), Some(saved)) => Some((from.clone(), saved.events)),
-            _ => None,
-        };
-        let before = saved.map(|saved| saved.header.workspace.clone());
-        Self {
-            fork,
-            standing: None,
-            elsewhere: before.filter(|folder| folder != session.workplace.workspace()),
-            model_changed: continues && saved.is_some_and(|saved| saved.model != session.model.id()),
-            knows_system: continues && saved.is_some_and(|saved| session.earlier_system(saved).is_some()),
-            repaired: continues && saved.is_some_and(|saved| !saved.unknown_outcomes.is_empty()),
-        }
-    }
-}
-
 impl Session {
     /// Takes in what is saved of a session. Returns also what it stands at, for a fork's own file.
     fn restore(&mut self, saved: Saved, records: &[audit::Entry]) -> Result<(Resumed, Standing), StoreError> {
@@ -399,12 +364,6 @@ impl Session {
         self.items = saved.items;
         self.encode();
         Ok((resumed, standing))
-    }
-
-    /// The system prompt that the conversation began with, if it still holds. A provider's cache knows it
-    /// byte for byte.
-    fn earlier_system<'a>(&self, saved: &'a Saved) -> Option<&'a str> {
-        saved.system.as_deref().filter(|earlier| says_the_same(earlier, &self.system))
     }
 
     /// Encodes the whole transcript anew: after a change of the model or of what came before.
@@ -440,48 +399,6 @@ impl Session {
         self.journal.sync().await
     }
 
-    /// Says where the session comes from, and what is not as it was.
-    async fn open(&mut self, opening: Opening) -> Result<(), StoreError> {
-        let Opening { fork, standing, elsewhere, model_changed, knows_system, repaired } = opening;
-        if let Some(standing) = standing {
-            self.journal.standing(standing).await?;
-        }
-        if let Some((from, original_event_count)) = fork {
-            let event = Event::ResumedFrom {
-                path: self.store.dir(&from).display().to_string(),
-                original_session_id: from.to_string(),
-                original_event_count,
-                forked: true,
-            };
-            self.journal.emit(event).await?;
-            self.journal.transcript(&self.items).await?;
-            if !self.plan.is_empty() {
-                self.journal.emit(Event::PlanUpdate { plan: self.plan.clone() }).await?;
-            }
-        }
-        if repaired {
-            // Told once: the next time they have their result.
-            self.journal.transcript(&self.items).await?;
-        }
-        if !knows_system {
-            self.journal.system(&self.system).await?;
-        }
-        if let Some(folder) = elsewhere {
-            let now = self.workplace.workspace().display();
-            let before = folder.display();
-            self.notice(format!("this session was at work in {before}; it goes on in {now}")).await?;
-        }
-        if model_changed {
-            self.say_model().await?;
-        }
-        let tool_count = self.tools.len();
-        self.journal.emit(Event::Ready { message: format!("{tool_count} tools"), tool_count }).await?;
-        match self.look_for_orders().await {
-            Err(Fault::Store(error)) => Err(error),
-            _ => Ok(()),
-        }
-    }
-
     async fn next_submission(&mut self) -> Option<Submission> {
         match self.queue.pop_front() {
             Some(submission) => Some(submission),
@@ -493,11 +410,4 @@ impl Session {
 /// Whether it is known what a model costs. One that runs here costs nothing.
 pub(crate) fn has_price(model: &Model) -> bool {
     model.is_local() || model.cost_usd(&Usage::default()).is_some()
-}
-
-/// Whether two system prompts differ in nothing but their last line, which tells when the conversation
-/// began.
-fn says_the_same(one: &str, other: &str) -> bool {
-    let without_last = |text: &str| text.trim_end().rsplit_once('\n').map(|(rest, _)| rest.to_owned());
-    one == other || without_last(one).is_some_and(|rest| without_last(other) == Some(rest))
 }
