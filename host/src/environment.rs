@@ -3,22 +3,28 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
+use secrecy::zeroize::Zeroizing;
 
 use crate::exit::Failure;
 use crate::paths::read_own;
 
+/// Values by name, wiped when they are dropped: some are credentials.
+type Variables = BTreeMap<String, Zeroizing<String>>;
+
 /// Variables of the process, with those of `.env` below them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Environment {
-    process: BTreeMap<String, String>,
-    dotenv: BTreeMap<String, String>,
+    process: Variables,
+    dotenv: Variables,
     /// Credentials of a project that a person trusts, and where they stand.
-    project: BTreeMap<String, String>,
+    project: Variables,
     project_file: PathBuf,
-    /// The whole environment as it was, for the wall to choose from.
+    /// The environment as it was, for the wall to choose from. Of credentials it has those that are paths of files:
+    /// what lies there is kept from commands.
     pub(crate) user: Vec<(OsString, OsString)>,
     /// The flags of the command line, in their long form.
     pub(crate) flags: Vec<String>,
@@ -28,17 +34,23 @@ impl Environment {
     /// Reads the process environment.
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
     pub(crate) fn read() -> Self {
-        let user: Vec<(OsString, OsString)> = std::env::vars_os().collect();
-        let text = |(name, value): &(OsString, OsString)| {
-            Some((name.to_str()?.to_owned(), value.to_str()?.to_owned()))
-        };
-        Self { process: user.iter().filter_map(text).collect(), user, ..Self::default() }
+        let mut read = Self::default();
+        for (name, value) in std::env::vars_os() {
+            let (known, text) = (name.to_string_lossy(), value.to_string_lossy());
+            if !wall::is_credential(&known, &text) || text.starts_with('/') {
+                read.user.push((name.clone(), value.clone()));
+            }
+            if let (Ok(name), Ok(value)) = (name.into_string(), value.into_string()) {
+                read.process.insert(name, Zeroizing::new(value));
+            }
+        }
+        read
     }
 
     #[cfg(test)]
     pub(crate) fn of(variables: &[(&str, &str)]) -> Self {
         let process =
-            variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned().into())).collect();
         Self { process, ..Self::default() }
     }
 
@@ -47,20 +59,20 @@ impl Environment {
         let Some(text) = read_own(path).map_err(Failure::settings)? else { return Ok(()) };
         for entry in dotenvy::from_read_iter(text.as_bytes()) {
             let (name, value) = entry.map_err(|error| broken_line(path, &text, &error))?;
-            self.dotenv.insert(name, value);
+            self.dotenv.insert(name, value.into());
         }
         Ok(())
     }
 
     /// Adds credentials of the working folder's `.env`, below all others. No command gets them.
     pub(crate) fn add_project(&mut self, variables: Vec<(String, String)>, file: PathBuf) {
-        self.project.extend(variables);
+        self.project.extend(variables.into_iter().map(|(name, value)| (name, value.into())));
         self.project_file = file;
     }
 
     /// A variable, also if it is empty.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.own(name).or_else(|| self.project.get(name).map(String::as_str))
+        self.own(name).or_else(|| self.project.get(name).map(|value| value.as_str()))
     }
 
     /// A variable that is set to something, white space trimmed.
@@ -90,7 +102,19 @@ impl Environment {
     }
 
     fn own(&self, name: &str) -> Option<&str> {
-        self.process.get(name).or_else(|| self.dotenv.get(name)).map(String::as_str)
+        self.process.get(name).or_else(|| self.dotenv.get(name)).map(|value| value.as_str())
+    }
+}
+
+/// Names alone: any value may be a credential.
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Environment")
+            .field("process", &self.process.keys())
+            .field("dotenv", &self.dotenv.keys())
+            .field("project", &self.project.keys())
+            .field("project_file", &self.project_file)
+            .finish_non_exhaustive()
     }
 }
 
@@ -148,6 +172,13 @@ mod tests {
             (Some("two words"), None, Some("4"))
         );
         assert_eq!((environment.get("E"), environment.text("E")), (Some(""), None));
+    }
+
+    #[test]
+    fn no_value_is_printed() {
+        let environment = Environment::of(&[("HF_TOKEN", "hf_secret")]);
+        let printed = format!("{environment:?}");
+        assert!(printed.contains("HF_TOKEN") && !printed.contains("hf_secret"), "{printed}");
     }
 
     #[test]

@@ -186,14 +186,19 @@ pub(crate) fn keeper(setup: &Setup) -> KeepGrant {
     })
 }
 
+/// What bounds a plugin and gives it nothing.
+fn bounds_of(table: &Capabilities) -> Capabilities {
+    Capabilities { limits: table.limits.clone(), ..Capabilities::default() }
+}
+
 /// The table of a plugin as it is now. What was given to one that is not here any more is no part of it.
 pub(crate) fn table_for(grants: &mut Tables, name: String, approval: String) -> &mut Capabilities {
     let table = grants.entry(name).or_default();
     if table.approval.as_ref().is_some_and(|given_for| *given_for != approval) {
-        *table = Capabilities::default();
+        *table = bounds_of(table);
     }
     // One that was written by hand stays for whatever has its name.
-    if *table == Capabilities::default() {
+    if *table == bounds_of(table) {
         table.approval = Some(approval);
     }
     table

@@ -42,6 +42,10 @@ pub(crate) enum PluginCommand {
         /// Give it a credential instead, from `env:VARIABLE`, `hf` or `stored:NAME`.
         #[arg(long, value_name = "NAME=SOURCE")]
         credential: Vec<String>,
+        /// Bound it instead: `cpu_ms`, `memory_bytes`, `wall_time_s`, `output_bytes`, `data_bytes`, `data_files` or
+        /// `kv_bytes`.
+        #[arg(long, value_name = "NAME=NUMBER")]
+        limit: Vec<String>,
         #[command(flatten)]
         place: PlaceArgs,
     },

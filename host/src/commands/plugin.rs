@@ -30,11 +30,11 @@ pub(super) async fn run(command: PluginCommand, environment: Environment) -> Res
         PluginCommand::Info { plugin, json, place } => info(environment, &place, &plugin, json).await,
         PluginCommand::Install(args) => install::run(environment, &args).await,
         PluginCommand::Remove { plugin, place } => remove::run(environment, &place, &plugin),
-        PluginCommand::Grant { plugin, credential, place } if credential.is_empty() => {
-            change::grant(environment, &place, &plugin).await
-        }
-        PluginCommand::Grant { plugin, credential, place } => {
-            change::grant_credentials(environment, &place, &plugin, &credential).await
+        PluginCommand::Grant { plugin, credential, limit, place } => {
+            if credential.is_empty() && limit.is_empty() {
+                return change::grant(environment, &place, &plugin).await;
+            }
+            change::grant_parts(environment, &place, &plugin, &credential, &limit).await
         }
         PluginCommand::Grants { plugin, place } => grants(environment, &place, plugin.as_deref()).await,
         PluginCommand::Revoke { plugin, place } => change::revoke(environment, &place, &plugin).await,
@@ -148,6 +148,8 @@ fn sheet(
     say("\ncan reach");
     let mut reach = reach(&manifest.capabilities, granted, imports);
     reach.extend(carries(manifest, granted));
+    let limits = granted.map(|granted| &granted.limits).into_iter().flatten();
+    reach.extend(limits.map(|(name, most)| format!("no more than {name} {most}")));
     reach.iter().for_each(|line| say(&format!("  {line}")));
     if reach.is_empty() {
         say("  nothing but its arguments");

@@ -425,10 +425,7 @@ fn the_process_shows_nothing_of_what_it_holds() {
     assert_eq!(std::fs::metadata(proc.join("environ")).unwrap().uid(), 0);
     if rustix::process::geteuid().is_root() {
         let environ = read("environ").unwrap();
-        assert!(
-            environ.contains("plain-to-see") && !environ.contains("hf_AbCd") && !environ.contains(VALUE),
-            "{environ}"
-        );
+        assert_eq!(environ.trim_matches('\0'), "");
     } else {
         assert!(read("environ").is_err());
     }

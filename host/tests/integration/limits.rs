@@ -172,3 +172,54 @@ fn advice_on_deep_python_never_fails_the_change() {
     }
     assert_eq!(ran.outputs().len(), texts.len());
 }
+
+#[test]
+fn a_grant_bounds_one_plugin_and_not_the_others() {
+    let steps = vec![
+        trick("loop", "x"),
+        trick("fill", "/data/a"),
+        call("bash", json!({"command": "sleep 600", "timeout": 600})),
+        Step::text("ok"),
+    ];
+    let host = host(steps, &json!({}));
+    let folder = host.home.join("plugins").display().to_string();
+    let bound = |id: &str, limits: &[&str]| {
+        let mut line = vec!["plugin", "grant", id, "--plugin-dir", folder.as_str()];
+        limits.iter().for_each(|limit| line.extend(["--limit", limit]));
+        host.run(line)
+    };
+    let ran = bound("probe", &["cpu_ms=200", "data_bytes=100000"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert_eq!(ran.stdout, "granted probe: limit cpu_ms 200\ngranted probe: limit data_bytes 100000\n");
+    assert_eq!(bound("workspace", &["kv_bytes=8"]).code, Some(0));
+    assert_eq!(bound("shell", &["wall_time_s=1"]).code, Some(0));
+    for (wrong, why) in [
+        ("cpu=1", "`cpu` is none of cpu_ms, memory_bytes"),
+        ("cpu_ms=0", "cpu_ms is from 1 to 30000"),
+        ("cpu_ms", "--limit NAME=NUMBER, such as cpu_ms=10000: not cpu_ms"),
+        ("tmp_bytes=5", "`tmp_bytes` is none of"),
+    ] {
+        let ran = bound("probe", &[wrong]);
+        assert!(ran.code == Some(2) && ran.stderr.contains(why), "{wrong}: {}", ran.stderr);
+    }
+    let told = host.run(["plugin", "grants", "probe", "--plugin-dir", &folder]).stdout;
+    assert!(
+        told.contains("probe: paths data\n") && told.contains("probe: limit data_bytes 100000\n"),
+        "{told}"
+    );
+    let sheet = host.run(["plugin", "info", "workspace"]).stdout;
+    assert!(sheet.contains("no more than kv_bytes 8\n") && sheet.contains("— granted"), "{sheet}");
+
+    let ran = run(&host);
+    let outputs = ran.outputs();
+    assert!(outputs[0].contains("computed for more than 0.2 s"), "{outputs:?}");
+    assert!((1..=100_000).contains(&count(outputs[1])), "{outputs:?}");
+    assert!(outputs[2].contains("took more than 1 s"), "{outputs:?}");
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    // A grant of everything leaves what bounds it as it was; taken back, nothing does.
+    assert_eq!(bound("probe", &[]).code, Some(0));
+    let told = |id: &str| host.run(["plugin", "grants", id, "--plugin-dir", &folder]).stdout;
+    assert!(told("probe").contains("probe: exec\n") && told("probe").contains("limit cpu_ms 200"));
+    assert_eq!(host.run(["plugin", "revoke", "shell", "--plugin-dir", &folder]).code, Some(0));
+    assert!(told("shell").contains("shell: exec\n") && !told("shell").contains("limit"));
+}

@@ -26,6 +26,8 @@ pub enum ManifestError {
     Credential { name: String, reason: String },
     #[error("a manifest does not say where a credential comes from; declare it as [credentials.{0}]")]
     CredentialSource(String),
+    #[error("capabilities: `limits` stand in grants files; a tool's longest time is its wall_time_s")]
+    Limits,
     #[error("capabilities: `for` stands in grants files, not in a manifest")]
     Approval,
     #[error("tool `{tool}`: wall_time_s is {seconds}; it must lie between 1 and {}", crate::MAX_WALL_TIME_S)]

@@ -78,6 +78,9 @@ pub struct Capabilities {
     /// Of a grant only: where each credential that the plugin declares comes from.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub credentials: BTreeMap<String, String>,
+    /// Of a grant only: limits that are lower than the host's, by their names in the settings.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub limits: BTreeMap<String, u64>,
     /// Of a grant only: digest of what the plugin asked for and said of itself when it was given. Without it
     /// the grant is for whatever has the id.
     #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
@@ -150,6 +153,9 @@ impl Manifest {
         if let Some(name) = self.capabilities.credentials.keys().next() {
             return Err(ManifestError::CredentialSource(name.clone()));
         }
+        if !self.capabilities.limits.is_empty() {
+            return Err(ManifestError::Limits);
+        }
         if self.capabilities.approval.is_some() {
             return Err(ManifestError::Approval);
         }
@@ -191,6 +197,7 @@ impl Capabilities {
             paths: self.paths.iter().filter(|m| other.paths.contains(m)).copied().collect(),
             network: self.network.iter().filter(|n| other.network.contains(n)).cloned().collect(),
             credentials: BTreeMap::new(),
+            limits: BTreeMap::new(),
             approval: None,
         }
     }
@@ -239,6 +246,8 @@ mod tests {
         let text = GOOD.replace("[capabilities]", "[capabilities]\nexce = true");
         let error = Manifest::from_toml(&text).unwrap_err().to_string();
         assert!(error.contains("unknown field `exce`"), "{error}");
+        let own = GOOD.replace("[capabilities]", "[capabilities.limits]\ncpu_ms = 1\n[capabilities]");
+        assert!(matches!(Manifest::from_toml(&own).unwrap_err(), ManifestError::Limits));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use manifest::{Capabilities, Tier, is_credential_name};
 use policy::Policy;
 
 use crate::credentials::{Bound, CredentialSource, Secrets, bind};
-use crate::{Described, PluginError};
+use crate::{Described, Limits, PluginError};
 
 /// Grants by plugin id, as they stand in a grants file.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +26,8 @@ pub(crate) struct Effective {
     pub(crate) network: Vec<NetworkGrant>,
     /// What it declares, granted or not: what can be asked for while a call runs.
     pub(crate) declared: Arc<[NetworkGrant]>,
+    /// The lower of what the host allows and what its grant says.
+    pub(crate) limits: Limits,
     /// Every credential that is declared.
     pub(crate) credentials: Arc<BTreeMap<String, Bound>>,
     /// What it declares and could be granted, and was not, besides the network, which is asked for.
@@ -34,7 +36,7 @@ pub(crate) struct Effective {
 
 /// How a table of a grants file is written.
 const FORMS: &str = "a table looks like this, each line left out where nothing is given:\n[ID]\nexec = true\nfiles = true\nkv = true\n\
-                     paths = [\"workspace\", \"tmp\", \"data\"]\nnetwork = [\"https://api.example.com GET\"]";
+                     paths = [\"workspace\", \"tmp\", \"data\"]\nnetwork = [\"https://api.example.com GET\"]\n[ID.limits]\ncpu_ms = 10000";
 
 impl Grants {
     /// Parses a grants file: one table per plugin id.
@@ -49,6 +51,7 @@ impl Grants {
             for text in &capabilities.network {
                 NetworkGrant::parse(text).map_err(|e| refuse(format!("[{id}]: {e}")))?;
             }
+            Limits::of_grant(&capabilities.limits).map_err(|e| refuse(format!("[{id}.limits]: {e}")))?;
             for (name, source) in &capabilities.credentials {
                 if !is_credential_name(name) {
                     return Err(refuse(format!("[{id}.credentials]: names hold a-z, 0-9 and `-`")));
@@ -90,13 +93,14 @@ impl Grants {
         sources.filter_map(|(name, source)| Some((name.clone(), source.parse().ok()?))).collect()
     }
 
-    /// These, with the credentials that `own` gives in place of those here.
+    /// These, with the credentials and limits that `own` gives in place of those here.
     #[must_use]
-    pub fn with_credentials_of(&self, own: &Self) -> Self {
+    pub fn with_choices_of(&self, own: &Self) -> Self {
         let mut tables = self.tables.clone();
         for (id, granted) in tables.iter_mut() {
             if let Some(own) = own.tables.get(id) {
                 granted.credentials.extend(own.credentials.clone());
+                granted.limits.extend(own.limits.clone());
             }
         }
         Self { tables, whole: self.whole.clone() }
@@ -122,11 +126,23 @@ impl Grants {
             |rules: &[String]| rules.iter().filter_map(|r| NetworkGrant::parse(r).ok()).collect::<Vec<_>>();
         let declared = &manifest.capabilities;
         let declares = parse(&declared.network);
+        // Also of a grant that is not for it any more: what bounds does not end with what it bounded.
+        let bounds = self.tables.get(name).map(|table| &table.limits);
+        let limits = bounds.and_then(|given| Limits::of_grant(given).ok()).unwrap_or_default();
         let whole = self.whole.contains(&manifest.id).then_some(declared);
         let Some(granted) = whole.or(own) else {
             let credentials = Arc::new(bind(manifest, &BTreeMap::new(), secrets));
             let lacking = lacking(declared, &Capabilities::default(), policy);
-            return Effective { declared: declares.into(), credentials, lacking, ..Effective::default() };
+            let limits_given = bounds.cloned().unwrap_or_default();
+            let capabilities = Capabilities { limits: limits_given, ..Capabilities::default() };
+            return Effective {
+                capabilities,
+                declared: declares.into(),
+                limits,
+                credentials,
+                lacking,
+                ..Effective::default()
+            };
         };
         let grants = parse(&granted.network);
         let network: Vec<NetworkGrant> =
@@ -146,7 +162,8 @@ impl Grants {
         capabilities.credentials = given.map(|(name, source)| (name.clone(), source.clone())).collect();
         let credentials = Arc::new(bind(manifest, sources, secrets));
         let lacking = lacking(declared, &capabilities, policy);
-        Effective { capabilities, network, declared: declares.into(), credentials, lacking }
+        capabilities.limits = bounds.cloned().unwrap_or_default();
+        Effective { capabilities, network, declared: declares.into(), limits, credentials, lacking }
     }
 }
 
@@ -231,6 +248,23 @@ mod tests {
     }
 
     #[test]
+    fn a_grant_lowers_limits_whether_or_not_it_gives_anything() {
+        let own = effective(
+            "kv = true",
+            "[p]\nkv = true\n[p.limits]\ncpu_ms = 7\nkv_bytes = 9\n[q.limits]\ncpu_ms = 3",
+        );
+        let expected = Limits { cpu_ms: 7, kv_bytes: 9, ..Limits::default() };
+        assert_eq!((own.limits, own.capabilities.limits.len()), (expected, 2));
+        let nothing = effective("kv = true", "[p]\nfor = \"another\"\n[p.limits]\ncpu_ms = 7");
+        assert_eq!((nothing.limits.cpu_ms, nothing.capabilities.kv), (7, false));
+        assert_eq!(nothing.capabilities.limits["cpu_ms"], 7);
+        let bundled = Grants::parse(Path::new("a"), "[p]\nkv = true\n[p.limits]\ndata_files = 5").unwrap();
+        let users = Grants::parse(Path::new("b"), "[p]\nexec = true\n[p.limits]\ndata_files = 2").unwrap();
+        let table = &bundled.with_choices_of(&users).into_tables()["p"];
+        assert_eq!((table.exec, table.limits["data_files"]), (false, 2));
+    }
+
+    #[test]
     fn network_grants_meet_method_by_method() {
         let both = effective(
             "network = [\"https://a.example GET POST\", \"https://b.example\"]",
@@ -261,6 +295,15 @@ mod tests {
             error("[p]\nnetwork = [\"example.com\"]")
                 .starts_with("/x/grants.toml: [p]: network grant `example.com`")
         );
+        let limits = error("[p.limits]\ncpu = 3");
+        assert!(
+            limits.contains("/x/grants.toml: [p.limits]: `cpu` is none of cpu_ms, memory_bytes"),
+            "{limits}"
+        );
+        assert!(error("[p.limits]\ntmp_bytes = 3").contains("`tmp_bytes` is none of"));
+        assert!(error("[p.limits]\ncpu_ms = 0").ends_with("[p.limits]: cpu_ms is from 1 to 30000"));
+        assert!(error("[p.limits]\nwall_time_s = 4294967296").contains("wall_time_s is from 1 to "));
+        assert!(error("[p.limits]\ncpu_ms = -1").contains("cpu_ms"));
         let credential = error("[p.credentials]\ngithub = \"ghp_0123456789abcdef\"");
         assert!(credential.starts_with("/x/grants.toml: [p.credentials]: github: "), "{credential}");
         assert!(credential.contains("`env:GITHUB_TOKEN`") && !credential.contains("ghp_"), "{credential}");
@@ -268,7 +311,7 @@ mod tests {
 
     /// A start for what breaks it: one of everything.
     const GRANTS: &str = "[p]\nexec = true\nfiles = true\nkv = false\npaths = [\"workspace\", \"tmp\"]\n\
-        network = [\"https://a.example:8443 GET POST\"]\n[p.credentials]\ngithub = \"env:GITHUB_TOKEN\"\n";
+        network = [\"https://a.example:8443 GET POST\"]\n[p.credentials]\ngithub = \"env:GITHUB_TOKEN\"\n[p.limits]\ncpu_ms = 7\n";
     const MANIFEST: &str = r#"{"id":"p","version":"1.0.0","description":"d","publisher":"me","capabilities":{"exec":true,"files":false,"kv":true,"paths":["data"],"network":["https://a.example GET"]},"tools":{"t":{"tier":"read","wall_time_s":5,"timeout_argument":"timeout"}}}"#;
 
     /// A text with a piece replaced by bytes of any kind.

@@ -8,13 +8,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-/// Bytes of a key, of a value, and of all that a plugin keeps.
+/// Bytes of a key and of a value.
 const MAX_KEY_BYTES: usize = 512;
 const MAX_VALUE_BYTES: usize = 256 << 10;
-const MAX_NAMESPACE_BYTES: usize = 4 << 20;
 
 /// Bytes of the file above which it is rewritten without what was replaced, removed or has expired.
-const MAX_FILE_BYTES: u64 = 4 * MAX_NAMESPACE_BYTES as u64;
+const MAX_FILE_BYTES: u64 = 16 << 20;
 
 /// Keys of one page.
 const MAX_PAGE: usize = 1_000;
@@ -76,6 +75,7 @@ impl Kv {
         Ok(self.live(plugin, key)?.cloned())
     }
 
+    /// Keeps a value, if all that the plugin keeps is within `limit` bytes then.
     pub(crate) fn set(
         &mut self,
         plugin: &str,
@@ -83,11 +83,12 @@ impl Kv {
         value: Vec<u8>,
         if_version: Option<u64>,
         ttl_s: Option<u32>,
+        limit: usize,
     ) -> Result<u64, KvError> {
         let used = self.used(plugin, key)?;
         if key.len() > MAX_KEY_BYTES
             || value.len() > MAX_VALUE_BYTES
-            || used + key.len() + value.len() > MAX_NAMESPACE_BYTES
+            || used + key.len() + value.len() > limit
         {
             return Err(KvError::TooLarge);
         }
@@ -264,14 +265,16 @@ fn now() -> u64 {
 mod tests {
     use super::*;
 
+    const LIMIT: usize = 4 << 20;
+
     #[test]
     fn values_are_there_again_when_the_session_is_continued() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("kv.jsonl");
         let mut kv = Kv::new(path.clone());
-        assert_eq!(kv.set("a", "k", b"1".to_vec(), None, None), Ok(1));
-        assert_eq!(kv.set("a", "k", b"2".to_vec(), Some(1), None), Ok(2));
-        assert_eq!(kv.set("a", "gone", b"x".to_vec(), None, None), Ok(3));
+        assert_eq!(kv.set("a", "k", b"1".to_vec(), None, None, LIMIT), Ok(1));
+        assert_eq!(kv.set("a", "k", b"2".to_vec(), Some(1), None, LIMIT), Ok(2));
+        assert_eq!(kv.set("a", "gone", b"x".to_vec(), None, None, LIMIT), Ok(3));
         assert_eq!(kv.delete("a", "gone"), Ok(true));
         std::fs::OpenOptions::new()
             .append(true)
@@ -280,7 +283,7 @@ mod tests {
             .write_all(b"{\"plugin\":\"a\",\"ke")
             .unwrap();
         let mut again = Kv::new(path.clone());
-        assert_eq!(again.set("a", "later", b"3".to_vec(), None, None), Ok(4));
+        assert_eq!(again.set("a", "later", b"3".to_vec(), None, None, LIMIT), Ok(4));
         let mut again = Kv::new(path);
         assert_eq!(again.get("a", "later").unwrap().unwrap().value, b"3");
         assert_eq!(again.get("a", "k").unwrap().unwrap().value, b"2");
@@ -292,17 +295,21 @@ mod tests {
     fn versions_sizes_and_lifetimes_are_kept() {
         let dir = tempfile::tempdir().unwrap();
         let mut kv = Kv::new(dir.path().join("kv.jsonl"));
-        assert_eq!(kv.set("a", "k", Vec::new(), Some(3), None), Err(KvError::Conflict { version: 0 }));
-        assert_eq!(kv.set("a", &"k".repeat(513), Vec::new(), None, None), Err(KvError::TooLarge));
-        assert_eq!(kv.set("a", "k", vec![0; MAX_VALUE_BYTES + 1], None, None), Err(KvError::TooLarge));
+        assert_eq!(kv.set("a", "k", Vec::new(), Some(3), None, LIMIT), Err(KvError::Conflict { version: 0 }));
+        assert_eq!(kv.set("a", &"k".repeat(513), Vec::new(), None, None, LIMIT), Err(KvError::TooLarge));
+        assert_eq!(kv.set("a", "k", vec![0; MAX_VALUE_BYTES + 1], None, None, LIMIT), Err(KvError::TooLarge));
+        assert_eq!(kv.set("a", "four", vec![0; 4], None, None, 7), Err(KvError::TooLarge));
         for k in 0..15 {
-            kv.set("a", &format!("big{k}"), vec![0; MAX_VALUE_BYTES], None, None).unwrap();
+            kv.set("a", &format!("big{k}"), vec![0; MAX_VALUE_BYTES], None, None, LIMIT).unwrap();
         }
-        assert_eq!(kv.set("a", "one too many", vec![0; MAX_VALUE_BYTES], None, None), Err(KvError::TooLarge));
-        assert_eq!(kv.set("b", "short", vec![0; MAX_VALUE_BYTES], None, Some(0)), Ok(16));
+        assert_eq!(
+            kv.set("a", "one too many", vec![0; MAX_VALUE_BYTES], None, None, LIMIT),
+            Err(KvError::TooLarge)
+        );
+        assert_eq!(kv.set("b", "short", vec![0; MAX_VALUE_BYTES], None, Some(0), LIMIT), Ok(16));
         assert_eq!(kv.get("b", "short"), Ok(None));
         for k in 0..15 {
-            kv.set("b", &format!("big{k}"), vec![0; MAX_VALUE_BYTES], None, None).unwrap();
+            kv.set("b", &format!("big{k}"), vec![0; MAX_VALUE_BYTES], None, None, LIMIT).unwrap();
         }
     }
 
@@ -311,16 +318,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("kv.jsonl");
         let mut kv = Kv { max_file: 200, ..Kv::new(path.clone()) };
-        assert_eq!(kv.set("a", "k", b"1".to_vec(), None, None), Ok(1));
+        assert_eq!(kv.set("a", "k", b"1".to_vec(), None, None, LIMIT), Ok(1));
         kv.delete("a", "k").unwrap();
-        assert_eq!(kv.set("a", "k", b"2".to_vec(), Some(0), None), Ok(2));
+        assert_eq!(kv.set("a", "k", b"2".to_vec(), Some(0), None, LIMIT), Ok(2));
         kv.delete("a", "k").unwrap();
         while kv.state().unwrap().rewritten == 0 {
-            kv.set("a", "other", b"x".to_vec(), None, None).unwrap();
+            kv.set("a", "other", b"x".to_vec(), None, None, LIMIT).unwrap();
             kv.delete("a", "other").unwrap();
         }
         let highest = kv.state().unwrap().version;
-        assert_eq!(Kv::new(path).set("a", "k", b"3".to_vec(), Some(0), None), Ok(highest + 1));
+        assert_eq!(Kv::new(path).set("a", "k", b"3".to_vec(), Some(0), None, LIMIT), Ok(highest + 1));
     }
 
     #[test]
@@ -328,10 +335,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("kv.jsonl");
         let mut kv = Kv { max_file: 4_000, ..Kv::new(path.clone()) };
-        kv.set("b", "stays", b"here".to_vec(), None, None).unwrap();
-        kv.set("b", "gone", vec![0; 1_000], None, Some(0)).unwrap();
+        kv.set("b", "stays", b"here".to_vec(), None, None, LIMIT).unwrap();
+        kv.set("b", "gone", vec![0; 1_000], None, Some(0), LIMIT).unwrap();
         for k in 0..500_u32 {
-            kv.set("a", "k", k.to_le_bytes().to_vec(), None, None).unwrap();
+            kv.set("a", "k", k.to_le_bytes().to_vec(), None, None, LIMIT).unwrap();
             assert!(std::fs::metadata(&path).unwrap().len() <= 4_200);
         }
         assert!(!path.with_extension("tmp").exists());
@@ -345,7 +352,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut kv = Kv::new(dir.path().join("kv.jsonl"));
         for key in ["a1", "a2", "a3", "b1"] {
-            kv.set("p", key, Vec::new(), None, None).unwrap();
+            kv.set("p", key, Vec::new(), None, None, LIMIT).unwrap();
         }
         let (first, next) = kv.keys("p", "a", None, 2).unwrap();
         assert_eq!((first, next.as_deref()), (vec!["a1".to_owned(), "a2".to_owned()], Some("a2")));

@@ -1,10 +1,12 @@
 //! What a guest may use. Each figure is a default and a ceiling: settings can lower it, never raise it.
 
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use wasmtime::ResourceLimiter;
 
 /// Bytes of a component file. Larger ones take minutes to compile.
@@ -95,7 +97,7 @@ pub(crate) fn max_handles() -> usize {
 }
 
 /// The limits that settings can lower.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Milliseconds a guest may compute in one call; waiting is not counted.
@@ -112,6 +114,8 @@ pub struct Limits {
     /// Bytes and files of a plugin's `/data`.
     pub data_bytes: u64,
     pub data_files: u64,
+    /// Bytes of all values that a plugin keeps for a session, with their keys.
+    pub kv_bytes: usize,
     /// Seconds that a component may compute to be compiled, and bytes of memory.
     pub compile_s: u32,
     pub compile_memory_bytes: u64,
@@ -128,13 +132,39 @@ impl Default for Limits {
             tmp_files: 100_000,
             data_bytes: 256 << 20,
             data_files: 10_000,
+            kv_bytes: 4 << 20,
             compile_s: 300,
             compile_memory_bytes: 2 << 30,
         }
     }
 }
 
+/// The limits that a grant can lower: `/tmp` is shared by all plugins, and a component is compiled before it is
+/// granted anything.
+const OF_A_GRANT: [&str; 7] =
+    ["cpu_ms", "memory_bytes", "wall_time_s", "output_bytes", "data_bytes", "data_files", "kv_bytes"];
+
 impl Limits {
+    /// The limits of a grant; what it does not name is as by default.
+    ///
+    /// # Errors
+    /// Names what is no limit of a grant, and what is 0 or above the limit that holds without it.
+    pub fn of_grant(given: &BTreeMap<String, u64>) -> Result<Self, String> {
+        let mut limits = serde_json::to_value(Self::default()).map_err(|e| e.to_string())?;
+        for (name, given) in given {
+            let known = limits.get_mut(name).filter(|_| OF_A_GRANT.contains(&name.as_str()));
+            let Some(limit) = known else {
+                return Err(format!("`{name}` is none of {}", OF_A_GRANT.join(", ")));
+            };
+            let most = limit.as_u64().unwrap_or_default();
+            if *given == 0 || *given > most {
+                return Err(format!("{name} is from 1 to {most}"));
+            }
+            *limit = Value::from(*given);
+        }
+        serde_json::from_value(limits).map_err(|e| e.to_string())
+    }
+
     /// The lower of two limits, one by one.
     #[must_use]
     pub fn lowered_by(self, other: Self) -> Self {
@@ -147,6 +177,7 @@ impl Limits {
             tmp_files: self.tmp_files.min(other.tmp_files),
             data_bytes: self.data_bytes.min(other.data_bytes),
             data_files: self.data_files.min(other.data_files),
+            kv_bytes: self.kv_bytes.min(other.kv_bytes),
             compile_s: self.compile_s.min(other.compile_s),
             compile_memory_bytes: self.compile_memory_bytes.min(other.compile_memory_bytes),
         }

@@ -93,7 +93,7 @@ impl PluginRuntime {
         let mut catalog = Catalog::default();
         let (found, mut problems) = discover(&config.dirs, &config.policy, notice).await;
         // What a bundled plugin may do is fixed; where its credentials come from is the user's to say.
-        let bundled_grants = config.bundled_grants.with_credentials_of(&config.user_grants);
+        let bundled_grants = config.bundled_grants.with_choices_of(&config.user_grants);
         let (secrets, policy) = (&config.secrets, &*config.policy);
         for bundled in config.bundled {
             let added = bundled_description(bundled).and_then(|described| {
@@ -206,7 +206,8 @@ impl PluginRuntime {
                 blame: None,
             };
         };
-        let wall_time = wall_time(plugin.policy(&tool), &invocation.arguments, self.inner.limits.wall_time_s);
+        let limits = self.inner.limits_of(&plugin);
+        let wall_time = wall_time(plugin.policy(&tool), &invocation.arguments, limits.wall_time_s);
         let (clock, session) = (Arc::new(Clock::default()), session.clone());
         let (sent, read) = (Arc::new(Sent::default()), Arc::new(Sources::default()));
         let places = Arc::new(Places::default());
@@ -321,6 +322,10 @@ struct Asked {
 }
 
 impl Inner {
+    fn limits_of(&self, plugin: &Plugin) -> Limits {
+        self.limits.lowered_by(plugin.granted.limits)
+    }
+
     /// Waits until the plugin and the process have room for a call, and runs it.
     async fn take_turn(&self, plugin: &Plugin, tool: String, asked: Asked) -> ToolResult {
         // The plugin's first: calls that wait for a busy plugin take nothing from the others.
@@ -409,8 +414,8 @@ impl Inner {
         {
             return ToolResult::failed(reason);
         }
-        let task =
-            Task { call, tool: bare, arguments: arguments.to_string(), limits: self.limits, wall_time };
+        let limits = self.limits_of(plugin);
+        let task = Task { call, tool: bare, arguments: arguments.to_string(), limits, wall_time };
         let mut result = run(shared, &opened.pre, task).await;
         if let Some(line) = plugin.ungranted(&self.named).filter(|_| !result.success && !result.cancelled) {
             result.text = format!("{}\n{line}", result.text.trim_end());

@@ -1,10 +1,11 @@
 //! What the host does to itself before anything else, so that nothing of the same user can look into it.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::sync::OnceLock;
 
-use crate::keys::{looks_like_key, names_a_credential};
+use crate::keys::is_credential;
 use rustix::fs::Mode;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 
@@ -44,8 +45,9 @@ pub(crate) fn user_open_files() -> Option<u64> {
     USER_OPEN_FILES.get().copied()
 }
 
-/// Overwrites the values of variables that are credentials, by their name or by themselves, in the block
-/// of memory that `/proc/PID/environ` shows. The variables are empty afterwards, so read them before.
+/// Overwrites the block of memory that `/proc/PID/environ` shows, all of it. The variables stay as they were in memory
+/// of our own, but those that are credentials, by their name or by themselves: they are empty afterwards, so read
+/// them before.
 ///
 /// To be called in `main` before the first thread is started; with more than one it changes nothing and
 /// is an error.
@@ -57,8 +59,8 @@ pub fn scrub_environment() -> io::Result<()> {
     }
     let (start, end) = environment_block(&fs::read_to_string("/proc/self/stat")?)
         .ok_or_else(|| io::Error::other("`/proc/self/stat` does not say where the environment lies"))?;
-    crate::sys::blank_environment(start, end, |name, value| {
-        names_a_credential(&String::from_utf8_lossy(name)) || looks_like_key(&String::from_utf8_lossy(value))
+    crate::sys::replace_environment(start, end, |name, value| {
+        if is_credential(&name.to_string_lossy(), &value.to_string_lossy()) { OsString::new() } else { value }
     });
     Ok(())
 }

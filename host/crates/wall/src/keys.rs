@@ -47,6 +47,12 @@ const KEY_BEGINNINGS: [&str; 16] = [
 /// Characters a key has at least.
 const KEY_LENGTH: usize = 20;
 
+/// Whether a variable is a credential, by its name or by itself.
+#[must_use]
+pub fn is_credential(name: &str, value: &str) -> bool {
+    names_a_credential(name) || looks_like_key(value)
+}
+
 /// Whether a part of the name is a word for credentials or ends as they do: `HF_TOKEN`, `MY_APIKEY_2`,
 /// `DB_PASS`, but not `TOKENIZERS_PARALLELISM` or `BYPASS`.
 #[must_use]

@@ -19,7 +19,7 @@ pub use config::{Act, Grade, INSIDE, Mode, Network, Outcome, Report, SupervisorC
 pub use editor::run_editor;
 pub use error::WallError;
 pub use job_error::JobError;
-pub use keys::{looks_like_key, names_a_credential};
+pub use keys::{is_credential, looks_like_key, names_a_credential};
 
 #[cfg(target_os = "linux")]
 mod capture;

@@ -180,29 +180,29 @@ pub(crate) fn has_seccomp() -> bool {
     result == 0
 }
 
-/// Overwrites with zeros the values of variables that `is_secret` by name and value in the environment block at
-/// `start..end`, which must be this process's own as the kernel reports it.
+/// Gives this process an environment of its own, with what `kept` makes of each value, and overwrites with zeros the
+/// block in which it was handed over, at `start..end`, which must be this process's own as the kernel reports it.
 ///
 /// The process must have one thread only.
-pub(crate) fn blank_environment(start: usize, end: usize, is_secret: impl Fn(&[u8], &[u8]) -> bool) {
+#[expect(clippy::disallowed_methods, reason = "it is not looked at, only moved")]
+pub(crate) fn replace_environment(
+    start: usize,
+    end: usize,
+    kept: impl Fn(&std::ffi::OsStr, std::ffi::OsString) -> std::ffi::OsString,
+) {
     let length = end.saturating_sub(start);
     if start == 0 || length == 0 {
         return;
     }
-    // SAFETY: the kernel mapped the block readable and writable at exec and libc never unmaps it. With one
-    // thread nobody reads or writes it meanwhile, and no Rust reference into it is alive.
-    let block = unsafe { std::slice::from_raw_parts_mut(start as *mut u8, length) };
-    for variable in block.split_mut(|byte| *byte == 0) {
-        let Some(equals) = variable.iter().position(|byte| *byte == b'=') else {
-            continue;
-        };
-        let (name, value) = variable.split_at_mut(equals);
-        if let Some(value) = value.get_mut(1..)
-            && is_secret(name, value)
-        {
-            value.fill(0);
-        }
+    for (name, value) in std::env::vars_os() {
+        let value = kept(&name, value);
+        // SAFETY: with one thread nobody reads the environment meanwhile.
+        unsafe { std::env::set_var(name, value) };
     }
+    // SAFETY: the kernel mapped the block readable and writable at exec and libc never unmaps it. With one
+    // thread nobody reads or writes it meanwhile, and no Rust reference into it is alive. What of the environment
+    // still points into it (names that are there twice, lines that are no variables) is an empty line from now on.
+    unsafe { std::slice::from_raw_parts_mut(start as *mut u8, length) }.fill(0);
 }
 
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {

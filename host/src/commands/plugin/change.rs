@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use audit::Act;
 use manifest::{Capabilities, CredentialUse};
-use runtime::{CredentialSource, Described, LockIndex, Plugin, PluginRuntime, Source, SourceError};
+use runtime::{CredentialSource, Described, Limits, LockIndex, Plugin, PluginRuntime, Source, SourceError};
 
 use super::load;
 use crate::assemble::Setup;
@@ -26,9 +26,9 @@ pub(super) async fn grant(environment: Environment, place: &PlaceArgs, id: &str)
         say(&format!("`{id}` asks for nothing"));
         return Ok(Exit::Done);
     }
-    // A credential is handed out by name only; those that were stay.
-    let credentials = plugin.granted().credentials.clone();
-    let given = Capabilities { credentials, approval: Some(plugin.described.approval()), ..given };
+    // A credential is handed out by name only; those that were stay, and what bounds it.
+    let Capabilities { credentials, limits, .. } = plugin.granted().clone();
+    let given = Capabilities { credentials, limits, approval: Some(plugin.described.approval()), ..given };
     let lacks = missing(plugin, &given, place);
     let name = plugin.grants_name();
     record(&setup, Act::Grant { plugin: name.clone(), granted: granted.clone(), revoked: Vec::new() })?;
@@ -49,18 +49,20 @@ fn vouch(setup: &Setup, place: &PlaceArgs, plugin: &Plugin) -> Result<(), Failur
     }
 }
 
-/// Gives a plugin credentials, each written `NAME=SOURCE`, and nothing else.
-pub(super) async fn grant_credentials(
+/// Gives a plugin credentials, each written `NAME=SOURCE`, and limits, each written `NAME=NUMBER`, and nothing else.
+pub(super) async fn grant_parts(
     environment: Environment,
     place: &PlaceArgs,
     id: &str,
     given: &[String],
+    limits: &[String],
 ) -> Result<Exit, Failure> {
     let (setup, plugins, _) = load(environment, place).await?;
     managed::may_grant(&setup.policy)?;
     let plugin = find(&plugins, id)?;
     let declared = &plugin.described.manifest.credentials;
     let names = || declared.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let limits = limits_of(limits)?;
     let mut sources = BTreeMap::new();
     for text in given {
         // What stands there is not repeated: it may be the value itself.
@@ -84,19 +86,37 @@ pub(super) async fn grant_credentials(
         sources.insert(name.to_owned(), source.to_string());
     }
     let (name, approval) = (plugin.grants_name(), plugin.described.approval());
-    let granted = told(&Capabilities { credentials: sources.clone(), ..Capabilities::default() });
+    let granted = told(&Capabilities {
+        credentials: sources.clone(),
+        limits: limits.clone(),
+        ..Capabilities::default()
+    });
     record(&setup, Act::Grant { plugin: name.clone(), granted: granted.clone(), revoked: Vec::new() })?;
     change(&setup.paths.grants(), |grants| {
-        // What a bundled plugin may do is fixed: its table has where its credentials come from, and no more.
+        // What a bundled plugin may do is fixed: its table has where its credentials come from and its limits, no more.
         let table = match plugin.source {
             Source::Bundled(_) => grants.entry(name).or_default(),
             _ => table_for(grants, name, approval),
         };
         table.credentials.extend(sources);
+        table.limits.extend(limits);
     })?;
     vouch(&setup, place, plugin)?;
     granted.iter().for_each(|line| say(&format!("granted {id}: {line}")));
     Ok(Exit::Done)
+}
+
+/// Limits, each written `NAME=NUMBER`.
+fn limits_of(given: &[String]) -> Result<BTreeMap<String, u64>, Failure> {
+    let wrong = |reason: &str| Failure::usage(format!("--limit NAME=NUMBER, such as cpu_ms=10000: {reason}"));
+    let one = |text: &String| {
+        let (name, number) = text.split_once('=')?;
+        Some((name.to_owned(), number.parse().ok()?))
+    };
+    let read = |text| one(text).ok_or_else(|| wrong(&format!("not {}", line(text))));
+    let limits: BTreeMap<String, u64> = given.iter().map(read).collect::<Result<_, _>>()?;
+    Limits::of_grant(&limits).map_err(|reason| wrong(&reason))?;
+    Ok(limits)
 }
 
 /// Credentials that a plugin declares and does not have, each with what would give it.
@@ -198,14 +218,15 @@ pub(super) fn follow(setup: &Setup, before: &Described, now: &Described) -> Resu
 
 /// Capabilities, one line each, as they stand in a grants file.
 pub(super) fn told(capabilities: &Capabilities) -> Vec<String> {
-    let Capabilities { exec, files, kv, paths, network, credentials, approval: _ } = capabilities;
+    let Capabilities { exec, files, kv, paths, network, credentials, limits, approval: _ } = capabilities;
     let flags = [(*exec, "exec"), (*files, "files"), (*kv, "kv")];
     let flags = flags.into_iter().filter(|(given, _)| *given).map(|(_, name)| name.to_owned());
     let name = |mount| serde_json::to_value(mount).ok().and_then(|name| name.as_str().map(str::to_owned));
     let paths = paths.iter().filter_map(name).map(|name| format!("paths {name}"));
     let network = network.iter().map(|origin| format!("network {origin}"));
     let credentials = credentials.iter().map(|(name, source)| format!("credential {name} from {source}"));
-    flags.chain(paths).chain(network).chain(credentials).collect()
+    let limits = limits.iter().map(|(name, most)| format!("limit {name} {most}"));
+    flags.chain(paths).chain(network).chain(credentials).chain(limits).collect()
 }
 
 pub(super) fn record(setup: &Setup, act: Act) -> Result<(), Failure> {

@@ -138,7 +138,9 @@ async fn left_to_do(
         return Ok(());
     };
     missing(plugin, plugin.granted(), &args.place).iter().for_each(|line| say(line));
-    let granted = Capabilities { credentials: BTreeMap::new(), approval: None, ..plugin.granted().clone() };
+    let granted = plugin.granted().clone();
+    let granted =
+        Capabilities { credentials: BTreeMap::new(), limits: BTreeMap::new(), approval: None, ..granted };
     if granted != manifest.capabilities {
         let (id, named) = (&manifest.id, named(plugin, &args.place));
         say(&format!("it has not been granted all it asks for: ml-intern plugin grant {id}{named}"));

@@ -44,8 +44,9 @@ impl Host for CallState {
         if_version: Option<u64>,
         ttl_s: Option<u32>,
     ) -> Result<u64, Error> {
+        let limit = self.limits.kv_bytes;
         let call = self.kv_call(&namespace)?;
-        call.session.kv().set(&call.owner, &key, value, if_version, ttl_s).map_err(refused)
+        call.session.kv().set(&call.owner, &key, value, if_version, ttl_s, limit).map_err(refused)
     }
 
     async fn delete(&mut self, namespace: String, key: String) -> Result<bool, Error> {
