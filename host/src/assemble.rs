@@ -11,7 +11,7 @@ use policy::Policy;
 use protocol::{SessionId, ToolSpec};
 use provider::{CustomProvider, Effort, ProviderSettings, Providers, SecretString, Vendor, WireFormat};
 use runtime::{Compiler, Grants, PluginDirs, PluginError, PluginRuntime, RuntimeConfig, Workplace};
-use wall::{Grade, SupervisorCommand, WallConfig};
+use wall::{SupervisorCommand, WallConfig};
 
 use crate::cli::{PlaceArgs, SessionArgs};
 use crate::enclosure::{Enclosure, enclosure};
@@ -194,7 +194,10 @@ impl Setup {
             user_env: self.environment.user.clone(),
             extra_env_names: self.settings().command_env.clone(),
             refused_env_names: Vec::new(),
-            namespaces: true,
+            space: wall::Space::Own,
+            loopback: None,
+            required: managed::required_grade(&self.policy),
+            found: std::sync::Arc::default(),
         };
         let plugin_data = self.paths.plugin_data();
         Ok((
@@ -342,7 +345,7 @@ pub(crate) async fn session(
     };
     let egress = setup.egress(place.offline, id.as_str(), rules.hosts())?;
     let enclosure = Enclosure::of(&workplace);
-    managed::check_grade(&setup.policy, enclosure.grade)?;
+    managed::check_grade(&setup.policy, enclosure.grade())?;
     let providers = setup.providers(&id, egress.clone())?;
     let (runtime, problems) = setup.plugins(place, egress.clone(), notice).await?;
     let mut notices: Vec<String> = managed::notice(&setup.policy)
@@ -356,14 +359,14 @@ pub(crate) async fn session(
         .collect();
     let mode = managed::mode(&setup.policy, args, setup.settings(), interactive)?;
     let offline = place.offline || setup.policy.is_offline();
-    let (tools, left_out) = offered(&runtime, enclosure, mode, interactive, offline);
+    let (tools, left_out) = offered(&runtime, &enclosure, mode, interactive, offline);
     notices.extend(left_out);
     let model = args.model.clone();
     let default_model = match (&model, &start) {
         (None, Start::New) => setup.default_model()?,
         _ => setup.settings().model_name.clone(),
     };
-    let system_prompt = system_prompt(setup, args, &workplace, &tools, enclosure)?;
+    let system_prompt = system_prompt(setup, args, &workplace, &tools, enclosure.clone())?;
     let namespace = ask_namespace(setup, &egress, offline);
     let budget = budget(setup, args, interactive)?;
     if budget.total.is_some() || setup.policy.max_usd().is_some() {
@@ -417,13 +420,13 @@ fn prepare_tls(providers: &Providers, model: &str, egress: &Egress) {
 /// The tools the model sees. Without a wall and without a person there is no shell.
 pub(crate) fn offered(
     runtime: &PluginRuntime,
-    enclosure: Enclosure,
+    enclosure: &Enclosure,
     mode: Mode,
     interactive: bool,
     offline: bool,
 ) -> (Vec<ToolSpec>, Option<String>) {
     let unconfined = !enclosure.is_walled() && !interactive && mode != Mode::Yolo;
-    let unprovable = offline && enclosure.grade != Grade::Partial;
+    let unprovable = offline && !enclosure.grade().is_walled();
     if !unconfined && !unprovable {
         return (runtime.specs().to_vec(), None);
     }

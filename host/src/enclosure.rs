@@ -1,5 +1,7 @@
 //! What encloses commands: asked for by flags, and as it really is.
 
+use std::sync::{Arc, OnceLock};
+
 use runtime::Workplace;
 use wall::{Grade, Network, WallConfig};
 
@@ -37,9 +39,11 @@ pub(crate) fn enclosure(args: &PlaceArgs) -> Result<(wall::Mode, Network), Failu
 }
 
 /// What encloses the session's commands, for banner, status and result.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Enclosure {
-    pub(crate) grade: Grade,
+    expected: Grade,
+    /// As it came out, once a command was started.
+    found: Arc<OnceLock<Grade>>,
     pub(crate) mode: wall::Mode,
     pub(crate) network: Network,
 }
@@ -47,23 +51,30 @@ pub(crate) struct Enclosure {
 impl Enclosure {
     pub(crate) fn of(workplace: &Workplace) -> Self {
         let WallConfig { mode, network, .. } = workplace.wall;
-        Self { grade: wall::Wall::new(workplace.wall.clone()).grade(), mode, network }
+        let expected = wall::Wall::new(workplace.wall.clone()).grade();
+        Self { expected, found: workplace.wall.found.clone(), mode, network }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn with(grade: Grade, mode: wall::Mode, network: Network) -> Self {
+        Self { expected: grade, found: Arc::default(), mode, network }
+    }
+
+    /// How strong it is; before the first command, how strong it should be here.
+    pub(crate) fn grade(&self) -> Grade {
+        self.found.get().copied().unwrap_or(self.expected)
     }
 
     /// The wall's grade, in one word.
     pub(crate) fn wall(&self) -> &'static str {
-        match self.grade {
-            Grade::Partial => "partial",
-            Grade::External => "external",
-            Grade::None => "none",
-        }
+        self.grade().name()
     }
 
     pub(crate) fn network(&self) -> &'static str {
-        match (self.grade, self.network) {
+        match (self.grade(), self.network) {
             // Without a wall of ours nothing keeps commands off the network.
-            (Grade::Partial, Network::Off) => "off",
-            (Grade::Partial, Network::Open) => "open",
+            (Grade::Full | Grade::Partial, Network::Off) => "off",
+            (Grade::Full | Grade::Partial, Network::Open) => "open",
             (Grade::External, _) => "external",
             (Grade::None, _) => "open",
         }
@@ -76,6 +87,6 @@ impl Enclosure {
     }
 
     pub(crate) fn is_walled(&self) -> bool {
-        self.grade != Grade::None || self.mode == wall::Mode::Off
+        self.grade() != Grade::None || self.mode == wall::Mode::Off
     }
 }

@@ -189,11 +189,25 @@ pub(crate) fn check_enclosure(
 
 /// Whether what really encloses commands is enough.
 pub(crate) fn check_grade(policy: &Policy, grade: Grade) -> Result<(), Forbidden> {
-    policy.grade((grade == Grade::Partial).then_some(policy::Grade::Partial))?;
-    if grade == Grade::Partial {
+    let known = match grade {
+        Grade::Full => Some(policy::Grade::Full),
+        Grade::Partial => Some(policy::Grade::Partial),
+        Grade::External | Grade::None => None,
+    };
+    policy.grade(known)?;
+    if grade.is_walled() {
         return Ok(());
     }
     policy.commands(Commands::Open, "working where no wall of this program keeps commands off the network")
+}
+
+/// The least that commands run behind.
+pub(crate) fn required_grade(policy: &Policy) -> Option<Grade> {
+    let required = policy.rules().wall.grade.as_ref()?;
+    Some(match required.get_ref() {
+        policy::Grade::Full => Grade::Full,
+        policy::Grade::Partial => Grade::Partial,
+    })
 }
 
 /// The policy as records name it.

@@ -57,13 +57,13 @@ fn commands(facts: &Facts, has_shell: bool) -> String {
     if !has_shell {
         return section!("no-shell").to_owned();
     }
-    let network = match (facts.enclosure.grade, facts.enclosure.network) {
-        (Grade::Partial, Network::Off) => {
+    let network = match (facts.enclosure.grade(), facts.enclosure.network) {
+        (Grade::Full | Grade::Partial, Network::Off) => {
             "It has no network: what is not installed or downloaded cannot be fetched (the user can start with --network open)."
         }
         _ => "It can use the network.",
     };
-    let text = if facts.enclosure.grade == Grade::None { section!("unconfined") } else { section!("bash") };
+    let text = if facts.enclosure.grade() == Grade::None { section!("unconfined") } else { section!("bash") };
     text.replace("{network}", network)
 }
 
@@ -116,11 +116,7 @@ mod tests {
             added: vec![(PathBuf::from("/data"), false)],
             has_token: false,
             has_gpu: true,
-            enclosure: Enclosure {
-                grade: Grade::Partial,
-                mode: wall::Mode::Workspace,
-                network: Network::Off,
-            },
+            enclosure: Enclosure::with(Grade::Partial, wall::Mode::Workspace, Network::Off),
             instructions: Vec::new(),
             appended: Some("Speak French.".to_owned()),
         }

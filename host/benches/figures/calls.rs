@@ -142,7 +142,10 @@ fn workplace(base: &Path) -> Workplace {
         user_env: vec![("PATH".into(), "/usr/bin:/bin".into())],
         extra_env_names: Vec::new(),
         refused_env_names: Vec::new(),
-        namespaces: true,
+        space: wall::Space::Own,
+        loopback: None,
+        required: None,
+        found: std::sync::Arc::default(),
     };
     let plugin_data = base.join("data");
     Workplace {

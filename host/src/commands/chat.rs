@@ -116,7 +116,7 @@ impl Chat {
         for line in lines {
             self.screen.note(&line)?;
         }
-        if self.enclosure.grade == wall::Grade::None {
+        if self.enclosure.grade() == wall::Grade::None {
             let line = "Commands are not confined here: each is asked for. In a container or VM say --wall external.";
             self.screen.note(&style.yellow(line))?;
         }

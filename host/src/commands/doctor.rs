@@ -162,8 +162,9 @@ async fn enclosure(setup: &Setup, args: &DoctorArgs) -> Result<Vec<Check>, Failu
             }
             let possible = report.acts.iter().filter(|act| act.outcome == Outcome::Possible).count();
             let detail = match report.grade {
-                Grade::Partial => format!(
-                    "partial: {} forbidden acts refused, {possible} possible",
+                Grade::Full | Grade::Partial => format!(
+                    "{}: {} forbidden acts refused, {possible} possible",
+                    report.grade.name(),
                     report.acts.len() - possible
                 ),
                 Grade::External => "external: this container or machine is said to be the wall".to_owned(),

@@ -89,7 +89,7 @@ async fn config(setup: &Setup, args: &ToolArgs) -> Result<SessionConfig, Failure
     workplace.denied = rules.denied_paths();
     let egress = setup.egress(args.place.offline, id.as_str(), rules.hosts())?;
     let enclosure = Enclosure::of(&workplace);
-    managed::check_grade(&setup.policy, enclosure.grade)?;
+    managed::check_grade(&setup.policy, enclosure.grade())?;
     let (runtime, problems) = setup.plugins(&args.place, egress.clone(), &mut note).await?;
     notice
         .into_iter()
@@ -101,7 +101,7 @@ async fn config(setup: &Setup, args: &ToolArgs) -> Result<SessionConfig, Failure
         .for_each(note);
     let mode = managed::mode_of_call(&setup.policy, setup.settings())?;
     let offline = args.place.offline || setup.policy.is_offline();
-    let (tools, left_out) = offered(&runtime, enclosure, mode, false, offline);
+    let (tools, left_out) = offered(&runtime, &enclosure, mode, false, offline);
     if !tools.iter().any(|tool| tool.name == args.name) {
         return Err(match left_out.filter(|_| runtime.policy(&args.name).is_some()) {
             Some(reason) => Failure::new(Exit::Denied, anyhow::anyhow!("`{}`: {reason}", args.name)),

@@ -1,6 +1,8 @@
 use std::ffi::OsString;
 use std::fmt;
+use std::net::TcpListener;
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -37,9 +39,15 @@ pub struct WallConfig {
     /// Names that no command gets in any mode, whatever they look like: those that the settings say hold
     /// keys of providers.
     pub refused_env_names: Vec<String>,
-    /// Whether private mounts of `/tmp`, `/run`, `/dev/shm` and the terminals are made where the machine
-    /// allows it. Without them the wall is still closed, with more residuals.
-    pub namespaces: bool,
+    /// How little of the machine commands see, where the machine allows it. With less than that the wall is still
+    /// closed, with more residuals.
+    pub space: Space,
+    /// What commands find on the loopback of [`Network::Gateway`].
+    pub loopback: Option<Loopback>,
+    /// The least that commands run behind. Where the machine does not give it none is started.
+    pub required: Option<Grade>,
+    /// How strong the wall came out, once it stands.
+    pub found: Arc<OnceLock<Grade>>,
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -60,7 +68,10 @@ impl WallConfig {
             user_env: Vec::new(),
             extra_env_names: Vec::new(),
             refused_env_names: Vec::new(),
-            namespaces: false,
+            space: Space::Machine,
+            loopback: None,
+            required: None,
+            found: Arc::default(),
         }
     }
 }
@@ -77,9 +88,31 @@ impl fmt::Debug for WallConfig {
             .field("home", &self.home)
             .field("tmp", &self.tmp)
             .field("caches", &self.caches)
-            .field("namespaces", &self.namespaces)
+            .field("space", &self.space)
             .finish_non_exhaustive()
     }
+}
+
+/// What the host serves on the loopback of commands.
+#[derive(Clone)]
+pub struct Loopback {
+    pub ports: Vec<u16>,
+    /// Variables by which programs find them.
+    pub env: Vec<(OsString, OsString)>,
+    /// Gets the listeners, in the order of the ports, each time that a supervisor is ready.
+    pub listening: Arc<dyn Fn(Vec<TcpListener>) + Send + Sync>,
+}
+
+/// How much of the machine commands see.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Space {
+    /// Processes, network, System V memory and a file system of their own, in which nothing is but what they were
+    /// given: grade *full*.
+    Own,
+    /// `/tmp`, `/run`, `/dev/shm` and terminals of their own.
+    Mounts,
+    /// All of it.
+    Machine,
 }
 
 /// How the supervisor is started: this program again, with the argument that makes it call
@@ -117,19 +150,42 @@ impl Mode {
 pub enum Network {
     /// Nothing, not even this machine's loopback.
     Off,
+    /// What the host serves on a loopback of their own. Where the machine gives them none: nothing.
+    Gateway,
     /// Everything.
     Open,
 }
 
-/// How strong the wall is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+/// How strong the wall is, the strongest first.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Grade {
+    /// *Partial*, within user, mount, process, IPC and network namespaces.
+    Full,
     /// Landlock with every right required, seccomp, no capabilities.
     Partial,
     /// The operator vouches for the container or machine.
     External,
     /// There is none.
     None,
+}
+
+impl Grade {
+    /// Its name, one word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Partial => "partial",
+            Self::External => "external",
+            Self::None => "none",
+        }
+    }
+
+    /// Whether commands are confined by this program.
+    #[must_use]
+    pub const fn is_walled(self) -> bool {
+        matches!(self, Self::Full | Self::Partial)
+    }
 }
 
 /// One thing that must not be possible behind the wall, and what happened when it was tried.

@@ -1,6 +1,6 @@
 //! The host's end of the socket to a supervisor.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::{Child, Stdio};
@@ -8,9 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::net::{
-    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType,
-};
+use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
@@ -18,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Act, SupervisorCommand};
 use crate::error::WallError;
+use crate::socket::{receive_part, send_part};
 use crate::wire::{Confinement, Inbox, Reply, Request, STDIO, Stage, Start, encode};
 
 /// How long a supervisor may take until it is ready. Usual are 10 to 20 ms.
@@ -43,6 +42,9 @@ pub(crate) struct Connection {
     pub(crate) start: Duration,
 }
 
+/// The first reply, and the descriptors that came with it.
+type Hello = (Reply, Vec<OwnedFd>);
+
 /// Who waits for the end of which command.
 type Pending = Arc<Mutex<HashMap<u64, oneshot::Sender<Reply>>>>;
 
@@ -62,11 +64,11 @@ pub(crate) enum ConnectError {
 }
 
 impl Connection {
-    /// Starts a supervisor and waits until it is ready.
+    /// Starts a supervisor and waits until it is ready. Gives what came with that: its listeners.
     pub(crate) async fn start(
         command: &SupervisorCommand,
         confinement: Confinement,
-    ) -> Result<Self, ConnectError> {
+    ) -> Result<(Self, Vec<OwnedFd>), ConnectError> {
         let started = Instant::now();
         let (socket, child) = spawn(command.clone()).await.map_err(ConnectError::Other)?;
         let socket =
@@ -84,11 +86,13 @@ impl Connection {
         // If it is gone already, the answer says so.
         let _ = outgoing.send(Outgoing { frame, descriptors: Vec::new() }).await;
         match tokio::time::timeout(START_LIMIT, ready).await {
-            Ok(Ok(Reply::Ready { acts })) => {
+            Ok(Ok((Reply::Ready { acts }, descriptors))) => {
                 let next_id = AtomicU64::new(1);
-                Ok(Self { socket, outgoing, pending, gone, next_id, acts, start: started.elapsed() })
+                let connection =
+                    Self { socket, outgoing, pending, gone, next_id, acts, start: started.elapsed() };
+                Ok((connection, descriptors))
             }
-            Ok(Ok(Reply::Failed { stage, reason })) => Err(ConnectError::Failed { stage, reason }),
+            Ok(Ok((Reply::Failed { stage, reason }, _))) => Err(ConnectError::Failed { stage, reason }),
             Ok(_) => Err(could_not("start", io::Error::other("it ended before it was ready"))),
             Err(_) => {
                 let _ = rustix::net::shutdown(socket.as_fd(), Shutdown::Write);
@@ -200,7 +204,7 @@ async fn send(socket: &UnixStream, outgoing: Outgoing) -> io::Result<()> {
     let mut descriptors = outgoing.descriptors.as_slice();
     while !rest.is_empty() {
         socket.writable().await?;
-        match socket.try_io(Interest::WRITABLE, || Ok(send_part(socket, rest, descriptors)?)) {
+        match socket.try_io(Interest::WRITABLE, || Ok(send_part(socket.as_fd(), rest, descriptors)?)) {
             Ok(sent) => {
                 rest = rest.get(sent..).unwrap_or_default();
                 // They went with the first bytes.
@@ -213,29 +217,18 @@ async fn send(socket: &UnixStream, outgoing: Outgoing) -> io::Result<()> {
     Ok(())
 }
 
-fn send_part(socket: &UnixStream, bytes: &[u8], descriptors: &[OwnedFd]) -> rustix::io::Result<usize> {
-    if descriptors.is_empty() {
-        return rustix::net::send(socket, bytes, SendFlags::NOSIGNAL);
-    }
-    let borrowed: Vec<_> = descriptors.iter().map(|descriptor| descriptor.as_fd()).collect();
-    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(STDIO))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    control.push(SendAncillaryMessage::ScmRights(&borrowed));
-    rustix::net::sendmsg(socket, &[io::IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)
-}
-
 /// Hands out replies until the supervisor is gone.
 async fn receive_all(
     socket: Arc<UnixStream>,
     pending: Pending,
-    hello: oneshot::Sender<Reply>,
+    hello: oneshot::Sender<Hello>,
     mut child: Child,
     gone: CancellationToken,
 ) {
     let mut hello = Some(hello);
-    let mut inbox = Inbox::default();
+    let (mut inbox, mut descriptors) = (Inbox::default(), VecDeque::new());
     loop {
-        let reply = match receive(&socket, &mut inbox).await {
+        let reply = match receive(&socket, &mut inbox, &mut descriptors).await {
             Ok(Some(reply)) => reply,
             Ok(None) => break,
             Err(error) => {
@@ -245,7 +238,11 @@ async fn receive_all(
             }
         };
         let waiting = match &reply {
-            Reply::Ready { .. } | Reply::Failed { .. } => hello.take(),
+            Reply::Ready { .. } | Reply::Failed { .. } => {
+                let came_with = std::mem::take(&mut descriptors).into();
+                let _ = hello.take().map(|hello| hello.send((reply, came_with)));
+                continue;
+            }
             Reply::Refused { id, .. } | Reply::Exited { id, .. } => {
                 pending.lock().unwrap_or_else(PoisonError::into_inner).remove(id)
             }
@@ -259,14 +256,19 @@ async fn receive_all(
     pending.lock().unwrap_or_else(PoisonError::into_inner).clear();
 }
 
-async fn receive(socket: &UnixStream, inbox: &mut Inbox) -> io::Result<Option<Reply>> {
+async fn receive(
+    socket: &UnixStream,
+    inbox: &mut Inbox,
+    descriptors: &mut VecDeque<OwnedFd>,
+) -> io::Result<Option<Reply>> {
     let mut bytes = [0; READ_SIZE];
     loop {
         if let Some(reply) = inbox.next()? {
             return Ok(Some(reply));
         }
         socket.readable().await?;
-        match socket.try_read(&mut bytes) {
+        let read = || Ok(receive_part(socket.as_fd(), &mut bytes, descriptors)?);
+        match socket.try_io(Interest::READABLE, read) {
             Ok(0) => return Ok(None),
             Ok(read) => inbox.push(bytes.get(..read).unwrap_or_default()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

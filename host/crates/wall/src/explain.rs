@@ -23,6 +23,9 @@ const DENIED: [&str; 6] = [
     "EACCES",
 ];
 
+/// What is said of a path that was left out of a root of the session's own.
+const MISSING: [&str; 3] = ["No such file or directory", "no such file or directory", "ENOENT"];
+
 const NO_NETWORK: [&str; 15] = [
     "Network is unreachable",
     "Temporary failure in name resolution",
@@ -65,6 +68,8 @@ pub(crate) struct View<'a> {
     pub(crate) cwd: &'a Path,
     /// Folders that are the session's own.
     pub(crate) replaced: &'a [PathBuf],
+    /// Whether what commands were not given is not there for them.
+    pub(crate) is_own: bool,
 }
 
 /// The sentences for what a command wrote, and how many lines they explain.
@@ -101,7 +106,8 @@ fn explain_output(output: &Captured, is_error: bool, view: &View<'_>) -> (Vec<St
 /// Whether the line has an error behind a colon, as in `cat: f: Permission denied`, and not within quotes, as
 /// a source file has it.
 fn is_message(line: &str) -> bool {
-    let before = DENIED.iter().chain(&NO_NETWORK).find_map(|phrase| Some(line.split_once(phrase)?.0));
+    let before =
+        DENIED.iter().chain(&NO_NETWORK).chain(&MISSING).find_map(|phrase| Some(line.split_once(phrase)?.0));
     before.is_some_and(|before| before.contains(':') && !before.ends_with(['"', '\'', '`', '‘']))
 }
 
@@ -110,9 +116,13 @@ fn explain_line(line: &str, uses_sockets: bool, view: &View<'_>) -> Option<Strin
     if is_off && NO_NETWORK.iter().any(|phrase| line.contains(phrase)) {
         return Some(NETWORK_NOTE.into());
     }
+    if let Some((before, after)) = MISSING.iter().find_map(|phrase| line.split_once(phrase)) {
+        let path = named_path(before, after).filter(|path| view.is_own && path.starts_with('/'))?;
+        return explain_path(&absolute(view.cwd, &path), true, view);
+    }
     let (before, after) = DENIED.iter().find_map(|phrase| line.split_once(phrase))?;
     if let Some(path) = named_path(before, after) {
-        let note = explain_path(&absolute(view.cwd, &path), view);
+        let note = explain_path(&absolute(view.cwd, &path), false, view);
         if note.is_some() {
             return note;
         }
@@ -160,12 +170,19 @@ fn absolute(cwd: &Path, path: &str) -> PathBuf {
     result
 }
 
-fn explain_path(path: &Path, view: &View<'_>) -> Option<String> {
+/// `is_missing` says that it was not there for the command.
+fn explain_path(path: &Path, is_missing: bool, view: &View<'_>) -> Option<String> {
     let shown = path.display();
     let access = view.rights.access(path);
     // Such a path is one of the session's own, not the machine's.
+    let is_in_tmp = || ["/tmp", "/var/tmp"].iter().any(|tmp| path.starts_with(tmp));
     if access.is_none() && view.replaced.iter().any(|folder| path.starts_with(folder)) {
-        return None;
+        // But a program looked for one of the machine's.
+        let is_machines = is_missing && is_in_tmp() && path.exists();
+        return is_machines.then(|| {
+            let advice = advice(path, "[:rw]", view);
+            format!("`{shown}` is in the machine's `/tmp`, and the session has one of its own{advice}")
+        });
     }
     if access.is_some_and(|access| access.writes()) || !would_work_outside(path, access.is_some()) {
         return None;
@@ -179,6 +196,9 @@ fn explain_path(path: &Path, view: &View<'_>) -> Option<String> {
         }
         let advice = advice(path, ":rw", view);
         return Some(format!("the wall refused to write `{shown}`: commands may only read it{advice}"));
+    }
+    if is_missing && !path.exists() {
+        return None;
     }
     if ["/tmp", "/var/tmp"].iter().any(|tmp| path.parent() == Some(Path::new(tmp))) {
         return Some(format!(
@@ -253,7 +273,8 @@ mod tests {
         let rules = [("work", work), ("readable", Access::Tool)]
             .map(|(name, access)| Rule { path: dir.join(name), access });
         let rights = Rights::for_tests(rules.into(), vec![dir.join("work")]);
-        let view = View { rights: &rights, mode, network, cwd: &dir.join("work"), replaced: &[] };
+        let view =
+            View { rights: &rights, mode, network, cwd: &dir.join("work"), replaced: &[], is_own: false };
         let text = line.replace("DIR", dir.to_str().unwrap());
         let output = Captured { head: text.into(), ..Captured::default() };
         let exit = match exit_code {

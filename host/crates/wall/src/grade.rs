@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::config::{Mode, Network, WallConfig};
 use crate::error::WallError;
 use crate::sys;
-use crate::wire::Mounts;
+use crate::wire::Files;
 
 /// Why this kernel cannot confine commands, if so.
 pub(crate) fn why_unavailable() -> Option<String> {
@@ -24,6 +24,16 @@ pub(crate) fn why_unavailable() -> Option<String> {
     }
 }
 
+/// Whether this user may make namespaces, as far as the kernel's settings say.
+pub(crate) fn has_user_namespaces() -> bool {
+    let setting = |path: &str| std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
+    let is = |path: &str, value: &str| setting(path).is_some_and(|text| text == value);
+    let is_confined_by_apparmor = || is("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1");
+    !is("/proc/sys/user/max_user_namespaces", "0")
+        && !is("/proc/sys/kernel/unprivileged_userns_clone", "0")
+        && (rustix::process::geteuid().is_root() || !is_confined_by_apparmor())
+}
+
 /// The error for that.
 pub(crate) fn unavailable(reason: String) -> WallError {
     let remedies = [
@@ -35,11 +45,7 @@ pub(crate) fn unavailable(reason: String) -> WallError {
 }
 
 /// What is open although the wall stands, a sentence each.
-pub(crate) fn residuals(
-    config: &WallConfig,
-    mounts: Option<&Mounts>,
-    why_no_mounts: Option<&str>,
-) -> Vec<String> {
+pub(crate) fn residuals(config: &WallConfig, files: &Files, lost: &[String]) -> Vec<String> {
     match config.mode {
         Mode::Off => return vec!["there is no wall: commands can do what you can".into()],
         Mode::External => {
@@ -47,15 +53,18 @@ pub(crate) fn residuals(
         }
         Mode::Workspace | Mode::ReadOnly => {}
     }
-    let mut residuals = vec![
-        "the processes of this machine and their command lines can be listed".to_owned(),
-        "names, sizes and times of files outside can be looked up".into(),
-        "the scheduling and System V memory of your other programs can be changed".into(),
-        "nothing limits processes, memory and disk space".into(),
-    ];
+    let mut residuals = vec!["nothing limits processes, memory and disk space".to_owned()];
     let mut add = |residual: &str| residuals.push(residual.to_owned());
-    match mounts {
-        Some(mounts) => {
+    if !matches!(files, Files::Own(_)) {
+        let why = lost.first().map_or("not wanted", String::as_str);
+        add(&format!("there are no namespaces of its own ({why})"));
+        add("the processes of this machine and their command lines can be listed");
+        add("names, sizes and times of files outside can be looked up");
+        add("the scheduling and System V memory of your other programs can be changed");
+    }
+    match files {
+        Files::Own(_) => add("names of this machine's devices and network interfaces can be read below /sys"),
+        Files::Mounts(mounts) => {
             add(
                 "sockets of other programs outside /run and /tmp can be connected to where file permissions allow",
             );
@@ -69,8 +78,8 @@ pub(crate) fn residuals(
                 }
             }
         }
-        None => {
-            let why = why_no_mounts.unwrap_or("they were not wanted");
+        Files::Machine => {
+            let why = lost.last().map_or("they were not wanted", String::as_str);
             add(&format!("there are no private mounts ({why})"));
             add("modes, owners and times of your files outside can be changed, their contents not");
             add("sockets of other programs can be connected to where file permissions allow");

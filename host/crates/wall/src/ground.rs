@@ -1,20 +1,20 @@
 //! Where others than the user may have put files, and which links count in spite of it.
 
-use std::ffi::OsString;
-use std::fs;
-use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use crate::git;
+use crate::links::walk;
 use crate::rights::Rights;
-
-/// Most links that are followed on the way of one path, as many as the kernel follows.
-const MAX_HOPS: usize = 40;
+use crate::wire::Link;
 
 /// The folders whose contents are not the user's word: what the session was given, the repository around
 /// the workspace, and everything that commands write to, such as their home, which outlives a session.
 pub(crate) struct Ground {
     foreign: Vec<PathBuf>,
+    /// Every link that was followed.
+    links: RefCell<BTreeMap<PathBuf, PathBuf>>,
 }
 
 /// Where a path leads.
@@ -29,7 +29,14 @@ impl Ground {
     pub(crate) fn new(rights: &Rights, workspace: &Path, home: Option<&Path>) -> Self {
         let written = rights.rules.iter().filter(|rule| rule.access.writes()).map(|rule| rule.path.clone());
         let repository = git::repository_around(workspace, home);
-        Self { foreign: rights.granted.iter().cloned().chain(written).chain(repository).collect() }
+        let foreign = rights.granted.iter().cloned().chain(written).chain(repository).collect();
+        Self { foreign, links: RefCell::default() }
+    }
+
+    /// The links that were followed so far.
+    pub(crate) fn links(&self) -> Vec<Link> {
+        let link = |(path, target): (&PathBuf, &PathBuf)| Link { path: path.clone(), target: target.clone() };
+        self.links.borrow().iter().map(link).collect()
     }
 
     /// Whether `path`, which must be without links, lies where others may write.
@@ -45,49 +52,24 @@ impl Ground {
     /// Goes the way that the kernel would, one name after the other, up to a link on foreign ground.
     pub(crate) fn follow(&self, path: &Path) -> Followed {
         let mut folders = Vec::new();
-        let target = self.walk(path, &mut folders);
+        let target = walk(
+            path,
+            |folder| folders.push(folder.to_owned()),
+            |path, target| {
+                let follows = !self.is_foreign(path);
+                if follows {
+                    self.links.borrow_mut().insert(path.to_owned(), target.to_owned());
+                }
+                follows
+            },
+        );
         Followed { folders: folders.into_iter().skip(1).collect(), target }
     }
-
-    fn walk(&self, path: &Path, folders: &mut Vec<PathBuf>) -> Option<PathBuf> {
-        let mut real = PathBuf::from("/");
-        let mut names = names_from_the_last(path);
-        let mut hops = 0;
-        while let Some(name) = names.pop() {
-            if name == ".." {
-                real.pop();
-                continue;
-            }
-            if names.is_empty() {
-                folders.push(real.clone());
-            }
-            let next = real.join(name);
-            match fs::read_link(&next) {
-                Ok(_) if hops == MAX_HOPS || self.is_foreign(&next) => return None,
-                Ok(target) => {
-                    hops += 1;
-                    if target.is_absolute() {
-                        real = PathBuf::from("/");
-                    }
-                    names.extend(names_from_the_last(&target));
-                }
-                // It is there, and no link.
-                Err(error) if error.kind() == io::ErrorKind::InvalidInput => real = next,
-                Err(_) => return None,
-            }
-        }
-        Some(real)
-    }
-}
-
-fn names_from_the_last(path: &Path) -> Vec<OsString> {
-    let names =
-        path.components().rev().filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir));
-    names.map(|part| part.as_os_str().to_owned()).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::symlink;
 
     use super::*;

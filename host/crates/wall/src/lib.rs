@@ -15,7 +15,9 @@ mod job_error;
 mod keys;
 
 pub use command::{Captured, Command, Exit};
-pub use config::{Act, Grade, INSIDE, Mode, Network, Outcome, Report, SupervisorCommand, WallConfig};
+pub use config::{
+    Act, Grade, INSIDE, Loopback, Mode, Network, Outcome, Report, Space, SupervisorCommand, WallConfig,
+};
 pub use editor::run_editor;
 pub use error::WallError;
 pub use job_error::JobError;
@@ -42,6 +44,8 @@ mod host;
 #[cfg(target_os = "linux")]
 mod job;
 #[cfg(target_os = "linux")]
+mod links;
+#[cfg(target_os = "linux")]
 mod no_links;
 #[cfg(target_os = "linux")]
 mod python;
@@ -51,6 +55,10 @@ mod rights;
 mod secrets;
 #[cfg(target_os = "linux")]
 mod small_file;
+#[cfg(target_os = "linux")]
+mod socket;
+#[cfg(target_os = "linux")]
+mod space;
 #[cfg(target_os = "linux")]
 mod supervisor;
 #[cfg(target_os = "linux")]

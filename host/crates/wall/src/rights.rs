@@ -9,9 +9,11 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Mode, WallConfig};
 use crate::environment::user_variable;
 use crate::error::WallError;
+use crate::links::links_on;
 use crate::secrets::secrets;
+use crate::space::NEW;
 use crate::tools::{Tools, find_tools};
-use crate::wire::{Kept, Mounts};
+use crate::wire::{Files, Kept, Link, Mounts};
 use crate::{folders, git};
 
 /// Folders of the system whose files everyone may read and run.
@@ -84,6 +86,8 @@ pub(crate) enum Access {
     Shared,
     /// Read, write and control devices.
     Device,
+    /// Read, and write to files that are there: the names of threads below `/proc`.
+    Names,
 }
 
 impl Access {
@@ -92,7 +96,7 @@ impl Access {
     }
 
     pub(crate) fn writes(self) -> bool {
-        matches!(self, Self::Write | Self::Shared | Self::Device)
+        matches!(self, Self::Write | Self::Shared | Self::Device | Self::Names)
     }
 }
 
@@ -104,6 +108,8 @@ pub(crate) struct Rights {
     pub(crate) granted: Vec<PathBuf>,
     /// Where tools outside the system folders find themselves, such as `PYENV_ROOT`.
     pub(crate) tool_env: Vec<(OsString, OsString)>,
+    /// Links by which what the rules name is reached under other names.
+    pub(crate) links: Vec<Link>,
     /// The session's tmp, resolved.
     pub(crate) tmp: PathBuf,
     user_home: Option<PathBuf>,
@@ -121,8 +127,15 @@ impl Rights {
         let dir_access = if config.mode == Mode::ReadOnly { Access::Tool } else { Access::Write };
 
         let secrets = secrets(config, user_home.as_deref());
-        let mut rights =
-            Self { rules: Vec::new(), granted: Vec::new(), tool_env: Vec::new(), tmp, user_home, secrets };
+        let mut rights = Self {
+            rules: Vec::new(),
+            granted: Vec::new(),
+            tool_env: Vec::new(),
+            links: Vec::new(),
+            tmp,
+            user_home,
+            secrets,
+        };
         rights.grant(config, &config.workspace, dir_access)?;
         for dir in &config.write_dirs {
             rights.grant(config, dir, dir_access)?;
@@ -132,6 +145,9 @@ impl Rights {
         }
         if !config.mode.is_confined() {
             return Ok(rights);
+        }
+        for own in [&config.home, &config.tmp, &config.caches] {
+            rights.links.extend(links_on(own));
         }
         for own in [home, rights.tmp.clone(), caches] {
             rights.allow(own, Access::Write);
@@ -185,9 +201,13 @@ impl Rights {
     }
 
     /// Existing folders that commands must neither read nor write, for trying it.
-    pub(crate) fn outside(&self, mounts: Option<&Mounts>) -> Vec<PathBuf> {
-        let replaced = |path: &Path| {
-            mounts.is_some_and(|m| m.over_tmp.iter().chain(&m.empty).any(|root| path.starts_with(root)))
+    pub(crate) fn outside(&self, files: &Files) -> Vec<PathBuf> {
+        let replaced = |path: &Path| match files {
+            Files::Own(_) => NEW.iter().any(|new| path.starts_with(new)),
+            Files::Mounts(mounts) => {
+                mounts.over_tmp.iter().chain(&mounts.empty).any(|root| path.starts_with(root))
+            }
+            Files::Machine => false,
         };
         let parents = self.granted.iter().filter_map(|dir| dir.parent());
         let candidates =
@@ -204,8 +224,8 @@ impl Rights {
 
     #[cfg(test)]
     pub(crate) fn for_tests(rules: Vec<Rule>, granted: Vec<PathBuf>) -> Self {
-        let (tool_env, secrets) = (Vec::new(), Vec::new());
-        Self { rules, granted, tool_env, tmp: PathBuf::new(), user_home: None, secrets }
+        let (tool_env, links, secrets) = (Vec::new(), Vec::new(), Vec::new());
+        Self { rules, granted, tool_env, links, tmp: PathBuf::new(), user_home: None, secrets }
     }
 
     /// Adds a folder that the session was given.
@@ -225,6 +245,7 @@ impl Rights {
                 private.display()
             )));
         }
+        self.links.extend(links_on(dir));
         self.granted.push(path.clone());
         self.allow(path, access);
         Ok(())
@@ -264,13 +285,17 @@ impl Rights {
             self.allow(path, Access::Tool);
         }
         self.tool_env = tools.env;
+        self.links.extend(tools.links);
     }
 
     /// Adds a rule for what `path` resolves to. A path that is not there, or that JSON cannot carry, gets
     /// none.
     fn allow(&mut self, path: impl AsRef<Path>, access: Access) {
-        let Ok(path) = fs::canonicalize(path) else { return };
-        let rule = Rule { path, access };
+        let Ok(real) = fs::canonicalize(path.as_ref()) else { return };
+        if real != path.as_ref() {
+            self.links.extend(links_on(path.as_ref()));
+        }
+        let rule = Rule { path: real, access };
         if rule.path.to_str().is_some() && !self.rules.contains(&rule) {
             self.rules.push(rule);
         }

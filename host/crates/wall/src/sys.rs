@@ -124,6 +124,20 @@ pub(crate) fn make_read_only(tree: std::os::fd::BorrowedFd<'_>) -> io::Result<()
     check(result).map(drop)
 }
 
+/// Brings up the loopback of this network namespace, to which `socket` belongs.
+pub(crate) fn bring_up_loopback(socket: std::os::fd::BorrowedFd<'_>) -> io::Result<()> {
+    use std::os::fd::AsRawFd as _;
+    // SAFETY: an all-zero request is a valid one.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (place, byte) in request.ifr_name.iter_mut().zip(b"lo") {
+        *place = byte.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: the descriptor is open, and the call reads one request from a valid address.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    check(result.into()).map(drop)
+}
+
 /// Attaches to `pid` as a tracer would.
 pub(crate) fn trace(pid: Pid) -> io::Result<()> {
     let pid = libc::c_long::from(pid.as_raw_nonzero().get());

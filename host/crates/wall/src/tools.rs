@@ -13,9 +13,11 @@ use std::path::{Path, PathBuf};
 use crate::config::WallConfig;
 use crate::environment::user_variable;
 use crate::ground::Ground;
+use crate::links::links_on;
 use crate::python::{base_of_virtual_environment, has_python_library, installation_of, interpreters_behind};
 use crate::rights::{Rights, resolved};
 use crate::secrets::secrets;
+use crate::wire::Link;
 
 /// Most folders of programs that are followed; usual are fewer than 20.
 const MAX_FOLDERS: usize = 256;
@@ -40,6 +42,8 @@ pub(crate) struct Tools {
     pub(crate) readable: Vec<PathBuf>,
     /// Variables by which tools find their prefix when `HOME` is another.
     pub(crate) env: Vec<(OsString, OsString)>,
+    /// Links by which they are reached.
+    pub(crate) links: Vec<Link>,
 }
 
 /// Finds the tools of the user's `PATH`, virtual environments and Hub cache.
@@ -70,7 +74,9 @@ pub(crate) fn find_tools(config: &WallConfig, rights: &Rights) -> Tools {
     if let Some(root) = search.add_rustup(config) {
         env.push(("RUSTUP_HOME".into(), root.into()));
     }
-    Tools { readable: search.readable, env }
+    let mut links = search.ground.links();
+    links.append(&mut search.links);
+    Tools { readable: search.readable, env, links }
 }
 
 /// A folder of the user's Hugging Face cache, `hub` or `datasets`. Never the cache's root: the token lies
@@ -109,6 +115,8 @@ struct Search<'a> {
     queue: VecDeque<PathBuf>,
     seen: Vec<PathBuf>,
     readable: Vec<PathBuf>,
+    /// Links that environments on foreign ground lead through.
+    links: Vec<Link>,
     pyenv_root: Option<PathBuf>,
     rustup_found: bool,
 }
@@ -126,6 +134,7 @@ impl<'a> Search<'a> {
             queue: VecDeque::new(),
             seen: Vec::new(),
             readable: Vec::new(),
+            links: Vec::new(),
             pyenv_root: None,
             rustup_found: false,
         }
@@ -251,6 +260,9 @@ impl<'a> Search<'a> {
             if let Some(prefix) = installation_of(&interpreter).filter(|_| self.may_read(&interpreter)) {
                 self.allow(&interpreter);
                 self.allow_parts(&prefix);
+                self.links.extend(links_on(&environment.join("bin/python")));
+                let base = base_of_virtual_environment(environment);
+                self.links.extend(base.iter().flat_map(|base| links_on(base)));
             }
         }
     }

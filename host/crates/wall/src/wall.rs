@@ -1,5 +1,6 @@
 use std::ffi::OsString;
 use std::io;
+use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,17 +15,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::capture::Capture;
 use crate::command::{Command, Exit, MAX_OUTPUT_KEPT};
-use crate::config::{Grade, Mode, Network, Report, WallConfig};
+use crate::config::{Grade, Mode, Network, Report, Space, WallConfig};
 use crate::connection::{ConnectError, Connection, Running};
 use crate::environment;
 use crate::error::WallError;
 use crate::explain::{View, explain};
-use crate::grade::{residuals, unavailable, why_unavailable};
+use crate::grade::{has_user_namespaces, residuals, unavailable, why_unavailable};
 use crate::host::{user_open_files, user_umask};
 use crate::rights::Rights;
+use crate::space;
 use crate::supervisor::{GRACE, KILL_WAIT};
 use crate::tools::hub_folder;
-use crate::wire::{Confinement, End, Enforced, HubLinks, Mounts, Refusal, Reply, STDIO, Stage, Start};
+use crate::wire::{Confinement, End, Enforced, Files, HubLinks, Refusal, Reply, STDIO, Stage, Start};
 
 /// How much longer than its grace the end of a command may take before its supervisor is given up.
 const END_MARGIN: Duration = Duration::from_secs(3);
@@ -48,9 +50,10 @@ impl std::fmt::Debug for Wall {
 struct Session {
     connection: Connection,
     rights: Arc<Rights>,
-    mounts: Option<Mounts>,
-    /// Why there are no private mounts.
-    no_mounts: Option<String>,
+    space: Space,
+    files: Files,
+    /// Why commands see more of the machine than was wanted.
+    lost: Vec<String>,
     env: Vec<(OsString, OsString)>,
 }
 
@@ -59,12 +62,13 @@ impl Wall {
         Self { config, session: Mutex::new(None) }
     }
 
-    /// How strong the wall is. Asks the kernel what it has and starts nothing.
+    /// How strong the wall will be, from what the kernel says that it has. Starts nothing.
     pub fn grade(&self) -> Grade {
         match self.config.mode {
             Mode::Off => Grade::None,
             Mode::External => Grade::External,
             Mode::Workspace | Mode::ReadOnly => match why_unavailable() {
+                None if self.config.space == Space::Own && has_user_namespaces() => Grade::Full,
                 None => Grade::Partial,
                 Some(_) => Grade::None,
             },
@@ -74,7 +78,7 @@ impl Wall {
     /// Whether commands may have connections that this program knows nothing of.
     #[must_use]
     pub fn reaches_network(&self) -> bool {
-        !self.config.mode.is_confined() || self.config.network != Network::Off
+        !self.config.mode.is_confined() || self.config.network == Network::Open
     }
 
     /// Runs a command to its end, its timeout or its cancellation.
@@ -143,9 +147,9 @@ impl Wall {
     pub async fn probe(&self) -> Result<Report, WallError> {
         let (session, _) = self.session().await?;
         Ok(Report {
-            grade: self.grade(),
+            grade: self.grade_of(session.space),
             acts: session.connection.acts.clone(),
-            residuals: residuals(&self.config, session.mounts.as_ref(), session.no_mounts.as_deref()),
+            residuals: residuals(&self.config, &session.files, &session.lost),
             start: session.connection.start,
         })
     }
@@ -188,40 +192,87 @@ impl Wall {
                 })??)
             }
         };
-        let mut no_mounts = before.and_then(|before| before.no_mounts.clone());
-        let wants_mounts = self.config.mode.is_confined() && self.config.namespaces && no_mounts.is_none();
-        let mut mounts = wants_mounts.then(|| rights.mounts());
-        let connection = match self.connect(&rights, mounts.clone()).await {
-            // Only at the session's start: later on a command may have brought it about.
-            Err(ConnectError::Failed { stage: Stage::Mounts, reason }) if before.is_none() => {
-                tracing::info!("no private mounts for commands: {reason}");
-                no_mounts = Some(reason);
-                mounts = None;
-                self.connect(&rights, None).await
-            }
-            other => other,
+        let mut lost = before.map(|before| before.lost.clone()).unwrap_or_default();
+        let spaces = match (self.config.mode.is_confined(), self.config.space) {
+            (false, _) => &[Space::Machine][..],
+            (true, Space::Own) => &[Space::Own, Space::Mounts, Space::Machine],
+            (true, Space::Mounts) => &[Space::Mounts, Space::Machine],
+            (true, Space::Machine) => &[Space::Machine],
         };
-        let connection = connection.map_err(|error| match error {
+        // Only at the session's start less is taken: later on a command may have brought it about.
+        let spaces = before.map_or(spaces, |before| std::slice::from_ref(&before.space));
+        let mut found = None;
+        for space in spaces {
+            let files = match space {
+                Space::Own => Files::Own(space::root(&rights)),
+                Space::Mounts => Files::Mounts(rights.mounts()),
+                Space::Machine => Files::Machine,
+            };
+            match self.connect(&rights, files.clone()).await {
+                Err(ConnectError::Failed { stage: Stage::Space, reason }) if before.is_none() => {
+                    tracing::info!("commands see more of the machine than they need: {reason}");
+                    lost.push(reason);
+                }
+                other => {
+                    found = Some((other, *space, files));
+                    break;
+                }
+            }
+        }
+        let Some((connection, space, files)) = found else {
+            return Err(unavailable(lost.join("; ")));
+        };
+        let (connection, listeners) = connection.map_err(|error| match error {
             ConnectError::Failed { stage: Stage::Acts, reason } => {
                 unavailable(format!("the wall has a hole, {reason}"))
             }
             ConnectError::Failed { reason, .. } => unavailable(reason),
             ConnectError::Other(error) => error,
         })?;
-        let is_private = mounts
-            .as_ref()
-            .is_some_and(|mounts| mounts.over_tmp.iter().any(|path| path == Path::new("/tmp")));
+        let grade = self.grade_of(space);
+        if let Some(required) = self.config.required.filter(|required| grade > *required) {
+            let why = lost.first().map_or("it was not wanted", String::as_str);
+            return Err(unavailable(format!("the least is {}, and {why}", required.name())));
+        }
+        let _ = self.config.found.set(grade);
+        let is_private = match &files {
+            Files::Own(_) => true,
+            Files::Mounts(mounts) => mounts.over_tmp.iter().any(|path| path == Path::new("/tmp")),
+            Files::Machine => false,
+        };
         let tmp = if is_private { Path::new("/tmp") } else { &rights.tmp };
-        let env = environment::base(&self.config, &rights.tool_env, tmp);
-        Ok(Session { connection, rights, mounts, no_mounts, env })
+        let mut env = environment::base(&self.config, &rights.tool_env, tmp);
+        if files.is_own() {
+            // The workspace is a mount of its own in a repository around it.
+            env.push(("GIT_DISCOVERY_ACROSS_FILESYSTEM".into(), "1".into()));
+        }
+        if let Some(loopback) = self.config.loopback.as_ref().filter(|_| !listeners.is_empty()) {
+            env.extend(loopback.env.iter().cloned());
+            (loopback.listening)(listeners.into_iter().map(TcpListener::from).collect());
+        }
+        Ok(Session { connection, rights, space, files, lost, env })
     }
 
-    async fn connect(&self, rights: &Rights, mounts: Option<Mounts>) -> Result<Connection, ConnectError> {
+    fn grade_of(&self, space: Space) -> Grade {
+        match (self.config.mode, space) {
+            (Mode::Off, _) => Grade::None,
+            (Mode::External, _) => Grade::External,
+            (Mode::Workspace | Mode::ReadOnly, Space::Own) => Grade::Full,
+            (Mode::Workspace | Mode::ReadOnly, _) => Grade::Partial,
+        }
+    }
+
+    async fn connect(
+        &self,
+        rights: &Rights,
+        files: Files,
+    ) -> Result<(Connection, Vec<OwnedFd>), ConnectError> {
         let enforced = self.config.mode.is_confined().then(|| Enforced {
             network: self.config.network,
+            ports: self.config.loopback.iter().flat_map(|loopback| &loopback.ports).copied().collect(),
             rules: rights.rules.clone(),
-            outside: rights.outside(mounts.as_ref()),
-            mounts,
+            outside: rights.outside(&files),
+            files,
         });
         let hub = hub_folder(&self.config, "hub").filter(|_| self.config.mode != Mode::Off);
         let to = environment::hub_cache(&self.config);
@@ -238,18 +289,18 @@ impl Session {
     }
 
     fn explain(&self, config: &WallConfig, exit: &Exit, cwd: &Path) -> (Vec<String>, u32) {
-        let replaced: Vec<PathBuf> = self
-            .mounts
-            .iter()
-            .flat_map(|mounts| mounts.over_tmp.iter().chain(&mounts.empty))
-            .cloned()
-            .collect();
+        let replaced: Vec<PathBuf> = match &self.files {
+            Files::Own(_) => space::NEW.map(PathBuf::from).into(),
+            Files::Mounts(mounts) => mounts.over_tmp.iter().chain(&mounts.empty).cloned().collect(),
+            Files::Machine => Vec::new(),
+        };
         let view = View {
             rights: &self.rights,
             mode: config.mode,
             network: config.network,
             cwd,
             replaced: &replaced,
+            is_own: self.files.is_own(),
         };
         explain(exit, &view)
     }

@@ -31,7 +31,7 @@ pub(crate) enum Request {
 /// What the supervisor says.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) enum Reply {
-    /// The first message, unless the wall could not be built.
+    /// The first message, unless the wall could not be built. With it come the listeners of the ports.
     Ready {
         acts: Vec<Act>,
     },
@@ -71,10 +71,44 @@ pub(crate) struct HubLinks {
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Enforced {
     pub(crate) network: Network,
+    /// Ports of a loopback of their own on which the host listens.
+    pub(crate) ports: Vec<u16>,
     pub(crate) rules: Vec<Rule>,
-    pub(crate) mounts: Option<Mounts>,
+    pub(crate) files: Files,
     /// Folders of this machine that no rule covers, for trying whether they can be read and written.
     pub(crate) outside: Vec<PathBuf>,
+}
+
+/// What commands see of the machine's files.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) enum Files {
+    /// A root of their own; processes, network and memory to share of their own too.
+    Own(Root),
+    Mounts(Mounts),
+    Machine,
+}
+
+impl Files {
+    pub(crate) fn is_own(&self) -> bool {
+        matches!(self, Self::Own(_))
+    }
+}
+
+/// A file system in which nothing is but this, and `/proc` and devices.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Root {
+    /// The session's tmp, as `/tmp` and `/var/tmp`.
+    pub(crate) tmp: PathBuf,
+    /// What is taken over from the machine, each after what it lies in.
+    pub(crate) trees: Vec<Kept>,
+    /// Links that lie in none of these, and lead to them.
+    pub(crate) links: Vec<Link>,
+}
+
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct Link {
+    pub(crate) path: PathBuf,
+    pub(crate) target: PathBuf,
 }
 
 /// The private mounts. All others become read-only: Landlock guards what files hold, but not their modes,
@@ -104,8 +138,8 @@ pub(crate) struct Kept {
 /// Where a wall could not be built.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(crate) enum Stage {
-    /// The private mounts, which the wall can do without.
-    Mounts,
+    /// The namespaces and what is mounted in them, which the wall can do without.
+    Space,
     /// Landlock, seccomp, capabilities and all else.
     Confinement,
     /// A forbidden act was possible.

@@ -36,9 +36,10 @@ impl AbstractSocket {
 
 /// Tries every act once.
 pub(super) fn try_all(enforced: &Enforced, host: Option<Pid>, socket: &AbstractSocket) -> Vec<Act> {
+    let is_own = enforced.files.is_own();
     let mut acts = Vec::new();
     let mut tried = |name: String, result: io::Result<()>| {
-        acts.push(Act { name, outcome: outcome(result) });
+        acts.push(Act { name, outcome: outcome(result, is_own) });
     };
 
     for folder in &enforced.outside {
@@ -52,7 +53,14 @@ pub(super) fn try_all(enforced: &Enforced, host: Option<Pid>, socket: &AbstractS
         tried("attach to the host as a debugger".into(), sys::trace(host));
     }
     tried("connect to an abstract socket outside".into(), reach(socket));
-    if enforced.network == Network::Off {
+    if is_own {
+        tried("find other processes of this machine".into(), find_processes());
+        tried("write the kernel's settings".into(), write_setting());
+    }
+    if is_own && enforced.network != Network::Open {
+        tried("send to an address outside".into(), send_outside());
+        tried("find a network besides the loopback".into(), find_network());
+    } else if enforced.network != Network::Open {
         tried("make a TCP socket".into(), internet_socket(SocketType::STREAM));
         tried("make a UDP socket".into(), internet_socket(SocketType::DGRAM));
     }
@@ -69,10 +77,13 @@ pub(super) fn try_all(enforced: &Enforced, host: Option<Pid>, socket: &AbstractS
     acts
 }
 
-fn outcome(result: io::Result<()>) -> Outcome {
+/// `is_own` says that what is not there was left out.
+fn outcome(result: io::Result<()>, is_own: bool) -> Outcome {
     match result {
         Ok(()) => Outcome::Possible,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Outcome::Untried(error.to_string()),
+        Err(error) if !is_own && error.kind() == io::ErrorKind::NotFound => {
+            Outcome::Untried(error.to_string())
+        }
         Err(error) => Outcome::Refused(error.to_string()),
     }
 }
@@ -89,6 +100,34 @@ fn local_socket() -> rustix::io::Result<OwnedFd> {
 
 fn reach(socket: &AbstractSocket) -> io::Result<()> {
     Ok(connect(local_socket()?, &socket.address)?)
+}
+
+/// The session's own are the guard and this process.
+fn find_processes() -> io::Result<()> {
+    let entries = fs::read_dir("/proc")?.flatten();
+    let processes = entries.filter(|entry| entry.file_name().to_string_lossy().parse::<u32>().is_ok());
+    if processes.count() > 2 { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ESRCH)) }
+}
+
+/// One that changes nothing: how it would be opened.
+fn write_setting() -> io::Result<()> {
+    OpenOptions::new().write(true).open("/proc/sys/kernel/hostname").map(drop)
+}
+
+/// To an address of documentation, which nobody has.
+fn send_outside() -> io::Result<()> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+    socket.send_to(b"?", "192.0.2.1:9").map(drop)
+}
+
+fn find_network() -> io::Result<()> {
+    let text = fs::read_to_string("/proc/net/dev")?;
+    let names = text.lines().skip(2).filter_map(|line| Some(line.split_once(':')?.0.trim()));
+    if names.clone().any(|name| name != "lo") {
+        Ok(())
+    } else {
+        Err(io::Error::from_raw_os_error(libc::ENODEV))
+    }
 }
 
 fn internet_socket(kind: SocketType) -> io::Result<()> {

@@ -1,12 +1,11 @@
 use std::collections::VecDeque;
-use std::io::{self, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags};
 use serde::Serialize;
 
+use crate::socket::{receive_part, send_part};
 use crate::wire::{Inbox, Request, STDIO, encode};
 
 const READ_SIZE: usize = 64 << 10;
@@ -49,22 +48,10 @@ impl Channel {
     /// Reads what the host sent, waiting for it if need be. False if the host is gone.
     pub(super) fn read(&mut self) -> io::Result<bool> {
         let mut bytes = [0; READ_SIZE];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(STDIO))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let flags = RecvFlags::CMSG_CLOEXEC;
-        let mut parts = [IoSliceMut::new(&mut bytes)];
-        let received = rustix::io::retry_on_intr(|| {
-            rustix::net::recvmsg(&self.socket, &mut parts, &mut control, flags)
+        let read = rustix::io::retry_on_intr(|| {
+            receive_part(self.socket.as_fd(), &mut bytes, &mut self.descriptors)
         })?;
-        if received.flags.contains(ReturnFlags::CTRUNC) {
-            return Err(io::Error::other("descriptors were lost on the way"));
-        }
-        for message in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(descriptors) = message {
-                self.descriptors.extend(descriptors);
-            }
-        }
-        let bytes = bytes.get(..received.bytes).unwrap_or_default();
+        let bytes = bytes.get(..read).unwrap_or_default();
         self.inbox.push(bytes);
         Ok(!bytes.is_empty())
     }
@@ -76,12 +63,18 @@ impl Channel {
     }
 
     pub(super) fn send(&mut self, message: &impl Serialize) -> io::Result<()> {
+        self.send_with(message, &[])
+    }
+
+    /// The same, with descriptors.
+    pub(super) fn send_with(&mut self, message: &impl Serialize, descriptors: &[OwnedFd]) -> io::Result<()> {
         let frame = encode(message)?;
-        let mut rest = frame.as_slice();
+        let (mut rest, mut descriptors) = (frame.as_slice(), descriptors);
         while !rest.is_empty() {
-            let sent =
-                rustix::io::retry_on_intr(|| rustix::net::send(&self.socket, rest, SendFlags::NOSIGNAL))?;
+            let sent = rustix::io::retry_on_intr(|| send_part(self.socket.as_fd(), rest, descriptors))?;
             rest = rest.get(sent..).unwrap_or_default();
+            // They went with the first bytes.
+            descriptors = &[];
         }
         Ok(())
     }

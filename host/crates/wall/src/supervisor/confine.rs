@@ -1,4 +1,5 @@
 use std::io;
+use std::path::Path;
 
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible as _, PathBeneath,
@@ -15,7 +16,7 @@ use super::filter;
 use crate::config::Network;
 use crate::no_links::open_without_links;
 use crate::rights::{Access, Rule};
-use crate::wire::Enforced;
+use crate::wire::{Enforced, Files};
 
 /// The Landlock version that is asked for: the first that keeps signals and abstract sockets inside.
 const LANDLOCK: ABI = ABI::V6;
@@ -31,12 +32,14 @@ pub(super) fn enforce(enforced: &Enforced) -> io::Result<()> {
     drop_capabilities()?;
     rustix::thread::set_no_new_privs(true)?;
     restrict(enforced)?;
-    filter::install(enforced.network)
+    filter::install(enforced.network, enforced.files.is_own())
 }
 
 /// Confines this process to what it has: no file, no network, no other process.
 pub(crate) fn shut_out() -> io::Result<()> {
-    enforce(&Enforced { network: Network::Off, rules: Vec::new(), mounts: None, outside: Vec::new() })
+    let (rules, outside) = (Vec::new(), Vec::new());
+    let ports = Vec::new();
+    enforce(&Enforced { network: Network::Off, ports, rules, files: Files::Machine, outside })
 }
 
 /// Enters a domain below the guard's, from which the guard cannot be signalled.
@@ -75,13 +78,18 @@ fn ruleset(enforced: &Enforced) -> Result<RestrictionStatus, landlock::RulesetEr
         .set_compatibility(CompatLevel::HardRequirement)
         .handle_access(AccessFs::from_all(LANDLOCK))?
         .scope(Scope::from_all(LANDLOCK))?;
-    if enforced.network == Network::Off {
+    // In a network of their own they may have all of it.
+    if enforced.network != Network::Open && !enforced.files.is_own() {
         ruleset = ruleset.handle_access(AccessNet::from_all(LANDLOCK))?;
     }
     let mut created = ruleset.create()?;
-    let tmp = enforced.mounts.iter().flat_map(|mounts| &mounts.over_tmp);
-    let tmp = tmp.map(|path| Rule { path: path.clone(), access: Access::Write });
-    for rule in enforced.rules.iter().cloned().chain(tmp) {
+    let write = |path: &Path| Rule { path: path.to_owned(), access: Access::Write };
+    let own = match &enforced.files {
+        Files::Own(_) => own_rules(),
+        Files::Mounts(mounts) => mounts.over_tmp.iter().map(|path| write(path)).collect(),
+        Files::Machine => Vec::new(),
+    };
+    for rule in enforced.rules.iter().cloned().chain(own) {
         // What is gone by now, or reached through a link that was made since, gives no right.
         let Ok(path) = open_without_links(&rule.path, OFlags::PATH) else {
             continue;
@@ -101,12 +109,20 @@ fn ruleset(enforced: &Enforced) -> Result<RestrictionStatus, landlock::RulesetEr
     created.restrict_self()
 }
 
+/// What of a root of their own is commands' besides what they were given. Of `/proc` what is the machine's is
+/// mounted read-only there; the rest are their own processes.
+fn own_rules() -> Vec<Rule> {
+    let rules = [("/tmp", Access::Write), ("/var/tmp", Access::Write), ("/proc", Access::Names)];
+    rules.map(|(path, access)| Rule { path: path.into(), access }).into()
+}
+
 fn allowed(access: Access) -> BitFlags<AccessFs> {
     let devices = AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev;
     let write = AccessFs::from_all(LANDLOCK) & !devices;
     match access {
         Access::List => AccessFs::ReadDir.into(),
         Access::Read => AccessFs::ReadFile | AccessFs::ReadDir,
+        Access::Names => AccessFs::ReadFile | AccessFs::ReadDir | AccessFs::WriteFile | AccessFs::Truncate,
         Access::Tool => AccessFs::from_read(LANDLOCK),
         Access::Write => write,
         Access::Shared => write & !AccessFs::Execute,

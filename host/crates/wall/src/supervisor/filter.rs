@@ -138,23 +138,23 @@ const SET_ID: [u32; 2] = [libc::S_ISUID, libc::S_ISGID];
 /// `O_DIRECTORY`.)
 const MAKES_A_FILE: [i32; 2] = [libc::O_CREAT, libc::O_TMPFILE & !libc::O_DIRECTORY];
 
-/// Installs the filters for this process and all that it starts.
-pub(super) fn install(network: Network) -> io::Result<()> {
-    for program in programs(network)? {
+/// Installs the filters for this process and all that it starts. `own` says that it has a network of its own.
+pub(super) fn install(network: Network, own: bool) -> io::Result<()> {
+    for program in programs(network, own)? {
         seccompiler::apply_filter(&program).map_err(io::Error::other)?;
     }
     Ok(())
 }
 
 /// One program for each error that is answered.
-fn programs(network: Network) -> io::Result<Vec<BpfProgram>> {
+fn programs(network: Network, own: bool) -> io::Result<Vec<BpfProgram>> {
     let mut programs = vec![compile(refused()?, libc::EPERM)?];
     // Their flags and modes lie in memory, where no filter can read them; programs then use `clone` and
     // `openat`.
     let unknown = [libc::SYS_clone3, libc::SYS_openat2].map(|call| (call, Vec::new()));
     programs.push(compile(Calls::from(unknown), libc::ENOSYS)?);
     programs.push(compile(other_families(network)?, libc::EAFNOSUPPORT)?);
-    if network == Network::Off {
+    if network != Network::Open && !own {
         let internet = [libc::AF_INET, libc::AF_INET6];
         let rules =
             internet.iter().map(|family| rule(vec![family_is(*family)?])).collect::<io::Result<_>>()?;

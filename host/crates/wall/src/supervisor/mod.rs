@@ -1,6 +1,7 @@
 //! What runs between the host and the commands.
 //!
-//! Two processes. The *guard* confines itself and forks; it adopts whatever a command leaves behind and
+//! Two processes, and where the session has namespaces of its own a third outside of them that waits for the
+//! first. The *guard* confines itself and forks; it adopts whatever a command leaves behind and
 //! ends all of it when the host or the starter is gone. The *starter* starts the commands. It lies one
 //! Landlock domain deeper than the guard, and so do the commands: they can signal the starter, which ends
 //! their own session, but never the guard that cleans up after them.
@@ -12,6 +13,8 @@ mod filter;
 mod guard;
 mod hub;
 mod mounts;
+mod root;
+mod space;
 mod starter;
 
 use std::io;
@@ -21,7 +24,7 @@ use rustix::fs::Mode;
 use rustix::process::{DumpableBehavior, Pid, Resource, Rlimit};
 
 use crate::sys::{self, Fork};
-use crate::wire::{Confinement, Reply, Request, Stage};
+use crate::wire::{Confinement, Files, Reply, Request, Stage};
 use acts::AbstractSocket;
 use channel::Channel;
 
@@ -48,12 +51,26 @@ fn supervise() -> io::Result<()> {
     };
 
     let socket = AbstractSocket::listen()?;
+    let mut listeners = Vec::new();
+    if let Some(enforced) = confinement.enforced.as_ref().filter(|enforced| enforced.files.is_own()) {
+        match space::enter(enforced.network, &enforced.ports) {
+            Ok(found) => listeners = found,
+            Err(error) => {
+                return channel.send(&Reply::Failed { stage: Stage::Space, reason: error.to_string() });
+            }
+        }
+        if let Some(first) = space::split()? {
+            // The host must see the socket close when the session is over.
+            drop((channel, socket, listeners));
+            return space::wait_for(first);
+        }
+    }
     if let Err((stage, error)) = prepare(&confinement) {
         return channel.send(&Reply::Failed { stage, reason: error.to_string() });
     }
     match sys::fork()? {
         Fork::Parent(starter) => {
-            drop(socket);
+            drop((socket, listeners));
             guard::watch(channel, starter, is_scoped(&confinement, host))
         }
         Fork::Child => {
@@ -64,7 +81,8 @@ fn supervise() -> io::Result<()> {
             if let Some(links) = &confinement.hub {
                 hub::link(links);
             }
-            channel.send(&Reply::Ready { acts })?;
+            channel.send_with(&Reply::Ready { acts }, &listeners)?;
+            drop(listeners);
             starter::serve(channel)
         }
     }
@@ -82,9 +100,12 @@ fn prepare(confinement: &Confinement) -> Result<(), (Stage, io::Error)> {
         rustix::process::setrlimit(Resource::Nofile, limit).map_err(at(Stage::Confinement))?;
     }
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(at(Stage::Confinement))?;
-    if let Some(mounts) = confinement.enforced.as_ref().and_then(|enforced| enforced.mounts.as_ref()) {
-        mounts::make(mounts).map_err(|error| (Stage::Mounts, error))?;
-    }
+    let made = match confinement.enforced.as_ref().map(|enforced| &enforced.files) {
+        Some(Files::Own(own)) => root::make(own),
+        Some(Files::Mounts(mounts)) => mounts::make(mounts),
+        Some(Files::Machine) | None => Ok(()),
+    };
+    made.map_err(|error| (Stage::Space, error))?;
     // Not earlier: a process that is not dumpable cannot write the id maps of its own user namespace.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(at(Stage::Confinement))?;
     if let Some(enforced) = &confinement.enforced {

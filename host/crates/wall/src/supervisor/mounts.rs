@@ -14,15 +14,16 @@ use rustix::mount::{
     MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount, mount_change, move_mount,
     open_tree,
 };
-use rustix::process::{getegid, geteuid};
+use rustix::process::geteuid;
 use rustix::thread::UnshareFlags;
 
+use super::space;
 use crate::sys;
 use crate::wire::{Kept, Mounts};
 
 /// Makes the mounts. After an error the process is in no state to go on.
 pub(super) fn make(mounts: &Mounts) -> io::Result<()> {
-    enter_namespaces()?;
+    enter_namespace()?;
     let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
     mount_change("/", private).map_err(|errno| failed("make mounts private", "/", errno))?;
 
@@ -65,34 +66,26 @@ pub(super) fn make(mounts: &Mounts) -> io::Result<()> {
     Ok(())
 }
 
-fn mount_new(kind: &str, folder: &Path, flags: MountFlags, options: &CStr) -> io::Result<()> {
+pub(super) fn mount_new(kind: &str, folder: &Path, flags: MountFlags, options: &CStr) -> io::Result<()> {
     mount(kind, folder, kind, flags | MountFlags::NOSUID, Some(options))
         .map_err(|errno| failed(&format!("mount a new {kind} over"), folder, errno))
 }
 
-/// Enters a mount namespace, within a user namespace that changes no id where that takes one.
-fn enter_namespaces() -> io::Result<()> {
+/// Enters a mount namespace, within a user namespace where that takes one.
+fn enter_namespace() -> io::Result<()> {
     if geteuid().is_root() && sys::unshare(UnshareFlags::NEWNS).is_ok() {
         return Ok(());
     }
-    let (user, group) = (geteuid().as_raw(), getegid().as_raw());
-    sys::unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNS)
-        .map_err(|error| io::Error::other(format!("make a user namespace: {error}")))?;
-    let write = |file: &str, text: String| {
-        fs::write(file, text).map_err(|error| io::Error::other(format!("write `{file}`: {error}")))
-    };
-    write("/proc/self/setgroups", "deny".into())?;
-    write("/proc/self/uid_map", format!("{user} {user} 1"))?;
-    write("/proc/self/gid_map", format!("{group} {group} 1"))
+    space::new_user(UnshareFlags::NEWNS)
 }
 
-fn copy(path: &Path) -> io::Result<OwnedFd> {
+pub(super) fn copy(path: &Path) -> io::Result<OwnedFd> {
     let flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     open_tree(CWD, path, flags).map_err(|errno| failed("take along", path, errno))
 }
 
-fn copy_kept(kept: &Kept) -> io::Result<OwnedFd> {
+pub(super) fn copy_kept(kept: &Kept) -> io::Result<OwnedFd> {
     let tree = copy(&kept.path)?;
     if !kept.is_writable {
         sys::make_read_only(tree.as_fd()).map_err(|error| {
@@ -102,7 +95,7 @@ fn copy_kept(kept: &Kept) -> io::Result<OwnedFd> {
     Ok(tree)
 }
 
-fn is_folder(tree: &OwnedFd) -> io::Result<bool> {
+pub(super) fn is_folder(tree: &OwnedFd) -> io::Result<bool> {
     let stat = rustix::fs::fstat(tree)?;
     Ok(rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir())
 }
@@ -122,7 +115,7 @@ fn links_out_of(folder: &Path) -> Vec<(PathBuf, PathBuf)> {
 ///
 /// The session's tmp may hold anything that an earlier command left there, so no link is followed: one that
 /// lies in the way is removed.
-fn mount_point(root: &Path, path: &Path, is_folder: bool) -> io::Result<OwnedFd> {
+pub(super) fn mount_point(root: &Path, path: &Path, is_folder: bool) -> io::Result<OwnedFd> {
     let folder = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut at = openat(CWD, root, folder, Mode::empty())?;
     let names: Vec<Component<'_>> = path.strip_prefix(root).map_err(io::Error::other)?.components().collect();
@@ -160,6 +153,6 @@ fn is_mountable(opened: rustix::io::Result<OwnedFd>, file: bool) -> bool {
     kind.is_ok_and(|kind| if file { kind.is_file() } else { kind.is_dir() })
 }
 
-fn failed(what: &str, path: impl AsRef<Path>, errno: Errno) -> io::Error {
+pub(super) fn failed(what: &str, path: impl AsRef<Path>, errno: Errno) -> io::Error {
     io::Error::other(format!("{what} `{}`: {}", path.as_ref().display(), io::Error::from(errno)))
 }

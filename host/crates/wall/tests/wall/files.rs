@@ -106,7 +106,10 @@ fn a_refusal_is_explained(variant: &Variant) {
     fails(&write);
     assert!(write.wall_refusals == 1 && write.notes[0].contains("--add-dir"), "{write:?}");
 
-    let network = session.python("import socket; socket.create_connection(('127.0.0.1', 9), 1)");
+    // Its own loopback is no refusal.
+    let address = if variant.full { "192.0.2.1" } else { "127.0.0.1" };
+    let network = format!("import socket; socket.create_connection(('{address}', 9), 1)");
+    let network = session.python(&network);
     fails(&network);
     assert!(network.wall_refusals > 0 && network.notes[0].contains("--network open"), "{network:?}");
 
@@ -318,7 +321,7 @@ fn links_in_tmp(variant: &Variant) {
     }
     let session = Session::new(variant);
     let target = tempfile::tempdir_in(session.work()).unwrap();
-    let own = session.root.strip_prefix("/tmp").expect("sessions with mounts lie in /tmp");
+    let Ok(own) = session.root.strip_prefix("/tmp") else { return };
     session.sh("kill -9 $PPID");
     // What a background process could have done to the session's tmp while nothing was mounted there.
     let stub = session.root.join("tmp").join(own);

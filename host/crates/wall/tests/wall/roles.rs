@@ -9,7 +9,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use tempfile::TempDir;
 
 use crate::session::{Session, Variant};
-use crate::{files, job, life, output, refused, speed, works};
+use crate::{files, job, life, output, own, refused, speed, works};
 
 /// A test by its name.
 pub(crate) type Test = (&'static str, fn(&Variant));
@@ -30,7 +30,7 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn tests() -> Vec<Test> {
-    [refused::TESTS, files::TESTS, works::TESTS, life::TESTS, output::TESTS, job::TESTS].concat()
+    [refused::TESTS, own::TESTS, files::TESTS, works::TESTS, life::TESTS, output::TESTS, job::TESTS].concat()
 }
 
 fn harness() -> ExitCode {
@@ -41,7 +41,7 @@ fn harness() -> ExitCode {
     let (binary, _dir) = reachable_binary();
     let mut trials = Vec::new();
     for user in users {
-        for mounts in ["mounts", "plain"] {
+        for mounts in ["full", "mounts", "plain"] {
             let variant = format!("{user}-{mounts}");
             for (name, _) in tests() {
                 let (variant, binary) = (variant.clone(), binary.clone());

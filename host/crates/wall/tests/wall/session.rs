@@ -1,10 +1,11 @@
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use ml_intern_wall::{
-    Captured, Command, Exit, Mode, Network, SupervisorCommand, Wall, WallConfig, WallError,
+    Captured, Command, Exit, Grade, Mode, Network, Space, SupervisorCommand, Wall, WallConfig, WallError,
 };
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -14,13 +15,17 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct Variant {
     pub(crate) name: String,
     pub(crate) mounts: bool,
+    /// Namespaces of the session's own.
+    pub(crate) full: bool,
     /// As root the host is left as it is, so that the wall alone must hold.
     pub(crate) is_hardened: bool,
 }
 
 impl Variant {
     pub(crate) fn from_name(name: &str) -> Self {
-        Self { name: name.into(), mounts: name.ends_with("mounts"), is_hardened: name.starts_with("user") }
+        let full = name.ends_with("full");
+        let mounts = full || name.ends_with("mounts");
+        Self { name: name.into(), mounts, full, is_hardened: name.starts_with("user") }
     }
 }
 
@@ -28,6 +33,8 @@ impl Variant {
 pub(crate) struct Session {
     runtime: Runtime,
     wall: Option<Wall>,
+    /// How strong it came out.
+    pub(crate) found: Arc<OnceLock<Grade>>,
     /// Holds `work`, `home`, `tmp` and `caches`.
     pub(crate) root: PathBuf,
     _dir: tempfile::TempDir,
@@ -60,10 +67,18 @@ impl Session {
             user_env: std::env::vars_os().collect(),
             extra_env_names: Vec::new(),
             refused_env_names: Vec::new(),
-            namespaces: variant.mounts,
+            space: match (variant.full, variant.mounts) {
+                (true, _) => Space::Own,
+                (false, true) => Space::Mounts,
+                (false, false) => Space::Machine,
+            },
+            loopback: None,
+            required: None,
+            found: Arc::default(),
         };
         change(&mut config, &root);
-        Self { runtime: Runtime::new().unwrap(), wall: Some(Wall::new(config)), root, _dir: dir }
+        let found = config.found.clone();
+        Self { runtime: Runtime::new().unwrap(), found, wall: Some(Wall::new(config)), root, _dir: dir }
     }
 
     pub(crate) fn wall(&self) -> &Wall {
@@ -101,7 +116,7 @@ impl Session {
 
 /// A folder outside the private mounts where there is one, so that both cases are met.
 fn base(variant: &Variant) -> tempfile::TempDir {
-    let home = std::env::var_os("HOME").filter(|_| !variant.mounts);
+    let home = std::env::var_os("HOME").filter(|_| variant.full || !variant.mounts);
     let in_home = home.and_then(|home| tempfile::Builder::new().prefix("wall-").tempdir_in(home).ok());
     in_home.unwrap_or_else(|| tempfile::Builder::new().prefix("wall-").tempdir().unwrap())
 }
