@@ -195,6 +195,7 @@ impl Setup {
             extra_env_names: self.settings().command_env.clone(),
             refused_env_names: Vec::new(),
             space: wall::Space::Own,
+            sealed: runtime::is_sealed,
             loopback: None,
             required: managed::required_grade(&self.policy),
             found: std::sync::Arc::default(),

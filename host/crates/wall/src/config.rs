@@ -1,7 +1,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -42,6 +42,8 @@ pub struct WallConfig {
     /// How little of the machine commands see, where the machine allows it. With less than that the wall is still
     /// closed, with more residuals.
     pub space: Space,
+    /// Which paths of the workspace and of folders added for writing, relative to them, commands must not change.
+    pub sealed: fn(&Path) -> bool,
     /// What commands find on the loopback of [`Network::Gateway`].
     pub loopback: Option<Loopback>,
     /// The least that commands run behind. Where the machine does not give it none is started.
@@ -69,6 +71,7 @@ impl WallConfig {
             extra_env_names: Vec::new(),
             refused_env_names: Vec::new(),
             space: Space::Machine,
+            sealed: |_| false,
             loopback: None,
             required: None,
             found: Arc::default(),

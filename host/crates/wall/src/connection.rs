@@ -102,6 +102,11 @@ impl Connection {
         }
     }
 
+    /// How many commands were started.
+    pub(crate) fn runs(&self) -> u64 {
+        self.next_id.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn is_gone(&self) -> bool {
         self.gone.is_cancelled()
     }

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::command::{Captured, Exit};
 use crate::config::{Mode, Network};
-use crate::rights::Rights;
+use crate::rights::{Access, Rights};
 
 /// Bytes at the end of an output that are looked at. What refused a program stands near its end.
 const MAX_TEXT: usize = 64 << 10;
@@ -14,10 +14,11 @@ const MAX_TEXT: usize = 64 << 10;
 /// Most sentences; further refusals are only counted.
 const MAX_NOTES: usize = 4;
 
-const DENIED: [&str; 6] = [
+const DENIED: [&str; 7] = [
     "Permission denied",
     "Operation not permitted",
     "Read-only file system",
+    "Device or resource busy",
     "permission denied",
     "operation not permitted",
     "EACCES",
@@ -68,6 +69,8 @@ pub(crate) struct View<'a> {
     pub(crate) cwd: &'a Path,
     /// Folders that are the session's own.
     pub(crate) replaced: &'a [PathBuf],
+    /// Which paths of the session's folders commands must not change.
+    pub(crate) is_sealed: fn(&Path) -> bool,
     /// Whether what commands were not given is not there for them.
     pub(crate) is_own: bool,
 }
@@ -184,6 +187,13 @@ fn explain_path(path: &Path, is_missing: bool, view: &View<'_>) -> Option<String
             format!("`{shown}` is in the machine's `/tmp`, and the session has one of its own{advice}")
         });
     }
+    let is_sealed = |dir: &PathBuf| path.strip_prefix(dir).is_ok_and(|path| (view.is_sealed)(path));
+    if access.is_some_and(Access::writes) && !is_missing && view.rights.granted.iter().any(is_sealed) {
+        return Some(format!(
+            "the wall refused to change `{shown}`: other programs obey it, so commands may only read it; the `write` \
+             and `edit` tools ask whether it may be changed"
+        ));
+    }
     if access.is_some_and(|access| access.writes()) || !would_work_outside(path, access.is_some()) {
         return None;
     }
@@ -273,8 +283,15 @@ mod tests {
         let rules = [("work", work), ("readable", Access::Tool)]
             .map(|(name, access)| Rule { path: dir.join(name), access });
         let rights = Rights::for_tests(rules.into(), vec![dir.join("work")]);
-        let view =
-            View { rights: &rights, mode, network, cwd: &dir.join("work"), replaced: &[], is_own: false };
+        let view = View {
+            rights: &rights,
+            mode,
+            network,
+            cwd: &dir.join("work"),
+            replaced: &[],
+            is_sealed: |_| false,
+            is_own: false,
+        };
         let text = line.replace("DIR", dir.to_str().unwrap());
         let output = Captured { head: text.into(), ..Captured::default() };
         let exit = match exit_code {

@@ -173,8 +173,14 @@ impl Rights {
         self.secrets.iter().any(|secret| path.starts_with(secret))
     }
 
+    /// The folders of the session that commands may write to.
+    pub(crate) fn written(&self) -> Vec<PathBuf> {
+        let writes = |dir: &&PathBuf| self.access(dir).is_some_and(Access::writes);
+        self.granted.iter().filter(writes).cloned().collect()
+    }
+
     /// The private mounts that fit these rules.
-    pub(crate) fn mounts(&self) -> Mounts {
+    pub(crate) fn mounts(&self, sealed: Vec<Kept>) -> Mounts {
         let over_tmp = self.replaceable(&TMP_FOLDERS);
         let empty = self.replaceable(&EMPTIED_FOLDERS);
         let is_hidden =
@@ -197,7 +203,8 @@ impl Rights {
                 keep.push(Kept { path, is_writable });
             }
         }
-        Mounts { tmp: self.tmp.clone(), over_tmp, empty, terminals: Path::new("/dev/pts").is_dir(), keep }
+        let terminals = Path::new("/dev/pts").is_dir();
+        Mounts { tmp: self.tmp.clone(), over_tmp, empty, terminals, keep, sealed }
     }
 
     /// Existing folders that commands must neither read nor write, for trying it.
@@ -349,7 +356,7 @@ mod tests {
             ("/usr", Access::Tool),
         ]);
         let kept = |path: &str, is_writable| Kept { path: path.into(), is_writable };
-        assert_eq!(rights.mounts().keep, [kept("/home/data", true), kept("/tmp/work", true)]);
+        assert_eq!(rights.mounts(Vec::new()).keep, [kept("/home/data", true), kept("/tmp/work", true)]);
     }
 
     #[test]
@@ -361,6 +368,6 @@ mod tests {
             ("/tmp/a", Access::Tool),
         ]);
         let kept = |path: &str, is_writable| Kept { path: path.into(), is_writable };
-        assert_eq!(rights.mounts().keep, [kept("/tmp/a", false), kept("/tmp/a/work", true)]);
+        assert_eq!(rights.mounts(Vec::new()).keep, [kept("/tmp/a", false), kept("/tmp/a/work", true)]);
     }
 }

@@ -13,7 +13,7 @@ const WHOLE: [&str; 2] = ["/etc", "/sys"];
 pub(crate) const NEW: [&str; 7] = ["/proc", "/dev/pts", "/dev/ptmx", "/dev/shm", "/run", "/tmp", "/var/tmp"];
 
 /// The root that fits these rules.
-pub(crate) fn root(rights: &Rights) -> Root {
+pub(crate) fn root(rights: &Rights, sealed: Vec<Kept>) -> Root {
     let mut wanted: Vec<Kept> = rights.rules.iter().filter_map(|rule| kept(rule, &rights.tmp)).collect();
     wanted.sort_by(|a, b| (&a.path, b.is_writable).cmp(&(&b.path, a.is_writable)));
     let mut trees: Vec<Kept> = Vec::new();
@@ -31,7 +31,7 @@ pub(crate) fn root(rights: &Rights) -> Root {
         .filter(|link| !lies_in_one(&link.path) && !is_new(&link.path) && names.insert(&link.path))
         .cloned()
         .collect();
-    Root { tmp: rights.tmp.clone(), trees, links }
+    Root { tmp: rights.tmp.clone(), trees, links, sealed }
 }
 
 fn is_new(path: &Path) -> bool {
@@ -76,7 +76,7 @@ mod tests {
         ];
         let mut rights = Rights::for_tests(rules, Vec::new());
         (rights.tmp, rights.links) = ("/s/tmp".into(), links);
-        let root = root(&rights);
+        let root = root(&rights, Vec::new());
         let trees: Vec<(&str, bool)> =
             root.trees.iter().map(|tree| (tree.path.to_str().unwrap(), tree.is_writable)).collect();
         assert_eq!(

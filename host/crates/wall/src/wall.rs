@@ -3,7 +3,7 @@ use std::io;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode as FileMode, OFlags};
@@ -23,6 +23,7 @@ use crate::explain::{View, explain};
 use crate::grade::{has_user_namespaces, residuals, unavailable, why_unavailable};
 use crate::host::{user_open_files, user_umask};
 use crate::rights::Rights;
+use crate::sealed::{Appeared, Sealed, take_out};
 use crate::space;
 use crate::supervisor::{GRACE, KILL_WAIT};
 use crate::tools::hub_folder;
@@ -30,6 +31,9 @@ use crate::wire::{Confinement, End, Enforced, Files, HubLinks, Refusal, Reply, S
 
 /// How much longer than its grace the end of a command may take before its supervisor is given up.
 const END_MARGIN: Duration = Duration::from_secs(3);
+
+/// Most sentences on what appeared.
+const MAX_APPEARED: usize = 8;
 
 /// The wall of one session. Cheap to make; the supervisor starts with the first command.
 ///
@@ -54,6 +58,7 @@ struct Session {
     files: Files,
     /// Why commands see more of the machine than was wanted.
     lost: Vec<String>,
+    sealed: std::sync::Mutex<Sealed>,
     env: Vec<(OsString, OsString)>,
 }
 
@@ -137,6 +142,9 @@ impl Wall {
             let (explained, refusals) = session.explain(&self.config, &exit, &cwd);
             notes.extend(explained);
             exit.wall_refusals = refusals;
+            let (sealed, taken) = session.look_for_sealed();
+            notes.extend(sealed);
+            exit.wall_refusals += taken;
         }
         exit.notes = notes;
         Ok(exit)
@@ -192,6 +200,12 @@ impl Wall {
                 })??)
             }
         };
+        let written = if self.config.mode.is_confined() { rights.written() } else { Vec::new() };
+        let is_sealed = self.config.sealed;
+        let sealed = tokio::task::spawn_blocking(move || Sealed::find(written, is_sealed)).await;
+        let sealed = sealed.map_err(|error| {
+            WallError::supervisor("what is sealed could not be found", io::Error::other(error))
+        })?;
         let mut lost = before.map(|before| before.lost.clone()).unwrap_or_default();
         let spaces = match (self.config.mode.is_confined(), self.config.space) {
             (false, _) => &[Space::Machine][..],
@@ -204,8 +218,8 @@ impl Wall {
         let mut found = None;
         for space in spaces {
             let files = match space {
-                Space::Own => Files::Own(space::root(&rights)),
-                Space::Mounts => Files::Mounts(rights.mounts()),
+                Space::Own => Files::Own(space::root(&rights, sealed.kept())),
+                Space::Mounts => Files::Mounts(rights.mounts(sealed.kept())),
                 Space::Machine => Files::Machine,
             };
             match self.connect(&rights, files.clone()).await {
@@ -250,7 +264,7 @@ impl Wall {
             env.extend(loopback.env.iter().cloned());
             (loopback.listening)(listeners.into_iter().map(TcpListener::from).collect());
         }
-        Ok(Session { connection, rights, space, files, lost, env })
+        Ok(Session { connection, rights, space, files, lost, sealed: sealed.into(), env })
     }
 
     fn grade_of(&self, space: Space) -> Grade {
@@ -288,6 +302,37 @@ impl Session {
         self.rights.granted.first().map_or(Path::new("/"), PathBuf::as_path)
     }
 
+    /// Says what of the kind that commands must not make appeared, and takes single files out of the workspace.
+    fn look_for_sealed(&self) -> (Vec<String>, u32) {
+        let mut sealed = self.sealed.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut notes, mut taken) = (Vec::new(), 0);
+        for Appeared { path, name, is_loose_file } in sealed.appeared() {
+            let name = name.display().to_string();
+            let to = self.rights.tmp.join(format!(
+                "taken-out-{}-{}",
+                self.connection.runs(),
+                name.replace('/', "-")
+            ));
+            if is_loose_file && take_out(&path, &to).is_ok() {
+                sealed.forget(&path);
+                taken += 1;
+                let file = to.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                notes.push(format!(
+                    "the wall took `{name}` out of the workspace: other programs obey it, so commands must not make \
+                     it; it lies in $TMPDIR/{file}, and the `write` tool asks whether it may be made"
+                ));
+            } else {
+                notes.push(format!("`{name}` appeared: other programs may run or obey what lies in it"));
+            }
+        }
+        let more = notes.len().saturating_sub(MAX_APPEARED);
+        notes.truncate(MAX_APPEARED);
+        if more > 0 {
+            notes.push(format!("and {more} more of that kind"));
+        }
+        (notes, taken)
+    }
+
     fn explain(&self, config: &WallConfig, exit: &Exit, cwd: &Path) -> (Vec<String>, u32) {
         let replaced: Vec<PathBuf> = match &self.files {
             Files::Own(_) => space::NEW.map(PathBuf::from).into(),
@@ -300,6 +345,7 @@ impl Session {
             network: config.network,
             cwd,
             replaced: &replaced,
+            is_sealed: config.sealed,
             is_own: self.files.is_own(),
         };
         explain(exit, &view)

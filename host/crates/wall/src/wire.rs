@@ -103,6 +103,8 @@ pub(crate) struct Root {
     pub(crate) trees: Vec<Kept>,
     /// Links that lie in none of these, and lead to them.
     pub(crate) links: Vec<Link>,
+    /// What of them is read-only all the same.
+    pub(crate) sealed: Vec<Kept>,
 }
 
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -125,6 +127,8 @@ pub(crate) struct Mounts {
     /// Folders and files below the former that must still be there, and folders elsewhere that stay
     /// writable, in the order of their paths.
     pub(crate) keep: Vec<Kept>,
+    /// What of those is read-only all the same.
+    pub(crate) sealed: Vec<Kept>,
 }
 
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]

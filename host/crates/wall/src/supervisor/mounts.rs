@@ -18,6 +18,7 @@ use rustix::process::geteuid;
 use rustix::thread::UnshareFlags;
 
 use super::space;
+use crate::no_links::open_without_links;
 use crate::sys;
 use crate::wire::{Kept, Mounts};
 
@@ -30,6 +31,7 @@ pub(super) fn make(mounts: &Mounts) -> io::Result<()> {
     // Taken before they become read-only or are hidden.
     let tmp: Vec<OwnedFd> = mounts.over_tmp.iter().map(|_| copy(&mounts.tmp)).collect::<io::Result<_>>()?;
     let kept: Vec<OwnedFd> = mounts.keep.iter().map(copy_kept).collect::<io::Result<_>>()?;
+    let sealed = take_sealed(&mounts.sealed)?;
     let links: Vec<(PathBuf, PathBuf)> =
         mounts.empty.iter().flat_map(|folder| links_out_of(folder)).collect();
 
@@ -62,6 +64,36 @@ pub(super) fn make(mounts: &Mounts) -> io::Result<()> {
         };
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
         move_mount(tree, "", point, "", flags).map_err(|errno| failed("keep", path, errno))?;
+    }
+    seal(&sealed, Path::new("/"))
+}
+
+/// Takes what is sealed, each as it is now.
+pub(super) fn take_sealed(sealed: &[Kept]) -> io::Result<Vec<(OwnedFd, &Kept)>> {
+    let mut taken = Vec::new();
+    for kept in sealed {
+        // What became a link or went away since it was found is not there to be changed.
+        let Ok(path) = open_without_links(&kept.path, OFlags::PATH) else { continue };
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_RECURSIVE
+            | OpenTreeFlags::AT_EMPTY_PATH;
+        let tree = open_tree(&path, "", flags).map_err(|errno| failed("take along", &kept.path, errno))?;
+        if !kept.is_writable {
+            sys::make_read_only(tree.as_fd())?;
+        }
+        taken.push((tree, kept));
+    }
+    Ok(taken)
+}
+
+/// Mounts what was taken where it lies, below `root`.
+pub(super) fn seal(sealed: &[(OwnedFd, &Kept)], root: &Path) -> io::Result<()> {
+    for (tree, Kept { path, .. }) in sealed {
+        let place = root.join(path.strip_prefix("/").unwrap_or(path));
+        let point = open_without_links(&place, OFlags::PATH).map_err(|errno| failed("seal", path, errno))?;
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        move_mount(tree, "", &point, "", flags).map_err(|errno| failed("seal", path, errno))?;
     }
     Ok(())
 }

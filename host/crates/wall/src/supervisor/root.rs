@@ -12,7 +12,7 @@ use rustix::mount::{
     MountFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags, mount, mount_change, move_mount, unmount,
 };
 
-use super::mounts::{copy, copy_kept, failed, is_folder, mount_new, mount_point};
+use super::mounts::{copy, copy_kept, failed, is_folder, mount_new, mount_point, seal, take_sealed};
 use crate::sys;
 use crate::wire::{Kept, Link, Root};
 
@@ -35,6 +35,7 @@ pub(super) fn make(root: &Root) -> io::Result<()> {
     let trees: Vec<(OwnedFd, &Kept)> =
         root.trees.iter().filter_map(|kept| taken(kept).transpose()).collect::<io::Result<_>>()?;
     let tmp = [copy(&root.tmp)?, copy(&root.tmp)?];
+    let sealed = take_sealed(&root.sealed)?;
 
     // Over the session's tmp, which is there and nobody's way: what was in it is held by now.
     let at = root.tmp.as_path();
@@ -76,6 +77,7 @@ pub(super) fn make(root: &Root) -> io::Result<()> {
         }
         attach(tree, &point)?;
     }
+    seal(&sealed, at)?;
     enter(at)
 }
 

@@ -26,6 +26,8 @@ mod refused;
 #[cfg(target_os = "linux")]
 mod roles;
 #[cfg(target_os = "linux")]
+mod sealed;
+#[cfg(target_os = "linux")]
 mod session;
 #[cfg(target_os = "linux")]
 mod speed;

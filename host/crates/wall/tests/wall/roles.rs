@@ -9,7 +9,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use tempfile::TempDir;
 
 use crate::session::{Session, Variant};
-use crate::{files, job, life, output, own, refused, speed, works};
+use crate::{files, job, life, output, own, refused, sealed, speed, works};
 
 /// A test by its name.
 pub(crate) type Test = (&'static str, fn(&Variant));
@@ -30,7 +30,17 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn tests() -> Vec<Test> {
-    [refused::TESTS, own::TESTS, files::TESTS, works::TESTS, life::TESTS, output::TESTS, job::TESTS].concat()
+    [
+        refused::TESTS,
+        own::TESTS,
+        sealed::TESTS,
+        files::TESTS,
+        works::TESTS,
+        life::TESTS,
+        output::TESTS,
+        job::TESTS,
+    ]
+    .concat()
 }
 
 fn harness() -> ExitCode {

@@ -72,6 +72,10 @@ impl Session {
                 (false, true) => Space::Mounts,
                 (false, false) => Space::Machine,
             },
+            sealed: |path| {
+                path.components()
+                    .any(|part| [".git", "AGENTS.md", ".envrc"].iter().any(|name| part.as_os_str() == *name))
+            },
             loopback: None,
             required: None,
             found: Arc::default(),
