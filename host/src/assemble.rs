@@ -195,6 +195,7 @@ impl Setup {
             extra_env_names: self.settings().command_env.clone(),
             refused_env_names: Vec::new(),
             space: wall::Space::Own,
+            limits: wall::CommandLimits::default().lowered_by(self.settings().command_limits),
             sealed: runtime::is_sealed,
             loopback: None,
             required: managed::required_grade(&self.policy),

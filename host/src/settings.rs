@@ -83,6 +83,9 @@ pub(crate) struct Settings {
     pub(crate) client_certificate: Option<String>,
     #[serde(default)]
     pub(crate) client_key: Option<String>,
+    /// Lower limits for all commands of a session together.
+    #[serde(default)]
+    pub(crate) command_limits: wall::CommandLimits,
     /// Lower limits for plugins.
     #[serde(default)]
     pub(crate) limits: runtime::Limits,
@@ -343,7 +346,7 @@ impl Loaded {
 
     /// Keys of the user's file that this program does not know.
     pub(crate) fn unknown_keys(&self) -> Vec<String> {
-        const KNOWN: [&str; 16] = [
+        const KNOWN: [&str; 17] = [
             "model_name",
             "yolo_mode",
             "max_iterations",
@@ -351,6 +354,7 @@ impl Loaded {
             "reasoning_effort",
             "dirs",
             "command_env",
+            "command_limits",
             "providers",
             "permissions",
             "headless_budget_usd",

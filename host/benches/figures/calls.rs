@@ -143,6 +143,7 @@ fn workplace(base: &Path) -> Workplace {
         extra_env_names: Vec::new(),
         refused_env_names: Vec::new(),
         space: wall::Space::Own,
+        limits: wall::CommandLimits::default(),
         sealed: runtime::is_sealed,
         loopback: None,
         required: None,

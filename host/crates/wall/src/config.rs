@@ -42,6 +42,8 @@ pub struct WallConfig {
     /// How little of the machine commands see, where the machine allows it. With less than that the wall is still
     /// closed, with more residuals.
     pub space: Space,
+    /// What commands may use together, where they have namespaces of their own.
+    pub limits: CommandLimits,
     /// Which paths of the workspace and of folders added for writing, relative to them, commands must not change.
     pub sealed: fn(&Path) -> bool,
     /// What commands find on the loopback of [`Network::Gateway`].
@@ -71,6 +73,7 @@ impl WallConfig {
             extra_env_names: Vec::new(),
             refused_env_names: Vec::new(),
             space: Space::Machine,
+            limits: CommandLimits::default(),
             sealed: |_| false,
             loopback: None,
             required: None,
@@ -93,6 +96,35 @@ impl fmt::Debug for WallConfig {
             .field("caches", &self.caches)
             .field("space", &self.space)
             .finish_non_exhaustive()
+    }
+}
+
+/// What all commands of a session may use together.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CommandLimits {
+    /// Processes and threads. More are not started.
+    pub processes: u32,
+    /// Bytes of memory that is not shared, and of files in `/dev/shm`. None: nine tenths of the machine's. The largest
+    /// process is ended where they have more.
+    pub memory_bytes: Option<u64>,
+}
+
+impl Default for CommandLimits {
+    fn default() -> Self {
+        Self { processes: 16_384, memory_bytes: None }
+    }
+}
+
+impl CommandLimits {
+    /// Fewest processes: the kernel keeps the first 300 numbers.
+    pub const MIN_PROCESSES: u32 = 512;
+
+    /// The lower of two, one by one.
+    #[must_use]
+    pub fn lowered_by(self, other: Self) -> Self {
+        let memory = [self.memory_bytes, other.memory_bytes].into_iter().flatten().min();
+        Self { processes: self.processes.min(other.processes).max(Self::MIN_PROCESSES), memory_bytes: memory }
     }
 }
 

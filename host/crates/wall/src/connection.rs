@@ -30,17 +30,24 @@ const OUTGOING: usize = 64;
 
 const READ_SIZE: usize = 16 << 10;
 
+/// Most notes that wait.
+const MAX_NOTES: usize = 16;
+
 /// A supervisor that is ready, or was.
 pub(crate) struct Connection {
     socket: Arc<UnixStream>,
     outgoing: mpsc::Sender<Outgoing>,
     pending: Pending,
+    notes: Notes,
     /// Cancelled when the supervisor is gone and with it every process of the session.
     gone: CancellationToken,
     next_id: AtomicU64,
     pub(crate) acts: Vec<Act>,
     pub(crate) start: Duration,
 }
+
+/// What the supervisor did of its own accord, to be told with the next result.
+type Notes = Arc<Mutex<Vec<String>>>;
 
 /// The first reply, and the descriptors that came with it.
 type Hello = (Reply, Vec<OwnedFd>);
@@ -79,7 +86,16 @@ impl Connection {
         let pending = Pending::default();
         let gone = CancellationToken::new();
         tokio::spawn(send_all(Arc::clone(&socket), to_send));
-        tokio::spawn(receive_all(Arc::clone(&socket), Arc::clone(&pending), hello, child, gone.clone()));
+        let notes = Notes::default();
+        let receive = receive_all(
+            Arc::clone(&socket),
+            Arc::clone(&pending),
+            hello,
+            Arc::clone(&notes),
+            child,
+            gone.clone(),
+        );
+        tokio::spawn(receive);
 
         let frame = encode(&Request::Confine(Box::new(confinement)));
         let frame = frame.map_err(|error| could_not("describe the wall to it", error))?;
@@ -89,7 +105,7 @@ impl Connection {
             Ok(Ok((Reply::Ready { acts }, descriptors))) => {
                 let next_id = AtomicU64::new(1);
                 let connection =
-                    Self { socket, outgoing, pending, gone, next_id, acts, start: started.elapsed() };
+                    Self { socket, outgoing, pending, notes, gone, next_id, acts, start: started.elapsed() };
                 Ok((connection, descriptors))
             }
             Ok(Ok((Reply::Failed { stage, reason }, _))) => Err(ConnectError::Failed { stage, reason }),
@@ -100,6 +116,11 @@ impl Connection {
                 Err(could_not("start", io::Error::other(format!("it was not ready within {limit} s"))))
             }
         }
+    }
+
+    /// What the supervisor did of its own accord since this was asked last.
+    pub(crate) fn take_notes(&self) -> Vec<String> {
+        std::mem::take(&mut self.notes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// How many commands were started.
@@ -227,6 +248,7 @@ async fn receive_all(
     socket: Arc<UnixStream>,
     pending: Pending,
     hello: oneshot::Sender<Hello>,
+    notes: Notes,
     mut child: Child,
     gone: CancellationToken,
 ) {
@@ -246,6 +268,14 @@ async fn receive_all(
             Reply::Ready { .. } | Reply::Failed { .. } => {
                 let came_with = std::mem::take(&mut descriptors).into();
                 let _ = hello.take().map(|hello| hello.send((reply, came_with)));
+                continue;
+            }
+            Reply::Limit { note } => {
+                tracing::info!("{note}");
+                let mut notes = notes.lock().unwrap_or_else(PoisonError::into_inner);
+                if notes.len() < MAX_NOTES {
+                    notes.push(note.clone());
+                }
                 continue;
             }
             Reply::Refused { id, .. } | Reply::Exited { id, .. } => {

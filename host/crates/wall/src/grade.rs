@@ -53,11 +53,12 @@ pub(crate) fn residuals(config: &WallConfig, files: &Files, lost: &[String]) -> 
         }
         Mode::Workspace | Mode::ReadOnly => {}
     }
-    let mut residuals = vec!["nothing limits processes, memory and disk space".to_owned()];
+    let mut residuals = vec!["nothing limits how much of the disk is used".to_owned()];
     let mut add = |residual: &str| residuals.push(residual.to_owned());
     if !matches!(files, Files::Own(_)) {
         let why = lost.first().map_or("not wanted", String::as_str);
         add(&format!("there are no namespaces of its own ({why})"));
+        add("nothing limits processes and memory");
         add("the processes of this machine and their command lines can be listed");
         add("names, sizes and times of files outside can be looked up");
         add("the scheduling and System V memory of your other programs can be changed");

@@ -16,7 +16,8 @@ mod keys;
 
 pub use command::{Captured, Command, Exit};
 pub use config::{
-    Act, Grade, INSIDE, Loopback, Mode, Network, Outcome, Report, Space, SupervisorCommand, WallConfig,
+    Act, CommandLimits, Grade, INSIDE, Loopback, Mode, Network, Outcome, Report, Space, SupervisorCommand,
+    WallConfig,
 };
 pub use editor::run_editor;
 pub use error::WallError;

@@ -128,7 +128,7 @@ impl Wall {
             Some(Reply::Refused { refusal, .. }) => return Err(refused(refusal, program, cwd)),
             Some(Reply::Exited { end: End::Code(code), .. }) => exit.code = Some(code),
             Some(Reply::Exited { end: End::Signal(number), .. }) => exit.signal = Some(signal_name(number)),
-            Some(Reply::Ready { .. } | Reply::Failed { .. }) | None => {
+            Some(Reply::Ready { .. } | Reply::Failed { .. } | Reply::Limit { .. }) | None => {
                 exit.signal = Some(signal_name(libc::SIGKILL));
                 notes.push(
                     "the supervisor of commands ended during this command, and every process of the session with it"
@@ -138,6 +138,7 @@ impl Wall {
         }
         (exit.timed_out, exit.cancelled) = (ending.timed_out, ending.cancelled);
         notes.extend([stdout_note, stderr_note].into_iter().flatten());
+        notes.extend(session.connection.take_notes());
         if self.config.mode.is_confined() {
             let (explained, refusals) = session.explain(&self.config, &exit, &cwd);
             notes.extend(explained);
@@ -292,7 +293,8 @@ impl Wall {
         let to = environment::hub_cache(&self.config);
         let hub = hub.map(|from| HubLinks { from, to });
         let umask = user_umask();
-        let confinement = Confinement { enforced, umask, open_files: user_open_files(), hub };
+        let limits = self.config.limits;
+        let confinement = Confinement { enforced, umask, open_files: user_open_files(), hub, limits };
         Connection::start(&self.config.supervisor, confinement).await
     }
 }
@@ -416,6 +418,9 @@ fn refused(refusal: Refusal, program: String, cwd: PathBuf) -> WallError {
         Refusal::ProgramMissing { searched } => WallError::ProgramMissing { program, searched },
         Refusal::WorkingFolder { reason } => WallError::WorkingFolder { path: cwd, reason },
         Refusal::Start { reason } => WallError::Start { program, reason },
+        Refusal::Full => {
+            WallError::Start { program, reason: "there are as many processes as there may be".to_owned() }
+        }
     }
 }
 

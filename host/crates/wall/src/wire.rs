@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Act, Network};
+use crate::config::{Act, CommandLimits, Network};
 use crate::rights::Rule;
 
 /// Longest message. A command's arguments and environment are the longest part, and the kernel takes
@@ -40,6 +40,10 @@ pub(crate) enum Reply {
         stage: Stage,
         reason: String,
     },
+    /// A limit was met, and what came of it.
+    Limit {
+        note: String,
+    },
     Refused {
         id: u64,
         refusal: Refusal,
@@ -59,6 +63,7 @@ pub(crate) struct Confinement {
     /// Files that a process may open, where the user has a limit.
     pub(crate) open_files: Option<u64>,
     pub(crate) hub: Option<HubLinks>,
+    pub(crate) limits: CommandLimits,
 }
 
 /// Models that the user downloaded before, and the Hub cache of commands, where they are to be found.
@@ -163,9 +168,17 @@ pub(crate) struct Start {
 /// Why the supervisor did not start a command.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) enum Refusal {
-    ProgramMissing { searched: Option<String> },
-    WorkingFolder { reason: String },
-    Start { reason: String },
+    ProgramMissing {
+        searched: Option<String>,
+    },
+    WorkingFolder {
+        reason: String,
+    },
+    Start {
+        reason: String,
+    },
+    /// There are as many processes as there may be.
+    Full,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]

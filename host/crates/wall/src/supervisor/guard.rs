@@ -4,16 +4,21 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process, pidfd_open, waitid};
 
 use super::channel::Channel;
+use super::limits::check_memory;
 use crate::sys;
+use crate::wire::Reply;
 
 /// How long the last processes of a session are waited for. Killed ones are gone in milliseconds, unless
 /// they hang in the kernel, where nothing ends them.
 const LAST_WAIT: Duration = Duration::from_millis(1500);
+
+/// How often the session's memory is looked at.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
 
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -21,16 +26,24 @@ const PAUSE: Duration = Duration::from_millis(2);
 const MAX_STOP_ROUNDS: usize = 100;
 
 /// Waits until the host or the starter is gone, then ends every process of the session.
-pub(super) fn watch(channel: Channel, starter: Pid, scoped: bool) -> io::Result<()> {
+/// `memory` is what commands may have of that, where it can be seen.
+pub(super) fn watch(mut channel: Channel, starter: Pid, scoped: bool, memory: Option<u64>) -> io::Result<()> {
     sys::reap_automatically()?;
     match pidfd_open(starter, PidfdFlags::empty()) {
-        Ok(starter) => {
-            // The starter reads the socket; here it only matters that the host closed it.
-            let mut watched = [
-                PollFd::new(&channel, PollFlags::RDHUP),
-                PollFd::from_borrowed_fd(starter.as_fd(), PollFlags::IN),
-            ];
-            retry_on_intr(|| poll(&mut watched, None))?;
+        Ok(ended) => {
+            loop {
+                // The starter reads the socket; here it only matters that the host closed it.
+                let mut watched = [
+                    PollFd::new(&channel, PollFlags::RDHUP),
+                    PollFd::from_borrowed_fd(ended.as_fd(), PollFlags::IN),
+                ];
+                if retry_on_intr(|| poll(&mut watched, memory.is_some().then_some(&LOOK)))? > 0 {
+                    break;
+                }
+                if let Some(note) = memory.and_then(|limit| check_memory(limit, starter)) {
+                    channel.send(&Reply::Limit { note })?;
+                }
+            }
         }
         Err(Errno::SRCH) => {}
         Err(error) => return Err(error.into()),

@@ -12,6 +12,7 @@ mod confine;
 mod filter;
 mod guard;
 mod hub;
+mod limits;
 mod mounts;
 mod root;
 mod space;
@@ -68,10 +69,12 @@ fn supervise() -> io::Result<()> {
     if let Err((stage, error)) = prepare(&confinement) {
         return channel.send(&Reply::Failed { stage, reason: error.to_string() });
     }
+    let is_own = confinement.enforced.as_ref().is_some_and(|enforced| enforced.files.is_own());
     match sys::fork()? {
         Fork::Parent(starter) => {
             drop((socket, listeners));
-            guard::watch(channel, starter, is_scoped(&confinement, host))
+            let memory = is_own.then(|| limits::memory(confinement.limits));
+            guard::watch(channel, starter, is_scoped(&confinement, host), memory)
         }
         Fork::Child => {
             let acts = match starter_acts(&confinement, host, socket) {
@@ -83,7 +86,7 @@ fn supervise() -> io::Result<()> {
             }
             channel.send_with(&Reply::Ready { acts }, &listeners)?;
             drop(listeners);
-            starter::serve(channel)
+            starter::serve(channel, is_own)
         }
     }
 }
@@ -101,7 +104,10 @@ fn prepare(confinement: &Confinement) -> Result<(), (Stage, io::Error)> {
     }
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(at(Stage::Confinement))?;
     let made = match confinement.enforced.as_ref().map(|enforced| &enforced.files) {
-        Some(Files::Own(own)) => root::make(own),
+        Some(Files::Own(own)) => {
+            limits::processes(confinement.limits).map_err(|error| (Stage::Space, error))?;
+            root::make(own, confinement.limits)
+        }
         Some(Files::Mounts(mounts)) => mounts::make(mounts),
         Some(Files::Machine) | None => Ok(()),
     };

@@ -13,6 +13,7 @@ use rustix::mount::{
 };
 
 use super::mounts::{copy, copy_kept, failed, is_folder, mount_new, mount_point, seal, take_sealed};
+use crate::config::CommandLimits;
 use crate::sys;
 use crate::wire::{Kept, Link, Root};
 
@@ -29,7 +30,7 @@ const DEVICE_LINKS: [(&str, &str); 5] = [
 ];
 
 /// Makes the root and goes there. After an error the process is in no state to go on.
-pub(super) fn make(root: &Root) -> io::Result<()> {
+pub(super) fn make(root: &Root, limits: CommandLimits) -> io::Result<()> {
     let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
     mount_change("/", private).map_err(|errno| failed("make mounts private", "/", errno))?;
     let trees: Vec<(OwnedFd, &Kept)> =
@@ -54,7 +55,7 @@ pub(super) fn make(root: &Root) -> io::Result<()> {
     mount_new("tmpfs", &at.join("dev/shm"), MountFlags::NODEV, c"mode=1777")?;
     let terminals = c"newinstance,ptmxmode=0666,mode=0600";
     mount_new("devpts", &at.join("dev/pts"), MountFlags::NOEXEC, terminals)?;
-    mount_proc(&at.join("proc"))?;
+    mount_proc(&at.join("proc"), limits)?;
     for Link { path, target } in &root.links {
         let path = inside(path);
         if path.symlink_metadata().is_err() {
@@ -90,10 +91,11 @@ fn taken(kept: &Kept) -> io::Result<Option<(OwnedFd, &Kept)>> {
 }
 
 /// A `/proc` of the session's own processes.
-fn mount_proc(at: &Path) -> io::Result<()> {
+fn mount_proc(at: &Path, limits: CommandLimits) -> io::Result<()> {
     let none: Option<&CStr> = None;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount("proc", at, "proc", flags, none).map_err(|errno| failed("mount a new proc over", at, errno))?;
+    super::limits::process_numbers(at, limits)?;
     for name in MACHINES {
         let path = at.join(name);
         if path.exists() {

@@ -24,13 +24,13 @@ pub(crate) const KILL_WAIT: Duration = Duration::from_millis(500);
 /// How often a group that is being ended is looked at.
 const ENDING_PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
 
-/// Starts commands for the host until it is gone.
-pub(super) fn serve(channel: Channel) -> io::Result<()> {
+/// Starts commands for the host until it is gone. `is_own` says that nothing but the session is in reach of it.
+pub(super) fn serve(channel: Channel, is_own: bool) -> io::Result<()> {
     // Commands can signal this process, which would be the end of their own session.
     sys::take_signals_calmly()?;
     // Without the guard nothing would end what commands leave behind. The host sees the socket close.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    let mut starter = Starter { channel, running: Vec::new() };
+    let mut starter = Starter { channel, running: Vec::new(), is_own };
     loop {
         if starter.wait()? && !starter.obey()? {
             return Ok(());
@@ -42,6 +42,7 @@ pub(super) fn serve(channel: Channel) -> io::Result<()> {
 struct Starter {
     channel: Channel,
     running: Vec<Running>,
+    is_own: bool,
 }
 
 /// A command that was started and whose end was not told yet.
@@ -77,7 +78,14 @@ impl Starter {
                 Request::Run(start) => {
                     let id = start.id;
                     let stdio = self.channel.take_stdio()?;
-                    match Running::start(*start, stdio) {
+                    let started = match Running::start(&start, &stdio) {
+                        Err(Refusal::Full) if self.is_own => {
+                            self.make_room()?;
+                            Running::start(&start, &stdio)
+                        }
+                        started => started,
+                    };
+                    match started {
                         Ok(running) => self.running.push(running),
                         Err(refusal) => self.channel.send(&Reply::Refused { id, refusal })?,
                     }
@@ -91,6 +99,21 @@ impl Starter {
             }
         }
         Ok(true)
+    }
+
+    /// Ends every process of the session but its own, so that a command can be started again.
+    fn make_room(&mut self) -> io::Result<()> {
+        let until = Instant::now() + GRACE;
+        while Instant::now() < until && has_processes() {
+            sys::kill_everything_in_reach();
+            for running in &mut self.running {
+                running.status = running.status.or(running.child.try_wait()?);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let note = "commands had as many processes as they may have: all were ended; the setting `command_limits` \
+                    changes how many those are";
+        self.channel.send(&Reply::Limit { note: note.to_owned() })
     }
 
     /// Tells the host which commands have ended.
@@ -110,15 +133,21 @@ impl Starter {
 }
 
 impl Running {
-    fn start(start: Start, [stdin, stdout, stderr]: [OwnedFd; STDIO]) -> Result<Self, Refusal> {
+    fn start(start: &Start, stdio: &[OwnedFd; STDIO]) -> Result<Self, Refusal> {
         check_working_folder(&start.cwd)?;
-        let program = find_program(&start)?;
-        let could_not = |error: io::Error| Refusal::Start { reason: error.to_string() };
+        let program = find_program(start)?;
+        let could_not = |error: io::Error| match error.kind() {
+            io::ErrorKind::WouldBlock => Refusal::Full,
+            _ => Refusal::Start { reason: error.to_string() },
+        };
+        let [stdin, stdout, stderr] = stdio.each_ref().map(OwnedFd::try_clone);
+        let (stdin, stdout, stderr) =
+            (stdin.map_err(could_not)?, stdout.map_err(could_not)?, stderr.map_err(could_not)?);
         let child = Command::new(&program)
             .arg0(&start.program)
             .args(&start.args)
             .env_clear()
-            .envs(start.env)
+            .envs(start.env.iter().cloned())
             .current_dir(&start.cwd)
             .process_group(0)
             .stdin(Stdio::from(stdin))
@@ -158,6 +187,12 @@ impl Running {
         let given_up = now >= kill_at + KILL_WAIT;
         Ok(self.status.filter(|_| given_up).and_then(end_of))
     }
+}
+
+/// Whether there is more in the session than its first process and this one.
+fn has_processes() -> bool {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_name().to_string_lossy().parse::<u32>().is_ok()).count() > 2
 }
 
 fn end_of(status: ExitStatus) -> Option<End> {

@@ -9,7 +9,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use tempfile::TempDir;
 
 use crate::session::{Session, Variant};
-use crate::{files, job, life, output, own, refused, sealed, speed, works};
+use crate::{files, job, life, output, own, quotas, refused, sealed, speed, works};
 
 /// A test by its name.
 pub(crate) type Test = (&'static str, fn(&Variant));
@@ -34,6 +34,7 @@ fn tests() -> Vec<Test> {
         refused::TESTS,
         own::TESTS,
         sealed::TESTS,
+        quotas::TESTS,
         files::TESTS,
         works::TESTS,
         life::TESTS,

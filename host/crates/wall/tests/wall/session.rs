@@ -5,7 +5,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use ml_intern_wall::{
-    Captured, Command, Exit, Grade, Mode, Network, Space, SupervisorCommand, Wall, WallConfig, WallError,
+    Captured, Command, CommandLimits, Exit, Grade, Mode, Network, Space, SupervisorCommand, Wall, WallConfig,
+    WallError,
 };
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -72,6 +73,7 @@ impl Session {
                 (false, true) => Space::Mounts,
                 (false, false) => Space::Machine,
             },
+            limits: CommandLimits::default(),
             sealed: |path| {
                 path.components()
                     .any(|part| [".git", "AGENTS.md", ".envrc"].iter().any(|name| part.as_os_str() == *name))
