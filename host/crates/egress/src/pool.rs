@@ -10,7 +10,7 @@ use rustls::{ClientConfig, RootCertStore};
 
 use crate::body::Pieces;
 use crate::ceiling::Denials;
-use crate::connector::{Connector, Gate};
+use crate::connector::{Checked, Connector, Gate};
 use crate::reach::Reach;
 use crate::{Caller, CertificateFiles, Certificates, EgressError, Proxy};
 
@@ -83,6 +83,11 @@ impl Pools {
         reach: Reach,
         encrypted: bool,
     ) -> Result<Client, EgressError> {
+        // All commands are of one session and share its workspace.
+        let caller = match caller {
+            Caller::Command(_) => &Caller::Command(String::new()),
+            other => other,
+        };
         let key = Key { caller: caller.clone(), reach, encrypted };
         if let Some(client) = self.clients.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(client.clone());
@@ -114,6 +119,12 @@ impl Pools {
             clients.clear();
         }
         Ok(clients.entry(key).or_insert(client).clone())
+    }
+
+    /// Makes the connections of one tunnel, which is encrypted by its ends if at all.
+    pub(crate) fn tunneller(&self, reach: Reach) -> Checked {
+        let gate = Gate { reach: Arc::new(reach), denied: Arc::clone(&self.denied), is_own: false };
+        Checked { gate, proxy: self.proxy.clone() }
     }
 
     /// How its connections are encrypted. The first call reads the machine's certificates.
