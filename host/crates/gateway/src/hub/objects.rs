@@ -156,7 +156,8 @@ impl Shared {
     ) -> Result<Response<Answered>, Refusal> {
         let Asked { method, headers: passed, .. } = asked;
         let reads = matches!(method, Method::GET | Method::HEAD);
-        if !reads && !(object.is_upload && matches!(method, Method::PUT | Method::POST)) {
+        let writes = object.is_upload && matches!(method, Method::PUT | Method::POST);
+        if !reads && !writes {
             return Err(Refusal::forbidden("nobody said yes to writing there"));
         }
         let mut headers = passed;
