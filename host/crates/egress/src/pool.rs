@@ -18,6 +18,9 @@ use crate::{Caller, CertificateFiles, Certificates, EgressError, Proxy};
 const MAX_HEADERS: usize = 128;
 const MAX_HEAD_BYTES: usize = 64 << 10;
 
+/// Bytes that are read at once of what commands fetch: files of many GiB. A head may be as long.
+const COMMANDS_READ: usize = 256 << 10;
+
 /// Time that a connection waits for its next request.
 const IDLE: Duration = Duration::from_secs(90);
 
@@ -83,6 +86,7 @@ impl Pools {
         reach: Reach,
         encrypted: bool,
     ) -> Result<Client, EgressError> {
+        let is_command = matches!(caller, Caller::Command(_));
         // All commands are of one session and share its workspace.
         let caller = match caller {
             Caller::Command(_) => &Caller::Command(String::new()),
@@ -111,7 +115,7 @@ impl Pools {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .http1_max_headers(MAX_HEADERS)
-            .http1_max_buf_size(MAX_HEAD_BYTES)
+            .http1_max_buf_size(if is_command { COMMANDS_READ } else { MAX_HEAD_BYTES })
             .http2_max_header_list_size(MAX_HEAD_BYTES as u32)
             .build(Connector::new(gate, tls, self.proxy.clone()));
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);

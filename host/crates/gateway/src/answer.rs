@@ -47,6 +47,9 @@ const KEPT: [&str; 26] = [
     "x-total-count",
 ];
 
+/// Bytes of one of them.
+const HEADER_BYTES: usize = 8 << 10;
+
 /// A body that is there already.
 pub(crate) fn whole(bytes: Bytes) -> Answered {
     Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
@@ -79,9 +82,11 @@ pub(crate) fn relinked(answer: Incoming, links: Links) -> Answered {
 pub(crate) fn with_head(status: StatusCode, headers: &HeaderMap, body: Answered) -> Response<Answered> {
     let mut answer = Response::new(body);
     *answer.status_mut() = status;
-    let kept =
-        KEPT.iter().filter_map(|name| Some((header::HeaderName::from_static(name), headers.get(*name)?)));
-    answer.headers_mut().extend(kept.map(|(name, value)| (name, value.clone())));
+    let one = |name: &&'static str| {
+        let value = headers.get(*name).filter(|value| value.len() <= HEADER_BYTES)?;
+        Some((header::HeaderName::from_static(name), value.clone()))
+    };
+    answer.headers_mut().extend(KEPT.iter().filter_map(one));
     answer
 }
 

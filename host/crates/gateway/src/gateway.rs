@@ -30,6 +30,9 @@ const TURNED_AWAY: usize = 64;
 const MAX_HEADERS: usize = 64;
 const MAX_HEAD_BYTES: usize = 64 << 10;
 
+/// Bytes of an answer that wait for the client.
+const BUFFER: usize = 256 << 10;
+
 /// Time after which one that could not be accepted is followed by the next: most often files are short.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -185,7 +188,8 @@ impl Shared {
             .timer(TokioTimer::new())
             .header_read_timeout(self.patience.head)
             .max_headers(MAX_HEADERS)
-            .max_buf_size(MAX_HEAD_BYTES)
+            .max_header_size(MAX_HEAD_BYTES)
+            .max_buf_size(BUFFER)
             .serve_connection(client, service)
             .with_upgrades();
         // What fails is the client's own connection; what was asked stands in the ledger.

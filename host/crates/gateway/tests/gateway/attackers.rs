@@ -101,7 +101,7 @@ fn who_says_nothing_or_takes_nothing_is_given_up() {
         let mirrors = vec![("https://huggingface.co", large.url())];
         let world = World::start(Parts { mirrors, patience: Some(patience), ..Parts::default() }).await;
         // Nothing, a part of a head, a whole request and then nothing.
-        for said in ["", "GET /o/m HT"] {
+        for said in ["", "GET /o/m HT", "GET /o/m HTTP/1.1\r\nhost: localhost\r\n\r\n"] {
             raw(world.hub, said.as_bytes()).await;
         }
         // A body that does not come.

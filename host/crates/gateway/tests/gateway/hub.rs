@@ -255,3 +255,20 @@ fn a_mirror_that_gets_no_credentials_is_read_without() {
         assert_eq!((told.status, told.header("x-error-code")), (401, Some("GatedRepo")));
     });
 }
+
+#[test]
+fn what_runs_is_on_record_without_the_hosts_token() {
+    run(async {
+        let (hub, _cdn) = servers().await;
+        let mirrors = vec![(HUB, hub.url())];
+        let who = Some("curl -H 'hf_HostHostHostHostHostHostHostHost12'");
+        let world = World::start(Parts { mirrors, who, ..Parts::default() }).await;
+        get(world.hub, "/org/m").await;
+        get(world.hub, "/api/models?token=x").await;
+        let ledger = format!("{:?}", world.ledger());
+        assert!(
+            !ledger.contains(TOKEN) && ledger.matches("curl -H '[redacted:hf]'").count() == 2,
+            "{ledger}"
+        );
+    });
+}

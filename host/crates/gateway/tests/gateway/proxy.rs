@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use egress::{EgressConfig, HostRule, Hosts, LedgerAct, NetworkGrant};
+use egress::{EgressConfig, HostRule, Hosts, LedgerAct, NetworkGrant, Proxy, ProxyUrls};
 use ml_intern_gateway::Patience;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -170,6 +170,30 @@ fn a_tunnel_through_which_nothing_goes_is_closed() {
         let read = stream.read_to_end(&mut all);
         let _ = tokio::time::timeout(Duration::from_secs(60), read).await.expect("it is never closed");
         assert_eq!(all, b"hello ");
+    });
+}
+
+#[test]
+fn a_tunnel_goes_through_the_hosts_own_proxy() {
+    run(async {
+        let proxy = Server::start(|_| b"HTTP/1.1 200 -\r\n\r\nhello".to_vec()).await;
+        let urls = ProxyUrls {
+            https: Some(format!("http://user:hunter2@127.0.0.1:{}", proxy.port)),
+            plugins: true,
+            ..ProxyUrls::default()
+        };
+        let config = EgressConfig { proxy: Some(Proxy::new(&urls).unwrap()), ..EgressConfig::default() };
+        let tunnels = vec!["https://192.0.2.7:99".to_owned()];
+        let world = World::start(Parts { tunnels, config, ..Parts::default() }).await;
+        let (mut stream, told) = connect(&world, "192.0.2.7:99").await;
+        assert!(told.starts_with("HTTP/1.1 200"), "{told}");
+        let mut hello = [0; 5];
+        stream.read_exact(&mut hello).await.unwrap();
+        let got = proxy.got().remove(0);
+        assert_eq!((&hello, got.line()), (b"hello", "CONNECT 192.0.2.7:99 HTTP/1.1"));
+        assert!(!got.head.contains("c2VjcmV0") && got.header("proxy-authorization").is_some(), "{got:?}");
+        assert!(connect(&world, "192.0.2.7:98").await.1.starts_with("HTTP/1.1 403"));
+        assert_eq!(proxy.got().len(), 1);
     });
 }
 

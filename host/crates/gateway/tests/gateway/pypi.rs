@@ -178,3 +178,44 @@ fn what_is_redirected_elsewhere_offline_or_not_mirrored_is_refused_with_words() 
         assert_eq!(world.refusals().len(), 1);
     });
 }
+
+#[test]
+fn other_indexes_are_mirrored_where_they_are_switched_on() {
+    run(async {
+        let npm = Server::start(|got| match got.path() {
+            "/@scope%2fx" => answer(
+                200,
+                "content-type: application/json\r\n",
+                r#"{"dist":{"tarball":"https://registry.npmjs.org/@scope/x/-/x-1.0.0.tgz"}}"#,
+            ),
+            "/@scope/x/-/x-1.0.0.tgz" => answer(200, "content-type: application/octet-stream\r\n", "tar"),
+            _ => answer(404, "", ""),
+        })
+        .await;
+        let conda = Server::start(|got| answer(200, "content-type: application/json\r\n", got.path())).await;
+        let mirrors = || {
+            vec![
+                ("https://registry.npmjs.org", npm.url()),
+                ("https://conda.anaconda.org", conda.url()),
+                ("https://repo.anaconda.com", conda.url()),
+            ]
+        };
+        let world = World::start(Parts { mirrors: mirrors(), ..Parts::default() }).await;
+        for (port, path) in [(world.npm, "/x"), (world.conda, "/conda-forge/noarch/repodata.json")] {
+            let told = get(port, path).await;
+            assert!(told.status == 403 && told.text().contains("not switched on"), "{told:?}");
+        }
+        let world = World::start(Parts { mirrors: mirrors(), more_indexes: true, ..Parts::default() }).await;
+        let here = format!("http://127.0.0.1:{}", world.npm);
+        let told = get(world.npm, "/@scope%2fx").await;
+        assert_eq!(told.text(), format!(r#"{{"dist":{{"tarball":"{here}/@scope/x/-/x-1.0.0.tgz"}}}}"#));
+        assert_eq!(get(world.npm, "/@scope/x/-/x-1.0.0.tgz").await.text(), "tar");
+        for path in ["/conda-forge/noarch/repodata.json", "/pkgs/main/linux-64/repodata.json"] {
+            assert_eq!(get(world.conda, path).await.text(), path);
+        }
+        for (port, path) in [(world.npm, "/-/npm/v1/security/audits"), (world.conda, "/conda-forge/noarch/x")]
+        {
+            assert_eq!(ask(port, "POST", path, "", b"{}").await.status, 405);
+        }
+    });
+}

@@ -150,6 +150,8 @@ pub(crate) struct World {
     pub(crate) pypi: u16,
     pub(crate) hub: u16,
     pub(crate) proxy: u16,
+    pub(crate) npm: u16,
+    pub(crate) conda: u16,
     pub(crate) gateway: Gateway,
     state: tempfile::TempDir,
 }
@@ -162,6 +164,9 @@ pub(crate) struct Parts {
     pub(crate) without_token: bool,
     pub(crate) ask: Option<AskWrite>,
     pub(crate) tunnels: Vec<String>,
+    /// What runs, if it is not `pip download x`.
+    pub(crate) who: Option<&'static str>,
+    pub(crate) more_indexes: bool,
     pub(crate) patience: Option<Patience>,
     pub(crate) config: EgressConfig,
 }
@@ -188,24 +193,32 @@ impl World {
         let tunnels = parts.tunnels.iter().map(|grant| NetworkGrant::parse(grant).unwrap()).collect();
         let gateway = Gateway::new(GatewayConfig {
             egress,
-            who: Arc::new(|| "pip download x".to_owned()),
+            who: Arc::new(move || parts.who.unwrap_or("pip download x").to_owned()),
             hub: HubConfig {
                 credential: (!parts.without_token).then_some(credential),
                 storage: Vec::new(),
                 ask: parts.ask,
             },
             tunnels,
-            more_indexes: false,
+            more_indexes: parts.more_indexes,
             patience: parts.patience.unwrap_or_default(),
         });
         let mut ports = Vec::new();
-        for face in [Face::Pypi, Face::Hub, Face::Proxy] {
+        for face in [Face::Pypi, Face::Hub, Face::Proxy, Face::Npm, Face::Conda] {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             ports.push(listener.local_addr().unwrap().port());
             let gateway = gateway.clone();
             tokio::spawn(async move { gateway.serve(face, listener).await });
         }
-        Self { pypi: ports[0], hub: ports[1], proxy: ports[2], gateway, state }
+        Self {
+            pypi: ports[0],
+            hub: ports[1],
+            proxy: ports[2],
+            npm: ports[3],
+            conda: ports[4],
+            gateway,
+            state,
+        }
     }
 
     pub(crate) fn ledger(&self) -> Vec<LedgerAct> {
