@@ -110,8 +110,13 @@ fn joined(lines: Vec<LedgerLine>) -> Vec<Request> {
                 request.status = Some(status);
                 request.received = received;
             }
+            (LedgerAct::Closed { sent, received }, Some(request)) => {
+                // The answer to a `CONNECT`: that it stood.
+                request.status = Some(200);
+                (request.sent, request.received) = (sent, received);
+            }
             (LedgerAct::Failed { why }, Some(request)) => request.failed = Some(why),
-            (LedgerAct::Answer { .. } | LedgerAct::Failed { .. }, None) => {}
+            (LedgerAct::Answer { .. } | LedgerAct::Closed { .. } | LedgerAct::Failed { .. }, None) => {}
         }
     }
     requests

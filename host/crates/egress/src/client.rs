@@ -41,15 +41,16 @@ pub struct EgressConfig {
 /// The one way out. Cheap to clone; connections are pooled.
 #[derive(Clone, Debug)]
 pub struct Egress {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     /// Of the host's own requests, with certificates of a model's own if it has some.
     host: Arc<Pools>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    config: EgressConfig,
-    plugins: Pools,
+pub(crate) struct Shared {
+    pub(crate) config: EgressConfig,
+    /// Of plugins, and of commands.
+    pub(crate) plugins: Pools,
     /// For the model: its answers are its own.
     unwatched: Redactor,
 }
@@ -146,7 +147,7 @@ impl Egress {
     }
 
     /// What stands for an origin.
-    fn mirror(&self, origin: &Origin) -> Option<&Rewrite> {
+    pub(crate) fn mirror(&self, origin: &Origin) -> Option<&Rewrite> {
         self.shared.config.rewrites.iter().find(|rewrite| rewrite.from() == origin)
     }
 
@@ -171,6 +172,19 @@ impl Egress {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Where an origin's links may point to: itself, and what stands for it, each without a slash at the end.
+    #[must_use]
+    pub fn places_of(&self, origin: &Origin) -> Vec<String> {
+        let mirror = self.mirror(origin).map(|mirror| mirror.to().to_owned());
+        std::iter::once(origin.to_string()).chain(mirror).collect()
+    }
+
+    /// A URL at a mirror as the canonical one that it stands for; any other stays as it is.
+    #[must_use]
+    pub fn canonical(&self, url: Url) -> Url {
+        self.shared.config.rewrites.iter().fold(url, |url, rewrite| rewrite.back(url))
     }
 
     fn watch<'a>(&'a self, request: &'a Outgoing) -> Watch<'a> {
@@ -215,8 +229,15 @@ impl Egress {
             let (answer, mut entry) = self.exchange(&request, hop, &deadline).await.map_err(behind)?;
             let (limits, status) = (request.limits, answer.status());
             let watch = self.watch(&request);
-            let next = redirect::target(status, answer.headers(), &real).filter(|_| limits.redirects > 0);
-            let Some(next) = next else {
+            // What stays on a mirror is still of the origin that it stands for.
+            let next = redirect::target(status, answer.headers(), &real)
+                .map(|next| mirror.map_or(next.clone(), |mirror| mirror.back(next)));
+            let (leads_to, next) = if limits.redirects > 0 { (None, next) } else { (next, None) };
+            let Some(mut next) = next else {
+                let leads_to = leads_to.map(|mut next| {
+                    watch.redirected(&mut next);
+                    next
+                });
                 let (head, body) = answer.into_parts();
                 let mut headers = head.headers;
                 // Unpacked first, so that what comes out can be searched.
@@ -227,7 +248,9 @@ impl Egress {
                     }
                     return Err(error);
                 }
-                let scrubber = watch.scrubber();
+                // Files that commands fetch are theirs byte by byte, unless whoever sends them knows the credential.
+                let is_file = matches!(request.caller, Caller::Command(_)) && watch.handle(&origin).is_none();
+                let scrubber = if is_file { None } else { watch.scrubber() };
                 let url = request.url;
                 deadline.body();
                 let (read, handed) = (0, 0);
@@ -235,6 +258,7 @@ impl Egress {
                     status,
                     headers,
                     url,
+                    leads_to,
                     origin,
                     limits,
                     deadline,
@@ -250,8 +274,6 @@ impl Egress {
                 entry.end(LedgerAct::Answer { status: status.as_u16(), received: 0 });
             }
             hops = hops.checked_sub(1).ok_or_else(|| EgressError::TooManyRedirects(origin.to_string()))?;
-            // What stays on a mirror is still of the origin that it stands for.
-            let mut next = mirror.map_or(next.clone(), |mirror| mirror.back(next));
             watch.redirected(&mut next);
             let place = place_of(next.as_str());
             if let Err(refusal) = request.follow(&origin, status, next) {
@@ -339,7 +361,7 @@ impl Egress {
     ) -> Result<(Response<hyper::body::Incoming>, Option<Entry>), EgressError> {
         let pools = match &request.caller {
             Caller::Host(_) => &*self.host,
-            Caller::Plugin(_) => &self.shared.plugins,
+            Caller::Plugin(_) | Caller::Command(_) => &self.shared.plugins,
         };
         let (origin, real) = (hop.origin.clone(), hop.real().clone());
         let (mirror, reach, why, bytes) = (hop.mirror, hop.reach.clone(), hop.why.clone(), hop.body.len());
@@ -351,7 +373,7 @@ impl Egress {
             }
         };
         let mut entry = self.record(|| LedgerAct::Request {
-            who: request.caller.to_string(),
+            who: self.who(&request.caller),
             method: request.method.to_string(),
             origin: origin.to_string(),
             real: mirror.map(|mirror| mirror.real().to_string()),
@@ -383,11 +405,33 @@ impl Egress {
         }
     }
 
-    fn record(&self, what: impl FnOnce() -> LedgerAct) -> Result<Option<Entry>, EgressError> {
+    /// Who asks, as it stands in the ledger. What a command says of itself may hold anything.
+    pub(crate) fn who(&self, caller: &Caller) -> String {
+        match caller {
+            Caller::Command(_) => self.without_secrets(&caller.to_string()),
+            Caller::Host(_) | Caller::Plugin(_) => caller.to_string(),
+        }
+    }
+
+    pub(crate) fn record(&self, what: impl FnOnce() -> LedgerAct) -> Result<Option<Entry>, EgressError> {
         self.shared.config.ledger.as_ref().map(|ledger| ledger.begin(what())).transpose()
     }
 
-    fn refused(
+    /// Puts on record what was refused before it became a request.
+    ///
+    /// # Errors
+    /// When the ledger cannot be written.
+    pub fn note_refusal(
+        &self,
+        caller: &Caller,
+        method: &Method,
+        origin: &str,
+        why: &str,
+    ) -> Result<(), EgressError> {
+        self.refused(caller, method, origin.to_owned(), &EgressError::HeldBack(why.to_owned()))
+    }
+
+    pub(crate) fn refused(
         &self,
         caller: &Caller,
         method: &Method,
@@ -398,8 +442,14 @@ impl Egress {
         ledger.note(self.refusal(caller, method, origin, refusal))
     }
 
-    fn refusal(&self, caller: &Caller, method: &Method, origin: String, refusal: &EgressError) -> LedgerAct {
-        let (who, method) = (caller.to_string(), method.to_string());
+    pub(crate) fn refusal(
+        &self,
+        caller: &Caller,
+        method: &Method,
+        origin: String,
+        refusal: &EgressError,
+    ) -> LedgerAct {
+        let (who, method) = (self.who(caller), method.to_string());
         let secrets = &self.shared.config.secrets;
         let why = secrets.text(&refusal.to_string()).into_owned();
         let origin = if secrets.finds_in_name(&origin) { "(withheld)".to_owned() } else { origin };

@@ -25,7 +25,7 @@ use crate::ceiling::{By, Denials};
 use crate::reach::Reach;
 
 /// Time until a connection stands: name, socket and TLS.
-const CONNECT: Duration = Duration::from_secs(10);
+pub(crate) const CONNECT: Duration = Duration::from_secs(10);
 
 /// A silent connection is asked so often whether the other side still lives, and so many times.
 const KEEPALIVE: Duration = Duration::from_secs(15);
@@ -94,9 +94,9 @@ pub(crate) struct Gate {
 
 /// Connects to addresses that were checked, whatever the name server says a second time.
 #[derive(Clone, Debug)]
-struct Checked {
-    gate: Gate,
-    proxy: Option<Proxy>,
+pub(crate) struct Checked {
+    pub(crate) gate: Gate,
+    pub(crate) proxy: Option<Proxy>,
 }
 
 impl Service<Uri> for Checked {

@@ -37,6 +37,10 @@ pub enum EgressError {
         "{real}, which stands for {origin}, takes {methods} and not {method}: see its entry under `origins` in the settings"
     )]
     Mirror { origin: String, real: String, methods: String, method: String },
+    #[error(
+        "{origin} is asked of {real} by an entry under `origins` in the settings, and a tunnel would go around that"
+    )]
+    Mirrored { origin: String, real: String },
     #[error("{origin} is not reachable with --offline: only the model's origin is")]
     Offline { origin: String },
     #[error("{origin} redirects to {to}, which is not encrypted")]
@@ -96,6 +100,7 @@ impl EgressError {
                 | Self::Rule { .. }
                 | Self::Mirror { .. }
                 | Self::MirrorCredential { .. }
+                | Self::Mirrored { .. }
                 | Self::NotPublic { .. }
                 | Self::ForbiddenPlace { .. }
                 | Self::DeniedPlace { .. }
@@ -146,24 +151,39 @@ impl EgressError {
 
     /// Why no answer came.
     pub(crate) fn of_exchange(origin: &Origin, error: &legacy::Error) -> Self {
-        for cause in causes(error) {
-            let origin = origin.to_string();
-            match cause.downcast_ref() {
-                Some(ConnectError::NotPermitted(address)) => {
-                    return Self::NotPublic { origin, address: address.to_string() };
-                }
-                Some(ConnectError::Denied { what, by }) => {
-                    let place = what.clone();
-                    return match by.clone() {
-                        By::Policy(by) => Self::ForbiddenPlace { origin, place, by },
-                        By::Rule(rule) => Self::DeniedPlace { origin, place, rule },
-                    };
-                }
-                _ => {}
-            }
+        if let Some(refusal) = Self::of_gate(origin, error) {
+            return refusal;
         }
         let (origin, reason) = (origin.to_string(), Self::reason(error));
         if error.is_connect() { Self::Connect { origin, reason } } else { Self::Broken { origin, reason } }
+    }
+
+    /// Why there is no connection.
+    pub(crate) fn of_connecting(origin: &Origin, error: &(dyn std::error::Error + 'static)) -> Self {
+        Self::of_gate(origin, error).unwrap_or_else(|| {
+            let reason = Self::reason(error);
+            Self::Connect { origin: origin.to_string(), reason }
+        })
+    }
+
+    /// What was decided only when the name was resolved.
+    fn of_gate(origin: &Origin, error: &(dyn std::error::Error + 'static)) -> Option<Self> {
+        causes(error).find_map(|cause| {
+            let origin = origin.to_string();
+            match cause.downcast_ref()? {
+                ConnectError::NotPermitted(address) => {
+                    Some(Self::NotPublic { origin, address: address.to_string() })
+                }
+                ConnectError::Denied { what, by } => {
+                    let place = what.clone();
+                    Some(match by.clone() {
+                        By::Policy(by) => Self::ForbiddenPlace { origin, place, by },
+                        By::Rule(rule) => Self::DeniedPlace { origin, place, rule },
+                    })
+                }
+                _ => None,
+            }
+        })
     }
 }
 

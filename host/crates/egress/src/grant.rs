@@ -92,6 +92,12 @@ impl NetworkGrant {
         if self.allows_except_host(origin, method) { self.host.addresses() } else { Vec::new() }
     }
 
+    /// The same for a tunnel, which carries any method.
+    pub(crate) fn addresses_for_any(&self, origin: &Origin) -> Vec<IpNet> {
+        let is_there = self.scheme == origin.scheme && self.ports.contain(origin.port);
+        if is_there { self.host.addresses() } else { Vec::new() }
+    }
+
     fn allows_except_host(&self, origin: &Origin, method: &str) -> bool {
         self.scheme == origin.scheme
             && self.ports.contain(origin.port)

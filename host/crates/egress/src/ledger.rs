@@ -58,6 +58,8 @@ pub enum LedgerAct {
     Refused { who: String, method: String, origin: String, why: String },
     /// The answer was read to its end or given up.
     Answer { status: u16, received: u64 },
+    /// A tunnel was closed.
+    Closed { sent: u64, received: u64 },
     /// There was no answer.
     Failed { why: String },
 }
@@ -70,7 +72,7 @@ impl LedgerAct {
             }
             Self::Refused { who, method, origin, why } => vec![who, method, origin, why],
             Self::Failed { why } => vec![why],
-            Self::Answer { .. } => Vec::new(),
+            Self::Answer { .. } | Self::Closed { .. } => Vec::new(),
         };
         for text in texts.into_iter().filter(|text| text.len() > FIELD_BYTES) {
             text.truncate(text.floor_char_boundary(FIELD_BYTES - '…'.len_utf8()));

@@ -31,6 +31,7 @@ mod response;
 mod rewrite;
 mod rules;
 mod strangers;
+mod tunnel;
 
 pub use ceiling::{Ceiling, Hosts, HostsError};
 pub use certificates::{CertificateError, CertificateFiles, Certificates};
@@ -45,3 +46,4 @@ pub use request::{Body, Caller, Limits, Outgoing, Pace, Policy};
 pub use response::Incoming;
 pub use rewrite::{MirrorTrust, Rewrite, RewriteError};
 pub use rules::HostRule;
+pub use tunnel::{Moved, Tunnel};

@@ -10,13 +10,16 @@ use rustls::{ClientConfig, RootCertStore};
 
 use crate::body::Pieces;
 use crate::ceiling::Denials;
-use crate::connector::{Connector, Gate};
+use crate::connector::{Checked, Connector, Gate};
 use crate::reach::Reach;
 use crate::{Caller, CertificateFiles, Certificates, EgressError, Proxy};
 
 /// Headers of an answer, in number and in bytes.
 const MAX_HEADERS: usize = 128;
 const MAX_HEAD_BYTES: usize = 64 << 10;
+
+/// Bytes that are read at once of what commands fetch: files of many GiB. A head may be as long.
+const COMMANDS_READ: usize = 256 << 10;
 
 /// Time that a connection waits for its next request.
 const IDLE: Duration = Duration::from_secs(90);
@@ -83,6 +86,12 @@ impl Pools {
         reach: Reach,
         encrypted: bool,
     ) -> Result<Client, EgressError> {
+        let is_command = matches!(caller, Caller::Command(_));
+        // All commands are of one session and share its workspace.
+        let caller = match caller {
+            Caller::Command(_) => &Caller::Command(String::new()),
+            other => other,
+        };
         let key = Key { caller: caller.clone(), reach, encrypted };
         if let Some(client) = self.clients.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(client.clone());
@@ -106,7 +115,7 @@ impl Pools {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .http1_max_headers(MAX_HEADERS)
-            .http1_max_buf_size(MAX_HEAD_BYTES)
+            .http1_max_buf_size(if is_command { COMMANDS_READ } else { MAX_HEAD_BYTES })
             .http2_max_header_list_size(MAX_HEAD_BYTES as u32)
             .build(Connector::new(gate, tls, self.proxy.clone()));
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
@@ -114,6 +123,12 @@ impl Pools {
             clients.clear();
         }
         Ok(clients.entry(key).or_insert(client).clone())
+    }
+
+    /// Makes the connections of one tunnel, which is encrypted by its ends if at all.
+    pub(crate) fn tunneller(&self, reach: Reach) -> Checked {
+        let gate = Gate { reach: Arc::new(reach), denied: Arc::clone(&self.denied), is_own: false };
+        Checked { gate, proxy: self.proxy.clone() }
     }
 
     /// How its connections are encrypted. The first call reads the machine's certificates.

@@ -35,7 +35,7 @@ impl Outgoing {
     ///
     /// # Errors
     /// When it cannot be requested at all, would no longer be encrypted, or has a body for another origin.
-    pub(crate) fn follow(&mut self, from: &Origin, status: StatusCode, to: Url) -> Result<(), EgressError> {
+    pub fn follow(&mut self, from: &Origin, status: StatusCode, to: Url) -> Result<(), EgressError> {
         let next = Origin::of(&to)?;
         if from.is_encrypted() && !next.is_encrypted() {
             return Err(EgressError::Downgrade { origin: from.to_string(), to: next.to_string() });

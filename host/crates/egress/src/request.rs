@@ -14,6 +14,8 @@ pub enum Caller {
     Host(&'static str),
     /// A plugin, by its id.
     Plugin(String),
+    /// A command behind the wall, by what the host says runs there.
+    Command(String),
 }
 
 impl fmt::Display for Caller {
@@ -21,6 +23,7 @@ impl fmt::Display for Caller {
         match self {
             Self::Host(purpose) => f.write_str(purpose),
             Self::Plugin(id) => write!(f, "plugin {id}"),
+            Self::Command(text) => write!(f, "command {text}"),
         }
     }
 }

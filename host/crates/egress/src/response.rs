@@ -16,6 +16,9 @@ pub struct Incoming {
     pub headers: HeaderMap,
     /// Where it came from, after redirects.
     pub url: Url,
+    /// Where it sends the request, if it does and redirects are not followed: a place on a mirror as the one
+    /// that it stands for.
+    pub leads_to: Option<Url>,
     pub(crate) origin: Origin,
     pub(crate) limits: Limits,
     pub(crate) deadline: Deadline,
@@ -25,7 +28,8 @@ pub struct Incoming {
     pub(crate) decoder: Option<Decoder>,
     pub(crate) body: hyper::body::Incoming,
     pub(crate) entry: Option<Entry>,
-    /// Takes secrets out of the body; none for the model's answers.
+    /// Takes secrets out of the body; none for the model's answers, nor for files that commands fetch where no
+    /// credential went.
     pub(crate) scrubber: Option<redact::Scrubber>,
 }
 

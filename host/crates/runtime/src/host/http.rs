@@ -195,7 +195,9 @@ fn refused(egress: &Egress, reason: &EgressError) -> Error {
         EgressError::Encoded { .. } => (ErrorKind::Upstream, "encoding"),
         EgressError::Url { .. } | EgressError::Header(_) => (ErrorKind::InvalidArgs, "request"),
         EgressError::Timeout { .. } | EgressError::TooSlow { .. } => (ErrorKind::Timeout, "timeout"),
-        EgressError::Mirror { .. } => (ErrorKind::Denied, "origin-not-granted"),
+        EgressError::Mirror { .. } | EgressError::Mirrored { .. } => {
+            (ErrorKind::Denied, "origin-not-granted")
+        }
         EgressError::TooLarge { .. } | EgressError::Bomb(_) => (ErrorKind::TooLarge, "answer"),
         EgressError::HeldBack(_) => (ErrorKind::Denied, "cannot-be-marked"),
         EgressError::TooManyRedirects(_) | EgressError::Elsewhere { .. } => {
