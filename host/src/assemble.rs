@@ -14,6 +14,7 @@ use runtime::{Compiler, Grants, PluginDirs, PluginError, PluginRuntime, RuntimeC
 use wall::{SupervisorCommand, WallConfig};
 
 use crate::cli::{PlaceArgs, SessionArgs};
+use crate::command_network;
 use crate::enclosure::{Enclosure, enclosure};
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
@@ -177,7 +178,7 @@ impl Setup {
     /// The folders and the wall of a session.
     pub(crate) fn workplace(&self, args: &PlaceArgs) -> Result<(Workplace, Option<String>), Failure> {
         let Place { workspace, notice, read, write } = self.place(args)?;
-        let (mode, network) = enclosure(args)?;
+        let (mode, network) = enclosure(args, &self.policy)?;
         managed::check_enclosure(&self.policy, args, mode, network)?;
         let own = self.paths.of_workspace(workspace.as_deref().unwrap_or(Path::new("(none)")));
         let wall = WallConfig {
@@ -199,6 +200,7 @@ impl Setup {
             sealed: runtime::is_sealed,
             loopback: None,
             required: managed::required_grade(&self.policy),
+            commands: std::sync::Arc::default(),
             found: std::sync::Arc::default(),
         };
         let plugin_data = self.paths.plugin_data();
@@ -346,6 +348,7 @@ pub(crate) async fn session(
         Start::New | Start::Call | Start::Fork(_) => SessionId::from(uuid::Uuid::new_v4().to_string()),
     };
     let egress = setup.egress(place.offline, id.as_str(), rules.hosts())?;
+    command_network::serve(setup, &egress, &rules, &mut workplace.wall)?;
     let enclosure = Enclosure::of(&workplace);
     managed::check_grade(&setup.policy, enclosure.grade())?;
     let providers = setup.providers(&id, egress.clone())?;

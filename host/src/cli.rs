@@ -400,7 +400,11 @@ pub(crate) enum WallArg {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(crate) enum NetworkArg {
+    /// Nothing.
     Off,
+    /// Package indexes and the Hub for reading, and hosts that `--allow 'host(NAME)'` names.
+    Gateway,
+    /// Everything.
     Open,
 }
 

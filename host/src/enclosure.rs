@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use policy::{Commands, Policy};
 use runtime::Workplace;
 use wall::{Grade, Network, WallConfig};
 
@@ -9,7 +10,7 @@ use crate::cli::{NetworkArg, PlaceArgs, SandboxArg, WallArg};
 use crate::exit::Failure;
 
 /// What encloses commands.
-pub(crate) fn enclosure(args: &PlaceArgs) -> Result<(wall::Mode, Network), Failure> {
+pub(crate) fn enclosure(args: &PlaceArgs, policy: &Policy) -> Result<(wall::Mode, Network), Failure> {
     let (wall, network) = match args.sandbox {
         Some(SandboxArg::ReadOnly) => (Some(WallArg::ReadOnly), None),
         Some(SandboxArg::WorkspaceWrite) => (Some(WallArg::Workspace), None),
@@ -24,6 +25,8 @@ pub(crate) fn enclosure(args: &PlaceArgs) -> Result<(wall::Mode, Network), Failu
     };
     let network = match network {
         Some(NetworkArg::Open) if !args.offline => Network::Open,
+        Some(NetworkArg::Gateway) if !args.offline => Network::Gateway,
+        None if !args.offline && policy.commands(Commands::Gateway, "").is_ok() => Network::Gateway,
         _ => Network::Off,
     };
     // Nothing is promised that nothing holds.
@@ -73,7 +76,8 @@ impl Enclosure {
     pub(crate) fn network(&self) -> &'static str {
         match (self.grade(), self.network) {
             // Without a wall of ours nothing keeps commands off the network.
-            (Grade::Full | Grade::Partial, Network::Off) => "off",
+            (Grade::Full, Network::Gateway) => "gateway",
+            (Grade::Full | Grade::Partial, Network::Off) | (Grade::Partial, Network::Gateway) => "off",
             (Grade::Full | Grade::Partial, Network::Open) => "open",
             (Grade::External, _) => "external",
             (Grade::None, _) => "open",

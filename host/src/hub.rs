@@ -22,14 +22,19 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const MAX_BYTES: u64 = 64 << 10;
 const MAX_NAMES: usize = 32;
 
+/// The token, for the Hub alone.
+pub(crate) fn credential(value: SecretString) -> anyhow::Result<Credential> {
+    let placement = Placement::Header { name: http::header::AUTHORIZATION, prefix: "Bearer ".to_owned() };
+    let secret = Secret { value, hugging_face: true };
+    Ok(Credential::new(HUB, &[ORIGIN.to_owned()], placement, secret)?)
+}
+
 /// Asks the Hub whose a token is.
 pub(crate) async fn whose(
     egress: &Egress,
     purpose: &'static str,
     value: SecretString,
 ) -> anyhow::Result<String> {
-    let placement = Placement::Header { name: http::header::AUTHORIZATION, prefix: "Bearer ".to_owned() };
-    let secret = Secret { value, hugging_face: true };
     let request = Outgoing {
         caller: Caller::Host(purpose),
         policy: Policy::Granted(vec![NetworkGrant::parse(&format!("{ORIGIN} GET"))?]),
@@ -45,7 +50,7 @@ pub(crate) async fn whose(
             max_bytes: 1 << 20,
             ..Limits::default()
         },
-        credential: Some(Credential::new(HUB, &[ORIGIN.to_owned()], placement, secret)?),
+        credential: Some(credential(value)?),
         decompress: false,
     };
     let answer = egress.send(request).await?;

@@ -2,6 +2,7 @@
 
 mod assemble;
 mod cli;
+mod command_network;
 mod commands;
 mod diagnostics;
 mod editor;

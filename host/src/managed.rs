@@ -183,7 +183,11 @@ pub(crate) fn check_enclosure(
         wall::Mode::External => policy.wall(WallMode::External, said("--wall external"))?,
         wall::Mode::Workspace | wall::Mode::ReadOnly => {}
     }
-    let network = if network == Network::Open { Commands::Open } else { Commands::Off };
+    let network = match network {
+        Network::Open => Commands::Open,
+        Network::Gateway => Commands::Gateway,
+        Network::Off => Commands::Off,
+    };
     policy.commands(network, said("--network open"))
 }
 

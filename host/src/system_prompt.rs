@@ -58,7 +58,10 @@ fn commands(facts: &Facts, has_shell: bool) -> String {
         return section!("no-shell").to_owned();
     }
     let network = match (facts.enclosure.grade(), facts.enclosure.network) {
-        (Grade::Full | Grade::Partial, Network::Off) => {
+        (Grade::Full, Network::Gateway) => {
+            "It reaches package indexes (pip, uv) and, for reading, the Hugging Face Hub, with the user's access and no token in its environment; other hosts only where the user granted them (`--allow 'host(NAME)'`)."
+        }
+        (Grade::Full | Grade::Partial, Network::Off) | (Grade::Partial, Network::Gateway) => {
             "It has no network: what is not installed or downloaded cannot be fetched (the user can start with --network open)."
         }
         _ => "It can use the network.",

@@ -147,6 +147,7 @@ fn workplace(base: &Path) -> Workplace {
         sealed: runtime::is_sealed,
         loopback: None,
         required: None,
+        commands: std::sync::Arc::default(),
         found: std::sync::Arc::default(),
     };
     let plugin_data = base.join("data");

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::assemble::{Setup, offered};
 use crate::cli::{SessionArgs, ToolArgs};
+use crate::command_network;
 use crate::commands::{headless, needed_prompt};
 use crate::diagnostics;
 use crate::enclosure::Enclosure;
@@ -88,6 +89,7 @@ async fn config(setup: &Setup, args: &ToolArgs) -> Result<SessionConfig, Failure
     let rules = rules(setup, &session, workplace.workspace())?;
     workplace.denied = rules.denied_paths();
     let egress = setup.egress(args.place.offline, id.as_str(), rules.hosts())?;
+    command_network::serve(setup, &egress, &rules, &mut workplace.wall)?;
     let enclosure = Enclosure::of(&workplace);
     managed::check_grade(&setup.policy, enclosure.grade())?;
     let (runtime, problems) = setup.plugins(&args.place, egress.clone(), &mut note).await?;

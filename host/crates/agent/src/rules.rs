@@ -253,6 +253,15 @@ impl Rules {
         rules.collect()
     }
 
+    /// The hosts that rules allow, as they were written.
+    pub fn allowed_hosts(&self) -> impl Iterator<Item = &str> {
+        let allows = |rule: &&Rule| rule.effect == Effect::Allow && matches!(rule.subject, Subject::Host(_));
+        self.0.iter().filter(allows).filter_map(|rule| {
+            let text = rule.text.trim();
+            text.strip_prefix("host(")?.strip_suffix(')').map(str::trim)
+        })
+    }
+
     /// The rule that allows plugins what they declare at a host.
     pub(crate) fn allows_host(&self, host: &str) -> Option<&Rule> {
         self.0.iter().find(|rule| match &rule.subject {

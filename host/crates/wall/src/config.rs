@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::command_list::CommandList;
+
 /// The variable that is set for every command of a session.
 pub const INSIDE: &str = "ML_INTERN_INSIDE";
 
@@ -50,6 +52,8 @@ pub struct WallConfig {
     pub loopback: Option<Loopback>,
     /// The least that commands run behind. Where the machine does not give it none is started.
     pub required: Option<Grade>,
+    /// What runs.
+    pub commands: Arc<CommandList>,
     /// How strong the wall came out, once it stands.
     pub found: Arc<OnceLock<Grade>>,
 }
@@ -77,6 +81,7 @@ impl WallConfig {
             sealed: |_| false,
             loopback: None,
             required: None,
+            commands: Arc::default(),
             found: Arc::default(),
         }
     }

@@ -61,6 +61,9 @@ const NOT_TO_ADD: [&str; 10] =
 
 const NETWORK_NOTE: &str = "the network is off for commands; `--network open` opens it";
 
+const GATEWAY_NOTE: &str = "commands reach package indexes and the Hub, and by `https_proxy` hosts that were granted; \
+     `--allow 'host(NAME)'` grants one, `--network open` all";
+
 /// What the wall looked like to the command.
 pub(crate) struct View<'a> {
     pub(crate) rights: &'a Rights,
@@ -115,9 +118,10 @@ fn is_message(line: &str) -> bool {
 }
 
 fn explain_line(line: &str, uses_sockets: bool, view: &View<'_>) -> Option<String> {
-    let is_off = view.network == Network::Off;
+    let is_off = view.network != Network::Open;
     if is_off && NO_NETWORK.iter().any(|phrase| line.contains(phrase)) {
-        return Some(NETWORK_NOTE.into());
+        let is_served = view.network == Network::Gateway && view.is_own;
+        return Some(if is_served { GATEWAY_NOTE } else { NETWORK_NOTE }.into());
     }
     if let Some((before, after)) = MISSING.iter().find_map(|phrase| line.split_once(phrase)) {
         let path = named_path(before, after).filter(|path| view.is_own && path.starts_with('/'))?;

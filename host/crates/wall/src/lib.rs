@@ -8,6 +8,7 @@
 //! Not here: who may run a command (that is approval), and what a command means.
 
 mod command;
+mod command_list;
 mod config;
 mod editor;
 mod error;
@@ -15,6 +16,7 @@ mod job_error;
 mod keys;
 
 pub use command::{Captured, Command, Exit};
+pub use command_list::CommandList;
 pub use config::{
     Act, CommandLimits, Grade, INSIDE, Loopback, Mode, Network, Outcome, Report, Space, SupervisorCommand,
     WallConfig,

@@ -109,6 +109,7 @@ impl Wall {
         };
         let (stdout, stderr) = (capture(pipes.stdout)?, capture(pipes.stderr)?);
         let (program, args) = (command.program, command.args);
+        let _listed = self.config.commands.begin(&program, &args);
         let start = Start { id: 0, program: program.clone(), args, cwd: cwd.clone(), env };
         let started = Instant::now();
         let running = session.connection.run(start, pipes.theirs).await?;

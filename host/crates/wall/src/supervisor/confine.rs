@@ -44,12 +44,21 @@ pub(crate) fn shut_out() -> io::Result<()> {
 
 /// Enters a domain below the guard's, from which the guard cannot be signalled.
 pub(super) fn enter_commands_domain() -> io::Result<()> {
+    check(commands_domain().map_err(io::Error::other)?)
+}
+
+/// A domain denies to move files between folders unless it says otherwise, whatever else it is about. Where that
+/// may be done is the guard's domain to say.
+fn commands_domain() -> Result<RestrictionStatus, landlock::RulesetError> {
     let ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
-        .scope(Scope::Signal)
-        .and_then(Ruleset::create)
-        .and_then(landlock::RulesetCreated::restrict_self);
-    check(ruleset.map_err(io::Error::other)?)
+        .handle_access(AccessFs::Refer)?
+        .scope(Scope::Signal)?
+        .create()?;
+    match open_without_links(Path::new("/"), OFlags::PATH) {
+        Ok(root) => ruleset.add_rule(PathBeneath::new(root, AccessFs::Refer))?.restrict_self(),
+        Err(_) => ruleset.restrict_self(),
+    }
 }
 
 fn drop_capabilities() -> io::Result<()> {

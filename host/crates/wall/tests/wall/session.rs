@@ -80,6 +80,7 @@ impl Session {
             },
             loopback: None,
             required: None,
+            commands: Arc::default(),
             found: Arc::default(),
         };
         change(&mut config, &root);

@@ -12,6 +12,7 @@ use crate::roles::Test;
 use crate::session::{Session, Text as _, Variant, env, fails, ok, sh};
 
 pub(crate) const TESTS: &[Test] = &[
+    ("files_and_folders_are_moved_between_folders", moves),
     ("shells_and_their_tools", shells),
     ("exit_codes_and_signals_are_told", exits),
     ("standard_input_and_the_working_folder", stdin_and_cwd),
@@ -427,4 +428,16 @@ fn write_program(path: &Path, text: &str) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, text).unwrap();
     fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+}
+
+fn moves(variant: &Variant) {
+    let session = Session::new(variant);
+    // `mv` would copy where the kernel refuses.
+    let program = "import os\n\
+                   for top in ['.', os.environ['PIP_CACHE_DIR'], os.environ['TMPDIR'], os.environ['HOME']]:\n\
+                   \x20   os.makedirs(top + '/a/inner'); os.makedirs(top + '/b')\n\
+                   \x20   open(top + '/a/file', 'w').close()\n\
+                   \x20   os.rename(top + '/a/file', top + '/b/file'); os.rename(top + '/a/inner', top + '/b/inner')\n\
+                   \x20   os.link(top + '/b/file', top + '/a/link')";
+    ok(&session.python(program));
 }
