@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use http::Method;
 use hyper_util::client::legacy;
 
 use crate::ceiling::By;
@@ -26,9 +27,9 @@ pub enum EgressError {
     #[error("{origin} leads to {address}, which is not a public address and not granted as such")]
     NotPublic { origin: String, address: String },
     #[error("{origin} leads to {place}, which is forbidden by {by}")]
-    ForbiddenPlace { origin: String, place: String, by: String },
+    ForbiddenPlace { origin: String, method: String, place: String, by: String },
     #[error("{origin} leads to {place}, which is refused: the rule `{rule}` denies it")]
-    DeniedPlace { origin: String, place: String, rule: String },
+    DeniedPlace { origin: String, method: String, place: String, rule: String },
     #[error(
         "{real}, which stands for {origin}, gets no credentials, so that `{name}` cannot go along: see its entry under `origins` in the settings"
     )]
@@ -145,7 +146,7 @@ impl EgressError {
     }
 
     /// Why no answer came.
-    pub(crate) fn of_exchange(origin: &Origin, error: &legacy::Error) -> Self {
+    pub(crate) fn of_exchange(origin: &Origin, method: &Method, error: &legacy::Error) -> Self {
         for cause in causes(error) {
             let origin = origin.to_string();
             match cause.downcast_ref() {
@@ -153,10 +154,10 @@ impl EgressError {
                     return Self::NotPublic { origin, address: address.to_string() };
                 }
                 Some(ConnectError::Denied { what, by }) => {
-                    let place = what.clone();
+                    let (method, place) = (method.to_string(), what.clone());
                     return match by.clone() {
-                        By::Policy(by) => Self::ForbiddenPlace { origin, place, by },
-                        By::Rule(rule) => Self::DeniedPlace { origin, place, rule },
+                        By::Policy(by) => Self::ForbiddenPlace { origin, method, place, by },
+                        By::Rule(rule) => Self::DeniedPlace { origin, method, place, rule },
                     };
                 }
                 _ => {}
