@@ -285,6 +285,8 @@ fn what_is_granted_for_good_is_for_this_file_and_no_changed_one_is_offered_it() 
     changed.extend_from_slice(&[0, 2, 1, b'a']);
     std::fs::copy(guests::component("orders"), &file).unwrap();
     std::fs::write(host.home.join("plugins/z.wasm"), changed).unwrap();
+    // What one start learned of it the next one goes by.
+    host.run(["plugin", "list", "--plugin-dir", &plugins(&host)]);
     let mut screen = chat(&host);
     screen.until(ASKS, Some("go\r"));
     assert!(!screen.text.contains("for good"), "{}", screen.text);
