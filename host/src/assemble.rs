@@ -17,7 +17,7 @@ use crate::cli::{PlaceArgs, SessionArgs};
 use crate::command_network;
 use crate::enclosure::{Enclosure, enclosure};
 use crate::environment::Environment;
-use crate::exit::{Exit, Failure};
+use crate::exit::Failure;
 use crate::grants_file;
 use crate::hub::ask_namespace;
 use crate::managed;
@@ -99,11 +99,16 @@ impl Setup {
     }
 
     pub(crate) fn plugin_dirs(&self, place: &PlaceArgs) -> PluginDirs {
+        PluginDirs { writable: self.writable(place), ..self.known_dirs(place) }
+    }
+
+    /// The same, for whoever does not ask what a run can write to.
+    pub(crate) fn known_dirs(&self, place: &PlaceArgs) -> PluginDirs {
         PluginDirs {
             folders: self.paths.plugin_folders(),
             named: place.plugin_dir.clone(),
             trusted: self.project.plugins.clone(),
-            writable: self.writable(place),
+            writable: None,
             index: self.paths.data.join("plugins.lock.json"),
             cache: self.paths.cache.join("compiled"),
             key: self.paths.state.join("compiled.key"),
@@ -287,36 +292,10 @@ impl Setup {
     pub(crate) fn hf_token(&self) -> Option<SecretString> {
         self.held().hub.as_ref().map(|(token, _)| token.clone())
     }
-
-    /// The model that is used when none is named: the first that can work.
-    pub(crate) fn default_model(&self) -> Result<String, Failure> {
-        let named = self.loaded.layers.iter().skip(1).any(|layer| layer.value.get("model_name").is_some());
-        let bundled = &self.settings().model_name;
-        if named || self.hf_token().is_some() {
-            return Ok(bundled.clone());
-        }
-        let vendors =
-            [("ANTHROPIC_API_KEY", "anthropic/claude-opus-4-8"), ("OPENAI_API_KEY", "openai/gpt-5.5")];
-        let with_key = vendors.iter().find(|(variable, _)| self.environment.secret(variable).is_some());
-        with_key.map(|(_, model)| (*model).to_owned()).ok_or_else(no_model)
-    }
 }
 
 fn bundled_grants() -> Result<Grants, Failure> {
     Grants::parse(Path::new("configs/grants.toml"), BUNDLED_GRANTS).map_err(Failure::settings)
-}
-
-fn no_model() -> Failure {
-    Failure::new(
-        Exit::Credentials,
-        anyhow::anyhow!(
-            "there is no model to work with yet. Three ways:\n  \
-             1. a key: `ml-intern login` or HF_TOKEN for any model of the Hugging Face router\n     \
-                (https://huggingface.co/settings/tokens), ANTHROPIC_API_KEY, or OPENAI_API_KEY\n  \
-             2. a local server: -m ollama/NAME, llamacpp/NAME, vllm/NAME or lm_studio/NAME\n  \
-             3. neither: `ml-intern demo` shows the program at work with a scripted model"
-        ),
-    )
 }
 
 /// A session that can be started, and what is to be said about it first.
@@ -374,11 +353,13 @@ pub(crate) async fn session(
     let system_prompt = system_prompt(setup, args, &workplace, &tools, enclosure.clone())?;
     let namespace = ask_namespace(setup, &egress, offline);
     let budget = budget(setup, args, interactive)?;
+    let named = model.as_deref().unwrap_or(&default_model);
     if budget.total.is_some() || setup.policy.max_usd().is_some() {
-        // What is counted has to have a price.
-        providers.learn_price(model.as_deref().unwrap_or(&default_model)).await;
+        // What is counted has to have a price: that of the model which a session goes on with.
+        let saved = if model.is_none() { agent::saved_model(&store, &start, &setup.policy) } else { None };
+        providers.learn_price(saved.as_deref().unwrap_or(named)).await;
     }
-    prepare_tls(&providers, model.as_deref().unwrap_or(&default_model), &egress);
+    prepare_tls(&providers, named, &egress);
     let settings = AgentSettings {
         max_iterations: max_iterations(args.max_iterations.unwrap_or(setup.settings().max_iterations)),
         effort: effort(args.effort.as_deref().or(setup.settings().reasoning_effort.as_deref()))?,
@@ -406,7 +387,7 @@ pub(crate) async fn session(
         default_model,
         system_prompt,
         namespace,
-        keep_grant: grants_file::keeper(setup),
+        keep_grant: grants_file::keeper(setup, place),
         tools,
         secrets: setup.held().redactor.clone(),
         settings,

@@ -9,11 +9,12 @@ use std::sync::Arc;
 use agent::KeepGrant;
 use audit::Act;
 use manifest::Capabilities;
-use runtime::Grants;
+use runtime::{Grants, Source};
 use rustix::fs::{FlockOperation, flock};
 use toml_edit::{Array, DocumentMut, Item, RawString, Table, TableLike, TomlError, Value};
 
 use crate::assemble::Setup;
+use crate::cli::PlaceArgs;
 use crate::exit::Failure;
 use crate::managed;
 use crate::paths::{make_private, read_own, replace, way};
@@ -138,9 +139,11 @@ fn value(item: &Item) -> Option<String> {
 /// Takes a table out. The comment above it stays, as it may be about more than the table.
 fn take_out(file: &mut DocumentMut, id: &str) {
     let Some((key, mut gone)) = file.remove_entry(id) else { return };
+    // `a.b = …` has no line for `a`: what stands above each of its lines does.
+    let mut comment = gone.as_table().map(comments_of_dotted).unwrap_or_default();
     let gone = gone.as_table_mut().and_then(first_shown);
     let decor = gone.as_ref().map_or(key.leaf_decor(), |table| table.decor());
-    let comment = decor.prefix().and_then(RawString::as_str).unwrap_or_default().to_owned();
+    comment.push_str(decor.prefix().and_then(RawString::as_str).unwrap_or_default());
     let position = gone.and_then(|table| table.position());
     let next = file.iter_mut().filter_map(|(_, item)| item.as_table_mut().and_then(first_shown));
     let next = next.filter(|table| table.position() > position).min_by_key(|table| table.position());
@@ -158,6 +161,21 @@ fn take_out(file: &mut DocumentMut, id: &str) {
     }
 }
 
+/// What stands above the lines of a table that are written `a.b = …`.
+fn comments_of_dotted(table: &Table) -> String {
+    if !table.is_dotted() {
+        return String::new();
+    }
+    let of = |(key, item): (&str, &Item)| match item.as_table() {
+        Some(inner) => comments_of_dotted(inner),
+        None => {
+            let prefix = table.key(key).and_then(|key| key.leaf_decor().prefix()).and_then(RawString::as_str);
+            prefix.unwrap_or_default().to_owned()
+        }
+    };
+    table.iter().map(of).collect()
+}
+
 /// The first table with a line of its own, of a table and those in it: `[a.b]` alone makes an `a` that has none.
 fn first_shown(table: &mut Table) -> Option<&mut Table> {
     if !table.is_implicit() && !table.is_dotted() {
@@ -168,8 +186,9 @@ fn first_shown(table: &mut Table) -> Option<&mut Table> {
 }
 
 /// Keeps what a person granted for good while a call ran. On record before it is written.
-pub(crate) fn keeper(setup: &Setup) -> KeepGrant {
+pub(crate) fn keeper(setup: &Setup, place: &PlaceArgs) -> KeepGrant {
     let (path, audit, policy) = (setup.paths.grants(), setup.audit(), setup.policy.clone());
+    let dirs = setup.known_dirs(place);
     Arc::new(move |plugin, grant| {
         managed::may_grant(&policy).map_err(|e| e.to_string())?;
         let (name, approval) = (plugin.grants_name(), plugin.described.approval());
@@ -182,7 +201,12 @@ pub(crate) fn keeper(setup: &Setup) -> KeepGrant {
                 table.network.push(grant.to_owned());
             }
         });
-        kept.map_err(|failure| failure.to_string())
+        kept.map_err(|failure| failure.to_string())?;
+        // What a person gives something to is let in as it is.
+        match plugin.source {
+            Source::File(_) => dirs.vouch(&plugin.described).map_err(|e| e.to_string()),
+            Source::Bundled(_) | Source::Project(_) => Ok(()),
+        }
     })
 }
 
@@ -279,6 +303,13 @@ mod tests {
         assert!(left.starts_with(own) && left.ends_with("# other\n"), "{left}");
         let inline = changed("# top\nprobe = { kv = true }\n", &|tables| tables.clear());
         assert!(inline.contains("# top"), "{inline}");
+
+        let dotted =
+            "# keep me\nprobe.kv = true\n# two\nprobe.limits.cpu_ms = 9\n# three\nprobe.exec = true\n";
+        let none = changed(dotted, &|tables| tables.clear());
+        assert_eq!(none, "# keep me\n# two\n# three\n");
+        let left = changed(&format!("{dotted}{other}"), &|tables| drop(tables.remove("probe")));
+        assert_eq!(left, format!("# keep me\n# two\n# three\n{other}"));
 
         let list = "[probe]\nnetwork = [\n  # the first\n  \"https://a.example GET\", # why a\n  \"https://b.example GET\", # why b\n]\n";
         let add = |tables: &mut Tables| {

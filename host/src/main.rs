@@ -9,6 +9,7 @@ mod editor;
 mod enclosure;
 mod environment;
 mod exit;
+mod first_model;
 mod grants_file;
 mod hub;
 mod managed;

@@ -20,7 +20,7 @@ pub(crate) fn policy_rules(policy: &Policy, workspace: &Path) -> Result<Rules, F
         lists.into_iter().flat_map(|(effect, list)| list.iter().map(move |text| (effect, text)))
     {
         let rule = Rule::parse(effect, text.get_ref(), &policy.place(text), workspace);
-        rules.push(rule.map_err(Failure::settings)?);
+        rules.push(rule.map_err(Failure::settings)?.of_policy());
     }
     Ok(rules)
 }

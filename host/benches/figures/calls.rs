@@ -207,6 +207,7 @@ async fn invoke(
         arguments: arguments.clone(),
         order: None,
         taint: None,
+        looks: false,
     };
     let result = plugins.invoke(session, invocation, needs, CancellationToken::new()).result().await;
     assert!(result.success, "{}", result.text);

@@ -141,7 +141,7 @@ async fn config(setup: &Setup, args: &ToolArgs) -> Result<SessionConfig, Failure
         tools,
         secrets: setup.held().redactor.clone(),
         settings,
-        keep_grant: grants_file::keeper(setup),
+        keep_grant: grants_file::keeper(setup, &args.place),
     })
 }
 

@@ -268,3 +268,28 @@ fn what_is_let_send_while_it_runs_is_bound_like_what_was_granted_before() {
     assert!(ran.outputs()[1].contains("nobody knows whether it arrived"), "{:?}", ran.outputs());
     assert_eq!(ran.result()["open_orders"].as_array().unwrap().len(), 1);
 }
+
+#[test]
+fn what_is_granted_for_good_is_for_this_file_and_no_changed_one_is_offered_it() {
+    let server = Server::start(|_| answer(200, "", "fine"));
+    let steps =
+        [get(&server, "/one"), Step::text("First turn."), get(&server, "/two"), Step::text("The end.")];
+    let host = host(steps.into(), &server);
+    let mut screen = chat(&host);
+    screen.until(ASKS, Some("go\r"));
+    screen.until("First turn.", Some("g"));
+    drop(screen);
+    // Another plugin takes its place, and a changed one lies beside it.
+    let file = host.home.join("plugins/probe.wasm");
+    let mut changed = std::fs::read(&file).unwrap();
+    changed.extend_from_slice(&[0, 2, 1, b'a']);
+    std::fs::copy(guests::component("orders"), &file).unwrap();
+    std::fs::write(host.home.join("plugins/z.wasm"), changed).unwrap();
+    // What one start learned of it the next one goes by.
+    host.run(["plugin", "list", "--plugin-dir", &plugins(&host)]);
+    let mut screen = chat(&host);
+    screen.until(ASKS, Some("go\r"));
+    assert!(!screen.text.contains("for good"), "{}", screen.text);
+    screen.until("The end.", Some("y"));
+    assert_eq!(asked(&server), ["/one", "/two"]);
+}

@@ -194,6 +194,24 @@ fn a_model_of_the_router_has_the_price_that_the_router_says_if_it_is_one() {
 }
 
 #[test]
+fn whoever_goes_on_counts_at_the_price_of_the_model_that_goes_on() {
+    let step = || Step::text("the last word").usage(1_000_000, 0, 0, 0);
+    let mut host = TestHost::new([step(), step()]);
+    host.set("HF_TOKEN", "hf_abcdefghijklmnop0123456789");
+    let to =
+        json!({"to": host.server.url(), "private": true, "credentials": true, "methods": ["GET", "POST"]});
+    host.settings(&json!({"origins": {"https://router.huggingface.co": to}}));
+    let pricing = json!({"input": 2.0, "output": 4.0});
+    let served =
+        json!({"provider": "novita", "status": "live", "context_length": 100_000, "pricing": pricing});
+    host.server.serve("/v1/models", json!({"data": [{"id": "org/model", "providers": [served]}]}));
+    assert_eq!(host.run(["go", "--json", "-m", "org/model:novita"]).code, Some(0));
+    let again = host.run(["on", "--json", "--continue", "--max-budget-usd", "5"]);
+    let last: Value = serde_json::from_str(again.stdout.lines().last().unwrap_or("{}")).unwrap();
+    assert_eq!((again.code, &last["total_cost_usd"]), (Some(0), &json!(2.0)), "{}", again.stderr);
+}
+
+#[test]
 fn an_order_of_unknown_price_is_made_by_a_persons_word_and_told_as_unknown() {
     let jobs = Jobs::start(Answer::Takes);
     let host = host(&jobs, vec![job("nightly", "h100", "1h"), Step::text("the last word")]);

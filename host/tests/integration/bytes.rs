@@ -216,7 +216,7 @@ fn a_secret_that_a_model_server_says_is_not_repeated() {
         call("bash", json!({"command": format!("echo {token}")})),
         call("write", Value::String(escaped)).call_ids([token]).thinking(format!("I know {token}.")),
         call(token, json!({})),
-        Step::text(format!("Your token is {token}: keep it.")),
+        Step::text(format!("Your token is {token}: keep it.")).finish(token),
     ];
     let mut host = TestHost::new(steps);
     host.set("HF_TOKEN", token);
@@ -235,4 +235,87 @@ fn a_secret_that_a_model_server_says_is_not_repeated() {
             file.display()
         );
     }
+}
+
+#[test]
+fn a_file_that_a_call_of_the_same_answer_changes_is_read_after_it() {
+    let write = ("write", json!({"path": "fresh.py", "content": "print('fresh')\n"}));
+    let change = ("bash", json!({"command": "echo \"print('new')\" > train.py"}));
+    let send = |script: &str| {
+        ("orders__order", json!({"operation": "run", "name": "nightly", "flavor": "none", "script": script}))
+    };
+    let answer = || {
+        let calls = [write.clone(), send("fresh.py"), send("train.py"), change.clone()];
+        vec![Step::calls(calls), Step::text("the last word")]
+    };
+    let sent = |jobs: &Jobs| {
+        let bodies = jobs.bodies();
+        let mut scripts: Vec<String> =
+            bodies.iter().map(|body| body["script"].as_str().unwrap().to_owned()).collect();
+        scripts.sort();
+        scripts
+    };
+    // Where nobody is asked, and on the cards where somebody is.
+    let jobs = Jobs::start(Answer::Takes);
+    let unasked = host(&jobs, answer());
+    unasked.file("train.py", "print('old')\n");
+    let ran = run(&unasked, &["--yolo"]);
+    assert_eq!((ran.code, ran.outputs().len()), (Some(0), 4), "{:?}", ran.outputs());
+    assert_eq!(sent(&jobs), ["print('fresh')\n", "print('new')\n"]);
+    let shown = serde_json::to_string(&ran.lines).unwrap();
+    assert!(!shown.contains("print('old')"), "{shown}");
+
+    let jobs = Jobs::start(Answer::Takes);
+    let asked = host(&jobs, answer());
+    asked.file("train.py", "print('old')\n");
+    let mut screen = chat(&asked);
+    screen.next("│ print('fresh')", None);
+    screen.next("refuse with words:", None);
+    screen.next("│ print('new')", Some("y"));
+    screen.next("refuse with words:", None);
+    screen.next("the last word", Some("y"));
+    assert_eq!(sent(&jobs), ["print('fresh')\n", "print('new')\n"]);
+    assert!(!screen.text.contains("print('old')"), "{}", screen.text);
+}
+
+#[test]
+fn a_target_that_is_the_text_of_a_file_is_on_record_without_what_is_held() {
+    let token = "hf_abcdefghijklmnop0123456789";
+    let jobs = Jobs::start(Answer::Takes);
+    let steps = vec![order(json!({"operation": "run", "name": "notes.txt"})), Step::text("the last word")];
+    let mut host = host(&jobs, steps);
+    host.set("HF_TOKEN", token);
+    host.file("notes.txt", &format!("{token} "));
+    let plugin = host.home.join("plugins/orders.wasm");
+    let mut bytes = std::fs::read(&plugin).unwrap();
+    let (from, to) = (b"\"text_or_file\":[\"script\"]", b"\"text_or_file\":[\"name\"  ]");
+    // It stands there more than once.
+    while let Some(at) = bytes.windows(from.len()).position(|window| window == from) {
+        bytes[at..at + to.len()].copy_from_slice(to);
+    }
+    std::fs::write(&plugin, bytes).unwrap();
+    let mut screen = chat(&host);
+    screen.next("refuse with words:", None);
+    screen.next("the last word", Some("n"));
+    drop(screen);
+    assert!(jobs.taken().is_empty() && host.audited("export").contains("[redacted:"));
+    for file in files(&host.home.join(".local/state/ml-intern")) {
+        let text = String::from_utf8_lossy(&std::fs::read(&file).unwrap()).into_owned();
+        assert!(!text.contains(token), "{}: {text}", file.display());
+    }
+}
+
+#[test]
+fn a_card_says_which_file_was_not_read() {
+    let jobs = Jobs::start(Answer::Takes);
+    let host = host(&jobs, vec![script("train.py"), Step::text("the last word")]);
+    host.file("train.py", "print(1)\n");
+    let grants = host.home.join(".config/ml-intern/grants.toml");
+    let fewer = std::fs::read_to_string(&grants).unwrap().replace("paths", "# paths");
+    std::fs::write(&grants, fewer).unwrap();
+    let mut screen = chat(&host);
+    screen.next("refuse with words:", None);
+    let card: String = screen.text.split_whitespace().collect();
+    assert!(card.contains("train.pywasnotread:thepluginmaynotread"), "{}", screen.text);
+    screen.next("the last word", Some("n"));
 }

@@ -28,6 +28,8 @@ pub(crate) enum Answer {
     Ignores,
     /// A gateway before it says that it went wrong; it was taken.
     TakesBadly,
+    /// The same; and whoever looks for it is talked into more.
+    Provokes,
 }
 
 /// A jobs server: what it was asked for, in order.
@@ -140,8 +142,9 @@ fn serve(stream: TcpStream, answer: Answer, (lock, changed): &(Mutex<Vec<Seen>>,
         }
         (true, Answer::Ignores) => return,
         (true, Answer::Refuses) => "400 Bad Request",
-        (true, Answer::TakesBadly) => "502 Bad Gateway",
+        (true, Answer::TakesBadly | Answer::Provokes) => "502 Bad Gateway",
         (true, Answer::Takes | Answer::TakesHalf | Answer::Costs(_)) => "200 OK",
+        (false, Answer::Provokes) => "418 I'm a teapot",
         (false, _) if known => "200 OK",
         (false, _) => "404 Not Found",
     };

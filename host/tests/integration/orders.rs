@@ -469,3 +469,18 @@ fn a_card_names_every_order_that_a_yes_lets_be_made_again() {
     let released = host.audited("show").matches("may be made again, by the person's word").count();
     assert_eq!((released, jobs.taken().len()), (2, 3));
 }
+
+#[test]
+fn whoever_looks_for_an_order_sends_nothing_whatever_was_granted() {
+    let jobs = Jobs::start(Answer::Provokes);
+    let host = host(&jobs, vec![order(json!({"operation": "run", "name": "nightly"})), Step::text("ok")]);
+    assert_eq!(run(&host, &ORDER).code, Some(1));
+    for (k, more) in [["--allow", "orders__order(operation=find)"].as_slice(), &["--yolo"]].iter().enumerate()
+    {
+        host.server.push(Step::text("ok"));
+        let ran = run(&host, &[&["--continue"], *more].concat());
+        let told = ran.notices().iter().any(|notice| notice.contains("unknown, and it is not sent again"));
+        assert!(told, "{:?}", ran.notices());
+        assert_eq!((jobs.asked().len(), jobs.taken().len()), (k + 1, 1));
+    }
+}

@@ -98,6 +98,26 @@ fn what_a_start_elsewhere_learned_of_a_named_folder_is_no_persons_word() {
 }
 
 #[test]
+fn a_changed_file_gets_no_grants_along_with_a_credential_or_a_limit() {
+    let named = Named::new();
+    assert_eq!(named.outside(&["grant", "probe"]).code, Some(0));
+    assert!(named.has_grants(&[]));
+    std::fs::write(&named.file, other(0)).unwrap();
+    let given = named.outside(&["grant", "probe", "--credential", "secret=env:TEST_KEY"]);
+    assert!(given.code == Some(3) && given.stderr.contains("ml-intern plugin install"), "{}", given.stderr);
+    assert!(!named.has_grants(&[]));
+    // A limit gives nothing, and is nobody's word for the file.
+    let limited = named.outside(&["grant", "probe", "--limit", "cpu_ms=1000"]);
+    assert_eq!(limited.code, Some(0), "{}", limited.stderr);
+    assert!(!named.has_grants(&[]));
+    named.is_left_out();
+    // Once a person looked at it, it gets what is given to it.
+    assert_eq!(named.outside(&["install", text(&named.file), "--yes"]).code, Some(0));
+    let given = named.outside(&["grant", "probe", "--credential", "secret=env:TEST_KEY"]);
+    assert_eq!(given.code, Some(0), "{}", given.stderr);
+}
+
+#[test]
 fn another_plugin_in_its_place_gives_a_changed_one_no_grants() {
     let named = Named::new();
     let file = text(&named.file);

@@ -224,6 +224,10 @@ fn a_call_without_a_model_is_under_the_whole_policy() {
         let ran = run(&host, &format!("version = 1\n{policy}"), &["tool", "bash", &arguments]);
         assert_eq!(ran.code, Some(6), "{}{}", ran.stdout, ran.stderr);
         assert!(ran.stderr.contains(&format!("denied ({rule}")), "{}", ran.stderr);
+        // What it is told to say instead can be said.
+        for unknown in ["--yolo", "--permission-mode", "--allow", "taking the rule"] {
+            assert!(!ran.stderr.contains(unknown), "{unknown}: {}", ran.stderr);
+        }
     };
     denied("[rules]\ndeny = [\"bash(git push *)\"]\n", "git push origin", "rule:bash(git push *)");
     denied("mode = \"plan\"\n", "true", "mode:plan");

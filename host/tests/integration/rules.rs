@@ -135,6 +135,7 @@ fn a_denied_address_is_reached_by_no_name_and_told_as_a_denial() {
     let ran = run(&host, &["--deny", "host(127.0.0.0/8)", "--yolo"]);
     let denied = ("rule:host(127.0.0.0/8) (--deny)".to_owned(), format!("{other} at 127.0.0.1"));
     assert_eq!((ran.code, refusals(&ran)), (Some(6), vec![denied]), "{:?}", ran.outputs());
+    assert_eq!(ran.result()["permission_denials"][0]["tiers"], json!(["read"]));
     assert!(server.heads().is_empty());
 }
 

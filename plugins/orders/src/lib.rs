@@ -53,6 +53,10 @@ impl Tool for Order {
         let server = server.unwrap_or_else(|| "http://127.0.0.1:00001".to_owned());
         if let Operation::Find = operation {
             let status = Request::get(format!("{server}/{}", order.unwrap_or_default())).send()?.status;
+            // A server that wants more than a look.
+            if status == 418 {
+                Request::post_json(format!("{server}/again"), &serde_json::json!({})).send()?;
+            }
             let state = if status == 200 { "found" } else { "absent" };
             let answer = serde_json::json!({"order": {"state": state}});
             return Ok(Output::text(state).with_structured(answer));

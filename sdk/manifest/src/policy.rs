@@ -148,6 +148,13 @@ impl ToolPolicy {
         if let Some(Err(reason)) = self.repository.as_ref().map(RepositoryUse::check) {
             return refuse(reason);
         }
+        if let Some(lookup) = &self.order_lookup {
+            let arguments = lookup.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str())));
+            let Weight { tiers, never_automatic } = self.weigh(&Value::Object(arguments.collect()));
+            if never_automatic || tiers.iter().any(|tier| *tier != Tier::Read) {
+                return refuse("`order_lookup` only looks: with its arguments a call has no tier but `read`");
+            }
+        }
         let Some(price) = &self.price else { return Ok(()) };
         let sound = |usd: f64| usd.is_finite() && usd > 0.0;
         if price.usd_per_hour.values().any(|usd| !sound(*usd)) {
@@ -338,6 +345,10 @@ mod tests {
             ("tiers = [\"destructive\"]", "tiers = []"),
             ("tiers = [\"destructive\"]", "tiers = [\"harmless\"]"),
             ("tier = \"read\"", "tier = \"read\"\ntext_or_file = [\"\"]"),
+            // Whoever looks for an order does nothing else.
+            ("tier = \"read\"", "tier = \"read\"\norder_lookup = { operation = \" Run\" }"),
+            ("tier = \"read\"", "tier = \"read\"\norder_lookup = { order = \"{order}\" }"),
+            ("tier = \"read\"", "tier = \"write\"\norder_lookup = { operation = \"ps\" }"),
             // Files that it may not read are not read for it.
             ("tier = \"read\"", "tier = \"read\"\ntext_or_file = [\"script\"]"),
             (
@@ -347,5 +358,7 @@ mod tests {
         ] {
             assert!(Manifest::from_toml(&JOBS.replacen(from, to, 1)).is_err(), "{to}");
         }
+        let looks = "tier = \"read\"\norder_lookup = { operation = \"ps\", order = \"{order}\" }";
+        Manifest::from_toml(&JOBS.replacen("tier = \"read\"", looks, 1)).unwrap();
     }
 }

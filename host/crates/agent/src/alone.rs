@@ -47,6 +47,7 @@ impl Session {
         let id = planned.call.id.clone();
         let mut result = self.outcome(planned).await?;
         self.clean(&mut result);
+        self.say_remedy(&mut result);
         if result.cancelled {
             self.audit_unfinished(&id, notes::INTERRUPTED)?;
         } else {

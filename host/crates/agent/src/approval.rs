@@ -77,6 +77,50 @@ pub(crate) struct Facts<'a> {
     pub(crate) own: Option<Own>,
     /// An order of the same tool, of which nobody knows whether it arrived.
     pub(crate) unknown_order: Option<&'a str>,
+    pub(crate) ways: Ways,
+}
+
+/// How a rule that names a target is given.
+pub(crate) const BY_FLAG: &str = "--allow 'TOOL(TARGET)' with the exact target";
+pub(crate) const IN_SETTINGS: &str = "`permissions.allow` of the settings with the exact target";
+
+/// Where somebody can be asked.
+const TERMINAL: &str = "a run at a terminal";
+
+/// What a person can say that allows more. A policy forbids flags and modes; a call by hand has none of them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ways {
+    pub(crate) allow: Option<&'static str>,
+    /// `--permission-mode auto`.
+    pub(crate) auto: bool,
+    pub(crate) yolo: bool,
+    /// `--max-budget-usd`.
+    pub(crate) budget: bool,
+}
+
+impl Ways {
+    fn yolo(self) -> Option<&'static str> {
+        self.yolo.then_some("--yolo")
+    }
+
+    fn auto(self) -> Option<&'static str> {
+        self.auto.then_some("--permission-mode auto")
+    }
+
+    /// What raises the budget.
+    pub(crate) fn raised(self) -> String {
+        one_of(&[self.budget.then_some("--max-budget-usd"), Some("`headless_budget_usd` in the settings")])
+    }
+}
+
+/// The ways that there are, in words.
+fn one_of(ways: &[Option<&str>]) -> String {
+    let ways: Vec<&str> = ways.iter().flatten().copied().collect();
+    match ways.as_slice() {
+        [] => "another policy, by this machine's administrator".to_owned(),
+        [one] => (*one).to_owned(),
+        [others @ .., last] => format!("{}, or {last}", others.join(", ")),
+    }
 }
 
 /// How a call stays within what is the user's own on the Hub.
@@ -131,7 +175,7 @@ pub(crate) fn decide(facts: &Facts<'_>) -> Decision {
         return Decision::Deny(Denied {
             rule: format!("rule:{rule}"),
             message: format!("refused: the rule `{rule}` denies it"),
-            remedy: format!("taking the rule `{rule}` away"),
+            remedy: rule.remedy(),
         });
     }
     let by_tier = facts.tiers.iter().map(|tier| column(facts, *tier));
@@ -264,7 +308,7 @@ fn whole(facts: &Facts<'_>) -> Vec<Column> {
         let reason = "the tool says that a person has to agree to this each time".to_owned();
         add(Answer::Ask, "never-automatic".to_owned(), reason, "a run at a terminal");
     }
-    let raised = "--max-budget-usd, or `headless_budget_usd` in the settings";
+    let raised = &facts.ways.raised();
     match &facts.money {
         _ if !facts.tiers.contains(&Tier::Spend) => {}
         Money::None | Money::Within(_) => {}
@@ -281,7 +325,8 @@ fn whole(facts: &Facts<'_>) -> Vec<Column> {
     // The person who said yolo vouches for everything.
     if let Some(source) = facts.taint.filter(|_| facts.mode != Mode::Yolo && !named && leaves(facts.tiers)) {
         let reason = format!("the session has read {source}, and this changes something elsewhere");
-        add(Answer::Ask, "taint".to_owned(), reason, "--allow 'TOOL(TARGET)' with the exact target");
+        let remedy = one_of(&[facts.ways.allow, facts.ways.allow.is_none().then_some(TERMINAL)]);
+        add(Answer::Ask, "taint".to_owned(), reason, &remedy);
     }
     columns
 }
@@ -290,10 +335,13 @@ fn remedy(facts: &Facts<'_>, tier: Tier) -> String {
     match (facts.mode, tier) {
         (Mode::Auto, Tier::Execute) => "--wall external (in a container or VM) or --wall off".to_owned(),
         (Mode::Auto, Tier::Remote | Tier::Spend | Tier::Destructive) => {
-            "--allow 'TOOL(TARGET)' with the exact target, --yolo, or a run at a terminal".to_owned()
+            one_of(&[facts.ways.allow, facts.ways.yolo(), Some(TERMINAL)])
         }
-        (Mode::Plan | Mode::Ask, Tier::Write | Tier::Execute) => "--permission-mode auto".to_owned(),
-        _ => "--yolo, or a run at a terminal".to_owned(),
+        (Mode::Plan, Tier::Write | Tier::Execute) => one_of(&[facts.ways.auto()]),
+        // Who only looks is asked for nothing else.
+        (Mode::Plan, _) => one_of(&[facts.ways.yolo()]),
+        (Mode::Ask, Tier::Write | Tier::Execute) => one_of(&[facts.ways.auto(), Some(TERMINAL)]),
+        _ => one_of(&[facts.ways.yolo(), Some(TERMINAL)]),
     }
 }
 
@@ -317,25 +365,36 @@ pub(crate) struct NeedFacts<'a> {
     /// The session has read what nobody vouches for.
     pub(crate) tainted: bool,
     pub(crate) need: &'a Need,
+    pub(crate) ways: Ways,
+}
+
+impl NeedFacts<'_> {
+    /// Whether it is asked about each time, whatever was answered before: what sends where the session has read what
+    /// nobody vouches for or an order went unanswered, and what a rule asks about.
+    pub(crate) fn is_careful(&self) -> bool {
+        let sends = matches!(self.need, Need::Network { sends: true, .. });
+        let is_ruled = matches!(self.need, Need::Network { .. }) && self.on_tier.1.is_some();
+        sends && (self.tainted || self.unknown_order.is_some()) || is_ruled
+    }
 }
 
 /// May a running call have what its tiers do not cover?
 pub(crate) fn decide_need(facts: &NeedFacts<'_>) -> Decision {
-    let &NeedFacts { mode, interactive, allowed_before, allowed, on_tier, unknown_order, tainted, need } =
+    let &NeedFacts { mode, interactive, allowed_before, allowed, on_tier, unknown_order, need, ways, .. } =
         facts;
     let (denied, asked) = if matches!(need, Need::Network { .. }) { on_tier } else { (None, None) };
     if let Some(rule) = denied {
         return Decision::Deny(Denied {
             rule: format!("rule:{rule}"),
             message: format!("refused: the rule `{rule}` denies it"),
-            remedy: format!("taking the rule `{rule}` away"),
+            remedy: rule.remedy(),
         });
     }
     let (rule, mut reason, remedy) = match need {
         Need::SealedPath { path, .. } => (
             "sealed-path".to_owned(),
             format!("{path} is sealed: other programs take instructions or settings from it"),
-            "a run at a terminal, or --yolo".to_owned(),
+            one_of(&[Some(TERMINAL), ways.yolo()]),
         ),
         Need::Network { plugin, grant, rule: Some(rule), granted, .. } => {
             let lacks = format!(", which the plugin `{plugin}` was not granted");
@@ -365,7 +424,7 @@ pub(crate) fn decide_need(facts: &NeedFacts<'_>) -> Decision {
         return Decision::Deny(Denied {
             rule: format!("mode:{mode}"),
             message: format!("{reason}, and permission mode `{mode}` lets nothing be changed"),
-            remedy: "another --permission-mode".to_owned(),
+            remedy: one_of(&[(ways.auto || ways.yolo).then_some("another --permission-mode")]),
         });
     }
     // What a plugin may reach is granted, not waved through.
@@ -379,8 +438,7 @@ pub(crate) fn decide_need(facts: &NeedFacts<'_>) -> Decision {
     ) {
         reason = format!("{reason}\n{why}");
     }
-    // Where the session has read what nobody vouches for, what sends is asked about each time.
-    let careful = sends && (tainted || unknown_order.is_some()) || asked.is_some();
+    let careful = facts.is_careful();
     if allowed_before && !careful {
         return Decision::Allow { rule: "allowed-for-session".to_owned() };
     }

@@ -63,12 +63,12 @@ impl Session {
         self.audit(start)
     }
 
-    /// Says in both chains that the session ends.
     /// Puts on record what the session's file holds: a line that is changed later is found when it is read.
     pub(crate) fn audit_saved(&mut self) -> Result<(), StoreError> {
         self.audit(self.journal.seal())
     }
 
+    /// Says in both chains that the session ends.
     pub(crate) fn audit_end(&mut self) -> Result<(), StoreError> {
         self.audit_saved()?;
         self.audit(Act::End { session: self.id.clone(), head: None })?;

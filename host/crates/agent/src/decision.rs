@@ -9,7 +9,9 @@ use runtime::Plugin;
 use serde_json::Value;
 
 use crate::StoreError;
-use crate::approval::{Decision, Denied, Facts, Money, decide, holds_for_session, leaves};
+use crate::approval::{
+    BY_FLAG, Decision, Denied, Facts, IN_SETTINGS, Money, Ways, decide, holds_for_session, leaves,
+};
 use crate::edits::Texts;
 use crate::orders::Order;
 use crate::reservations::ReserveError;
@@ -75,6 +77,8 @@ impl Session {
             arguments,
             target: &about.target,
             paths: &about.paths,
+            files: &texts.files,
+            workspace: &self.context.folders().workspace,
             tiers: &tiers,
             target_argument: policy.target_argument.as_deref(),
             is_lookup,
@@ -96,17 +100,27 @@ impl Session {
             money,
             own: self.own(&call.name, arguments),
             unknown_order: unknown.as_deref(),
+            ways: self.ways(),
         };
         let for_session = holds_for_session(&facts);
         let decision = by_policy.map_or_else(|| decide(&facts), forbidden);
-        self.audit_decision(call, arguments, texts, &tiers, &about.target, &decision)?;
-        let order = leaves(&tiers).then(|| Order { is_too_dear, again, ..order(cost, about.target.clone()) });
+        // Rules were about the target as it is. Records and cards may be about the text of a file.
+        let mut target = about.target;
+        self.journal.secrets.clean(&mut target);
+        self.audit_decision(call, arguments, texts, &tiers, &target, &decision)?;
+        let order = leaves(&tiers).then(|| Order { is_too_dear, again, ..order(cost, target.clone()) });
         Ok(match decision {
             Decision::Allow { .. } => match order {
-                Some(order) => self.reserved(order, call, tiers, about.target),
+                Some(order) => self.reserved(order, call, tiers, target),
                 None => Fate::Run(None),
             },
-            Decision::Ask { reason, .. } => {
+            Decision::Ask { mut reason, .. } => {
+                for name in self.runtime.unread_files(&self.context, &call.name, arguments) {
+                    let name = protocol::text::line(&name);
+                    reason.push_str(&format!(
+                        "\n{name} was not read: the plugin may not read the folder it lies in"
+                    ));
+                }
                 let price_usd = match cost {
                     Some(Cost::Known { usd, .. }) => Some(usd),
                     _ => None,
@@ -122,7 +136,7 @@ impl Session {
                     reason,
                     need: None,
                     lasting: false,
-                    target: about.target,
+                    target,
                     for_session,
                     price_usd,
                     remaining_usd,
@@ -132,7 +146,7 @@ impl Session {
                 };
                 Fate::Ask(Box::new(request), order)
             }
-            Decision::Deny(denied) => Fate::Known(refused(denied, &call.name, &call.id, tiers, about.target)),
+            Decision::Deny(denied) => Fate::Known(refused(denied, &call.name, &call.id, tiers, target)),
         })
     }
 
@@ -141,7 +155,31 @@ impl Session {
         let Some(cost) = order.cost.filter(|(usd, _)| *usd > 0.0) else { return Fate::Run(Some(order)) };
         match self.budget.reserve(&order.id, cost, false) {
             Ok(()) => Fate::Run(Some(order)),
-            Err(error) => Fate::Known(refused(not_set_aside(&error), &call.name, &call.id, tiers, target)),
+            Err(error) => {
+                let denied = not_set_aside(&error, self.ways());
+                Fate::Known(refused(denied, &call.name, &call.id, tiers, target))
+            }
+        }
+    }
+
+    /// What a person can say that would have allowed a call: not what the policy forbids to say.
+    pub(crate) fn ways(&self) -> Ways {
+        let (policy, by_hand) = (&self.settings.policy, self.by_hand);
+        let may = |flag: &str| policy.flag(flag, flag).is_ok();
+        let mode = |mode| policy.mode(Some((mode, "")), mode).is_ok();
+        Ways {
+            allow: may("--allow").then_some(if by_hand { IN_SETTINGS } else { BY_FLAG }),
+            auto: !by_hand && may("--permission-mode") && mode(policy::Mode::Auto),
+            yolo: !by_hand && may("--yolo") && mode(policy::Mode::Yolo),
+            budget: !by_hand && may("--max-budget-usd"),
+        }
+    }
+
+    /// Says of what a rule refused what would allow it: of the policy's nobody here can take one away.
+    pub(crate) fn say_remedy(&self, result: &mut ToolResult) {
+        let Some(denial) = &mut result.denial else { return };
+        if let Some(rule) = self.settings.rules.of_denial(&denial.rule) {
+            denial.remedy = rule.remedy();
         }
     }
 
@@ -191,12 +229,8 @@ impl Session {
 }
 
 /// Money could not be set aside for an order.
-pub(crate) fn not_set_aside(error: &ReserveError) -> Denied {
-    Denied {
-        rule: "budget".to_owned(),
-        message: format!("refused: {error}"),
-        remedy: "--max-budget-usd, or `headless_budget_usd` in the settings".to_owned(),
-    }
+pub(crate) fn not_set_aside(error: &ReserveError, ways: Ways) -> Denied {
+    Denied { rule: "budget".to_owned(), message: format!("refused: {error}"), remedy: ways.raised() }
 }
 
 /// What the machine's policy forbids: no mode, rule or person allows it.

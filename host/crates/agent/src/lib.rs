@@ -27,6 +27,7 @@ mod step;
 mod tools;
 mod transcript;
 mod turn;
+mod waiting;
 
 pub use alone::call;
 pub use approval::Mode;
@@ -37,6 +38,7 @@ pub use namespace::AskNamespace;
 pub use persist::{Saved, SavedHeader, SessionStore, StoreError};
 pub use rules::{Effect, Rule, RuleError, Rules};
 pub use session::{
-    AgentSettings, Handle, KeepGrant, NO_MODEL, Resumed, SessionConfig, Start, SystemPrompt, start,
+    AgentSettings, Handle, KeepGrant, NO_MODEL, Resumed, SessionConfig, Start, SystemPrompt, saved_model,
+    start,
 };
 pub use start_error::StartError;

@@ -268,10 +268,7 @@ impl Session {
         if let Some(order) = order {
             self.drop_order(&order);
         }
-        self.is_looking = true;
-        let result = self.run_alone(&call, arguments).await;
-        self.is_looking = false;
-        let result = result?;
+        let result = self.run_lookup(&call, arguments).await?;
         self.audit_outcome(&call.id, result.success, &result.text, result.denial.as_ref())?;
         let state = result.structured.as_ref().and_then(|answer| answer.pointer("/order/state"));
         Ok(state.and_then(Value::as_str).filter(|_| result.success).map(str::to_owned))

@@ -62,13 +62,6 @@ impl Session {
         };
         let kept = self.can_be_kept(&tool, &need);
         let sends = matches!(need, Need::Network { sends: true, .. });
-        if sends && self.is_looking {
-            return Ok(HostReply::Refused {
-                message: "refused: whoever looks for an order sends nothing".to_owned(),
-                rule: "look-up".to_owned(),
-                remedy: "a look-up that only reads".to_owned(),
-            });
-        }
         let order = Order { again: self.unknown_of(&tool), ..order(None, target.clone()) };
         let unknown = self.told_of(&order.again);
         let by_policy = match &need {
@@ -82,18 +75,19 @@ impl Session {
                 self.settings.policy.tier(tier).and_then(|()| may_grant()).err()
             }
         };
-        let decision = by_policy.map(forbidden).unwrap_or_else(|| {
-            decide_need(&NeedFacts {
-                mode: self.settings.mode,
-                interactive: self.settings.interactive,
-                allowed_before: self.allowed.contains(&scope),
-                allowed,
-                on_tier: self.settings.rules.on_tier(tier),
-                unknown_order: unknown.as_deref(),
-                tainted: self.taint.is_some(),
-                need: &need,
-            })
-        });
+        let facts = NeedFacts {
+            mode: self.settings.mode,
+            interactive: self.settings.interactive,
+            allowed_before: self.allowed.contains(&scope),
+            allowed,
+            on_tier: self.settings.rules.on_tier(tier),
+            unknown_order: unknown.as_deref(),
+            tainted: self.taint.is_some(),
+            need: &need,
+            ways: self.ways(),
+        };
+        let holds = need_holds_for_session(&need) && !facts.is_careful();
+        let decision = by_policy.map_or_else(|| decide_need(&facts), forbidden);
         self.audit_need(&call, &tool, tier, &target, &decision)?;
         let reason = match decision {
             Decision::Allow { .. } => {
@@ -107,7 +101,6 @@ impl Session {
             }
             Decision::Ask { reason, .. } => reason,
         };
-        let holds = need_holds_for_session(&need) && unknown.is_none();
         let payer = matches!(need, Need::Budget { .. }).then(|| self.model.payer().to_owned());
         let request = ApprovalRequest {
             tool: tool.clone(),
@@ -153,10 +146,14 @@ impl Session {
         })
     }
 
-    /// What would be granted for good: to a plugin whose grants are the user's, and where no rule asks each time.
+    /// What would be granted for good: to a plugin whose grants are the user's and its own, and where no rule asks
+    /// each time.
     fn can_be_kept(&self, tool: &str, need: &Need) -> Option<(String, String)> {
         match need {
-            Need::Network { plugin, grant, rule: None, .. } if !self.runtime.is_bundled(tool) => {
+            Need::Network { plugin, grant, rule: None, .. }
+                if !self.runtime.is_bundled(tool)
+                    && self.runtime.plugin(tool).is_some_and(|plugin| plugin.has_grants) =>
+            {
                 Some((plugin.clone(), grant.clone()))
             }
             _ => None,

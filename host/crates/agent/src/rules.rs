@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use glob::{MatchOptions, Pattern};
 use policy::{HostRule, Hosts};
 use protocol::Tier;
-use runtime::DeniedPath;
+use runtime::{DeniedPath, NamedFile};
 use serde_json::Value;
 
 use self::paths::PathRule;
@@ -38,6 +38,8 @@ pub struct Rule {
     source: String,
     effect: Effect,
     subject: Subject,
+    /// It stands in the machine's policy.
+    is_managed: bool,
 }
 
 /// What a rule is about.
@@ -79,6 +81,10 @@ pub(crate) struct Asked<'a> {
     pub(crate) target: &'a str,
     /// Paths that it names, absolute and without links.
     pub(crate) paths: &'a [PathBuf],
+    /// Files whose texts stand in its arguments.
+    pub(crate) files: &'a [NamedFile],
+    /// The folder that is worked in.
+    pub(crate) workspace: &'a Path,
     pub(crate) tiers: &'a std::collections::BTreeSet<Tier>,
     /// The argument that its manifest says the target is.
     pub(crate) target_argument: Option<&'a str>,
@@ -140,7 +146,27 @@ impl Rule {
                 },
             ),
         };
-        Ok(Self { text: trimmed.to_owned(), source: source.to_owned(), effect, subject })
+        Ok(Self { text: trimmed.to_owned(), source: source.to_owned(), effect, subject, is_managed: false })
+    }
+
+    /// The same rule, of the machine's policy: whom it binds cannot take it away.
+    #[must_use]
+    pub fn of_policy(self) -> Self {
+        Self { is_managed: true, ..self }
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// What would allow what it denies.
+    pub(crate) fn remedy(&self) -> String {
+        match self.is_managed {
+            true => format!("another policy, by this machine's administrator ({})", self.source),
+            false => format!("taking the rule `{self}` away"),
+        }
     }
 
     /// Whether it names what a call is about, so that it stands for an answer of the person: in the argument that
@@ -152,8 +178,10 @@ impl Rule {
         let given = |name: &&str| asked.arguments.get(name).is_some_and(Value::is_string);
         let Some(target) = asked.target_argument.filter(given) else { return false };
         match &self.subject {
-            Subject::Tool(_, Part::Target(pattern)) => names(pattern) && fits(pattern, asked.target),
-            Subject::Tool(_, Part::Argument(argument, pattern)) => argument == target && names(pattern),
+            Subject::Tool(_, Part::Target(pattern)) => is_named_by(pattern, asked.target),
+            Subject::Tool(_, Part::Argument(argument, pattern)) => {
+                argument == target && is_named_by(pattern, asked.target)
+            }
             Subject::Tool(_, Part::All) | Subject::Path(_) | Subject::Host(_) | Subject::Tier(_) => false,
         }
     }
@@ -174,7 +202,16 @@ impl Rule {
             }
             Subject::Tool(_, Part::Target(pattern)) => {
                 self.fits_word(pattern, asked.target)
+                    || asked.files.iter().any(|file| self.fits_file(pattern, file, asked.workspace))
                     || asked.paths.iter().any(|path| fits_path(pattern, &path.to_string_lossy()))
+            }
+            Subject::Tool(_, Part::Argument(name, pattern))
+                if asked.files.iter().any(|file| {
+                    file.argument.strip_prefix('/') == Some(name.as_str())
+                        && self.fits_file(pattern, file, asked.workspace)
+                }) =>
+            {
+                true
             }
             Subject::Tool(_, Part::Argument(name, pattern)) => match asked.arguments.get(name) {
                 Some(Value::String(text)) if asked.is_command => self.fits_command(pattern, text),
@@ -191,6 +228,16 @@ impl Rule {
         if self.effect == Effect::Allow { fits(pattern, text) } else { fits_any_case(pattern, text.trim()) }
     }
 
+    /// Whether it denies or asks about a file that stands in an argument by its text: under the name that the
+    /// argument gave it, or by where it really is. What allows is about the text.
+    fn fits_file(&self, pattern: &Pattern, file: &NamedFile, workspace: &Path) -> bool {
+        let inside = file.real.strip_prefix(workspace).ok();
+        let places = [Some(file.real.as_path()), inside].into_iter().flatten().map(Path::to_string_lossy);
+        self.effect != Effect::Allow
+            && (fits_any_case(pattern, file.path.trim())
+                || places.into_iter().any(|place| fits_any_case(pattern, &place)))
+    }
+
     /// A rule on the text of a command helps; it is no guarantee. What allows stops at anything that joins
     /// commands; what denies or asks looks at every part.
     fn fits_command(&self, pattern: &Pattern, command: &str) -> bool {
@@ -200,14 +247,6 @@ impl Rule {
             return fits_words(pattern, whole) && joins(whole) <= joins(pattern.as_str());
         }
         fits_words(pattern, whole) || whole.split(JOINS).any(|part| fits_words(pattern, part))
-    }
-}
-
-impl Rule {
-    /// Where it stands.
-    #[must_use]
-    pub fn source(&self) -> &str {
-        &self.source
     }
 }
 
@@ -270,7 +309,6 @@ impl Rules {
         })
     }
 
-    /// The rules that deny and ask about a tier, whatever the call.
     /// Rules that name a tool of which there is none, unless a tool of that name could come while the session runs.
     #[must_use]
     pub fn about_no_tool(&self, tools: &[&str]) -> Vec<&Rule> {
@@ -290,6 +328,13 @@ impl Rules {
         self.0.iter().any(|rule| rule.effect != Effect::Allow && binds(rule))
     }
 
+    /// The denying rule that a denial names.
+    pub(crate) fn of_denial(&self, rule: &str) -> Option<&Rule> {
+        let name = rule.strip_prefix("rule:")?;
+        self.0.iter().find(|rule| rule.effect == Effect::Deny && rule.to_string() == name)
+    }
+
+    /// The rules that deny and ask about a tier, whatever the call.
     pub(crate) fn on_tier(&self, tier: Tier) -> (Option<&Rule>, Option<&Rule>) {
         let first = |effect: Effect| {
             let is_meant = |subject: &Subject| matches!(subject, Subject::Tier(known) if *known == tier);
@@ -323,7 +368,20 @@ fn names(pattern: &Pattern) -> bool {
     let Some((owner, rest)) = text.rsplit_once('/') else { return !is_open(text) };
     let address = owner.split_once("://").map(|(_, host)| host);
     let whole = owner.strip_suffix('/').is_none() && address.is_none_or(|host| !host.is_empty());
-    whole && !is_open(owner) && (!is_open(rest) || !KINDS.contains(&owner))
+    let last = owner.rsplit('/').next().unwrap_or(owner);
+    let is_kind = KINDS.iter().any(|kind| kind.eq_ignore_ascii_case(last));
+    whole && !is_open(owner) && (!is_open(rest) || !is_kind)
+}
+
+/// Whether a pattern names this target: the very one, or whose it is. What is left open is one part of a name (with
+/// `**` several), and nothing in it leads elsewhere: whoever reads the target may take it for a path or an address.
+fn is_named_by(pattern: &Pattern, target: &str) -> bool {
+    let rest = target.split_once("://").map_or(target, |(_, rest)| rest);
+    let is_plain = !rest.split('/').any(|part| matches!(part, "" | "." | ".."))
+        && !target.contains(['%', '?', '#', '\\'])
+        && !target.contains(|c: char| c.is_whitespace() || c.is_control());
+    let is_exact = pattern.as_str() == target;
+    names(pattern) && fits_path(pattern, target) && (is_exact || is_plain)
 }
 
 /// What stands before a `/` on the Hub and is nobody's name.

@@ -163,8 +163,8 @@ pub(crate) struct Session {
     pub(crate) namespace: Namespace,
     /// Orders of which nobody knows whether they arrived.
     pub(crate) unknown_orders: Vec<Unknown>,
-    /// An order is looked for: that sends nothing.
-    pub(crate) is_looking: bool,
+    /// A person typed its one call, and none of the flags of a session.
+    pub(crate) by_hand: bool,
     /// Calls that run and were no orders when they began, and what they have become.
     pub(crate) no_orders_yet: HashMap<ToolCallId, Option<Order>>,
     pub(crate) operations: mpsc::Receiver<Submission>,
@@ -203,6 +203,19 @@ pub fn start(config: SessionConfig) -> Result<Handle, StartError> {
 
 /// The model of a session for one call by hand.
 pub const NO_MODEL: &str = "ollama/none";
+
+/// The model that was used last. Where the policy leaves nobody the choice, an earlier choice does not count either.
+fn chosen(saved: &Saved, policy: &Policy) -> Option<String> {
+    let may_choose = policy.flag("--model", "the session's model").is_ok();
+    Some(saved.model.clone()).filter(|model| may_choose && model != NO_MODEL)
+}
+
+/// The model that a session goes on with, if none is named. What is wrong with a session is told by its start.
+#[must_use]
+pub fn saved_model(store: &SessionStore, start: &Start, policy: &Policy) -> Option<String> {
+    let (Start::Continue(from) | Start::Fork(from)) = start else { return None };
+    chosen(&store.read(from, None).ok()?, policy)
+}
 
 /// A session, what it says first, and what is known of it outside once its task runs.
 type Built = (Session, Opening, Box<dyn FnOnce(JoinHandle<()>) -> Handle>);
@@ -249,10 +262,7 @@ pub(crate) fn build(config: SessionConfig) -> Result<Built, StartError> {
         (Start::Fork(from), None) => Some((None, store.read(from, sealed.as_ref())?)),
         (_, None) => None,
     };
-    // Where the policy leaves nobody the choice, an earlier choice does not count either.
-    let may_choose = settings.policy.flag("--model", "the session's model").is_ok();
-    let saved_model =
-        opened.as_ref().map(|(_, saved)| saved.model.clone()).filter(|model| may_choose && model != NO_MODEL);
+    let saved_model = opened.as_ref().and_then(|(_, saved)| chosen(saved, &settings.policy));
     let model = providers.resolve(&model.or(saved_model).unwrap_or(default_model))?;
     let limits = settings.budget;
     if !has_price(&model) {
@@ -310,7 +320,7 @@ pub(crate) fn build(config: SessionConfig) -> Result<Built, StartError> {
         budget: Budget::new(&state, id.as_str(), limits),
         namespace: Namespace::new(namespace),
         unknown_orders: Vec::new(),
-        is_looking: false,
+        by_hand: start == Start::Call,
         no_orders_yet: HashMap::new(),
         operations: receiver,
         queue: VecDeque::new(),

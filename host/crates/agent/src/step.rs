@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use protocol::{Assistant, Event, Item, Usage};
-use provider::{Completion, CompletionOptions, Delta, Effort, ProviderError, retry_wait};
+use provider::{Completion, CompletionOptions, Delta, Effort, FinishReason, ProviderError, retry_wait};
 use tokio_util::sync::CancellationToken;
 
 use crate::StoreError;
@@ -15,6 +15,9 @@ const HEALS: u32 = 6;
 
 /// A prompt that the provider counted as less than this part of our estimate was cut off by the server.
 const CUT_OFF: u64 = 3;
+
+/// Characters of a provider's own word for why an answer ended.
+const MAX_WORD: usize = 40;
 
 /// Bytes of an answer that count as a token where nobody counted.
 const BYTES_PER_TOKEN: usize = 3;
@@ -157,15 +160,19 @@ impl Session {
     /// Takes out what only the host is to hold. No model is told it; a server that is may say it.
     fn clean_completion(&self, completion: &mut Completion) {
         let secrets = &self.journal.secrets;
+        if let FinishReason::Other(word) = &mut completion.finish
+            && (!is_word(word) || secrets.finds(word.as_bytes()))
+        {
+            *word = "other".to_owned();
+        }
         completion.text.iter_mut().for_each(|text| secrets.clean(text));
         for call in &mut completion.tool_calls {
             // As a value: `\u0068f_…` is the same to whoever parses it.
-            if let Ok(mut arguments) = serde_json::from_str::<serde_json::Value>(&call.arguments) {
-                let before = arguments.clone();
+            if let Ok(mut arguments) = serde_json::from_str::<serde_json::Value>(&call.arguments)
+                && secrets.finds_in_json(&arguments)
+            {
                 secrets.clean_json(&mut arguments);
-                if arguments != before {
-                    call.arguments = arguments.to_string();
-                }
+                call.arguments = arguments.to_string();
             }
             secrets.clean(&mut call.arguments);
             secrets.clean(&mut call.name);
@@ -174,12 +181,8 @@ impl Session {
             }
         }
         // Signed as it is: it is kept whole or not at all.
-        let holds = |reasoning: &protocol::Reasoning| {
-            let mut data = reasoning.data.clone();
-            secrets.clean_json(&mut data);
-            data != reasoning.data
-        };
-        completion.reasoning = completion.reasoning.take().filter(|reasoning| !holds(reasoning));
+        completion.reasoning =
+            completion.reasoning.take().filter(|reasoning| !secrets.finds_in_json(&reasoning.data));
     }
 
     fn options(&self) -> CompletionOptions {
@@ -319,6 +322,11 @@ impl Session {
         self.notice(log).await?;
         Ok(true)
     }
+}
+
+/// Whether it is what a provider calls a reason, and not a text.
+fn is_word(text: &str) -> bool {
+    (1..=MAX_WORD).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphabetic() || b == b'_')
 }
 
 async fn until(due: Option<Instant>) {

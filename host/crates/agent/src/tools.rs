@@ -74,10 +74,9 @@ impl Session {
         self.budget.expect_nothing();
         let calls = planned.iter().map(|p| p.call.clone()).collect();
         self.say(text, calls, reasoning).await?;
-        let (asked, free): (Vec<Planned>, Vec<Planned>) =
-            planned.into_iter().partition(|p| matches!(p.fate, Fate::Ask(..)));
+        let (waiting, free) = self.in_two(planned);
         if cancel.is_cancelled() {
-            self.give_up_planned(free.into_iter().chain(asked), notes::NOT_RUN).await?;
+            self.give_up_planned(free.into_iter().chain(waiting), notes::NOT_RUN).await?;
             return Err(Fault::Interrupted);
         }
         for p in &free {
@@ -86,59 +85,14 @@ impl Session {
             }
         }
         let known = self.what_cards_tell();
+        let ran = free.iter().any(|p| matches!(p.fate, Fate::Run(_)));
         let interrupted = self.run_batch(free, cancel).await?;
         if interrupted {
-            self.give_up_planned(asked, notes::NOT_RUN).await?;
+            self.give_up_planned(waiting, notes::NOT_RUN).await?;
             return Err(Fault::Interrupted);
         }
-        let asked = self.decide_again(asked, known, cancel).await?;
+        let asked = self.decide_again(waiting, known, ran, cancel).await?;
         if asked.is_empty() { Ok(()) } else { self.run_asked(asked, cancel).await }
-    }
-
-    /// Counts what an order that a person is asked about would take: the next one of the answer has less.
-    fn expect(&mut self, planned: &Planned) {
-        if let Fate::Ask(_, Some(order)) = &planned.fate {
-            self.budget.expect(order.reserved());
-        }
-    }
-
-    /// What calls change that a card tells of other calls.
-    fn what_cards_tell(&self) -> (Vec<String>, bool) {
-        (self.unknown_orders.iter().map(|order| order.id.clone()).collect(), self.taint.is_some())
-    }
-
-    /// Decides anew about calls that a person is to be asked for, because others of the same answer changed what
-    /// there is to tell. Returns those that still are.
-    async fn decide_again(
-        &mut self,
-        mut asked: Vec<Planned>,
-        mut known: (Vec<String>, bool),
-        cancel: &CancellationToken,
-    ) -> Result<Vec<Planned>, Fault> {
-        // Each time fewer of them are left.
-        while self.what_cards_tell() != known && !asked.is_empty() {
-            known = self.what_cards_tell();
-            let (mut still, mut decided) = (Vec::with_capacity(asked.len()), Vec::new());
-            for planned in asked {
-                let fate = self.decide_call(&planned.call, &planned.arguments, &planned.texts)?;
-                let planned = Planned { fate, ..planned };
-                self.expect(&planned);
-                match planned.fate {
-                    Fate::Ask(..) => still.push(planned),
-                    _ => decided.push(planned),
-                }
-            }
-            self.budget.expect_nothing();
-            for planned in &decided {
-                self.announce(planned).await?;
-            }
-            if self.run_batch(decided, cancel).await? {
-                self.give_up_planned(still, notes::NOT_RUN).await?;
-                return Err(Fault::Interrupted);
-            }
-            asked = still;
-        }
-        Ok(asked)
     }
 
     /// Parses a call's arguments and decides what becomes of it.
@@ -178,7 +132,7 @@ impl Session {
         Ok(Planned { call, arguments, texts, fate })
     }
 
-    async fn announce(&mut self, planned: &Planned) -> Result<(), StoreError> {
+    pub(crate) async fn announce(&mut self, planned: &Planned) -> Result<(), StoreError> {
         let event = Event::ToolCall {
             tool: planned.call.name.clone(),
             arguments: planned.arguments.clone(),
@@ -188,7 +142,11 @@ impl Session {
     }
 
     /// Runs calls together and records their results. Returns whether the person interrupted them.
-    async fn run_batch(&mut self, batch: Vec<Planned>, cancel: &CancellationToken) -> Result<bool, Fault> {
+    pub(crate) async fn run_batch(
+        &mut self,
+        batch: Vec<Planned>,
+        cancel: &CancellationToken,
+    ) -> Result<bool, Fault> {
         let done = self.perform(batch, cancel).await?;
         // A call that ended because of the interrupt has no result of its own.
         let interrupted = cancel.is_cancelled();
@@ -230,7 +188,7 @@ impl Session {
                     }
                     let (id, tool) = (call.id.clone(), call.name.clone());
                     let (order_id, taint) = (order.as_ref().map(|o| o.id.clone()), self.taint.clone());
-                    let invocation = Invocation { id, tool, arguments, order: order_id, taint };
+                    let invocation = Invocation { id, tool, arguments, order: order_id, taint, looks: false };
                     let running =
                         self.runtime.invoke(&self.context, invocation, sender.clone(), cancel.clone());
                     outcomes.push(Outcome::Running(running));
@@ -277,12 +235,16 @@ impl Session {
         }
     }
 
-    /// Runs one call that is in no answer of the model.
-    pub(crate) async fn run_alone(&mut self, call: &ToolCall, arguments: Value) -> Result<ToolResult, Fault> {
+    /// Runs a call that looks for an order. It is in no answer of the model, and changes nothing.
+    pub(crate) async fn run_lookup(
+        &mut self,
+        call: &ToolCall,
+        arguments: Value,
+    ) -> Result<ToolResult, Fault> {
         let cancel = self.interrupt.token();
         let (sender, needs) = mpsc::channel::<Pending>(NEEDS);
         let (id, tool, taint) = (call.id.clone(), call.name.clone(), self.taint.clone());
-        let invocation = Invocation { id, tool, arguments, order: None, taint };
+        let invocation = Invocation { id, tool, arguments, order: None, taint, looks: true };
         let running = self.runtime.invoke(&self.context, invocation, sender, cancel.clone());
         let results = self.together(vec![Outcome::Running(running)], needs, &cancel).await?;
         Ok(results.into_iter().next().unwrap_or_default())
@@ -298,6 +260,7 @@ impl Session {
 
     async fn record_result(&mut self, call: ToolCall, mut result: ToolResult) -> Result<(), StoreError> {
         self.clean(&mut result);
+        self.say_remedy(&mut result);
         if let Some(plan) = self.new_plan(&call.name, &result) {
             self.plan.clone_from(&plan);
             self.journal.emit(Event::PlanUpdate { plan }).await?;
@@ -365,7 +328,7 @@ impl Session {
     }
 
     /// Gives up calls that were decided and not run, and what was set aside for them.
-    async fn give_up_planned(
+    pub(crate) async fn give_up_planned(
         &mut self,
         planned: impl IntoIterator<Item = Planned>,
         why: &str,
@@ -450,7 +413,8 @@ impl Session {
                     && let Err(error) = self.approve_order(order, &request.tool)?
                 {
                     let ApprovalRequest { tool, tool_call_id, tiers, target, .. } = request;
-                    let denied = refused(not_set_aside(&error), &tool, &tool_call_id, tiers, target);
+                    let denied =
+                        refused(not_set_aside(&error, self.ways()), &tool, &tool_call_id, tiers, target);
                     return Ok((Fate::Known(denied), &["approved"]));
                 }
                 (Fate::Run(order), &["approved", "running"])

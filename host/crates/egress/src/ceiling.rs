@@ -172,6 +172,8 @@ impl Hosts {
     pub(crate) fn covers(&self, host: &Host<String>) -> bool {
         match (&self.0, host) {
             (Denied::Name { host, below }, Host::Domain(name)) => {
+                // Of an origin the last dot is gone already, of a proxy's place it is not.
+                let name = name.trim_end_matches('.');
                 name == host || (*below && name.strip_suffix(host).is_some_and(|rest| rest.ends_with('.')))
             }
             (Denied::Addresses(net), Host::Ipv4(v4)) => is_among(&[*net], (*v4).into()),
@@ -240,6 +242,12 @@ mod tests {
             assert!(check(&ceiling, "GET", url, false), "{url}");
         }
         assert!(!check(&denying(&["::ffff:10.0.0.1"]), "GET", "http://10.0.0.1/", true));
+        // As the settings write the place of a proxy.
+        let denials = ceiling.denials();
+        for host in ["proxy.evil.example.", "evil.example.", "proxy.evil.example", "10.0.0.1."] {
+            assert!(denials.of_host(host).is_some(), "{host}");
+        }
+        assert!(denials.of_host("notevil.example.").is_none());
     }
 
     #[test]

@@ -204,7 +204,8 @@ impl Egress {
     }
 
     /// The same. `ready` is called once it is decided that the request may leave, and before anything of it does:
-    /// where it fails, nothing is sent. Of a request that is refused it is not called.
+    /// where it fails, nothing is sent. Of a request that is refused by its origin it is not called; where its name
+    /// leads is known only later.
     ///
     /// # Errors
     /// Those of [`Self::send`], and what `ready` says.
@@ -384,7 +385,7 @@ impl Egress {
         let answered = async {
             let client = pools.client(&request.caller, reach, real.is_encrypted())?;
             let answer = deadline.wait(&origin, request.limits.head, client.request(sent)).await?;
-            answer.map_err(|e| EgressError::of_exchange(&real, &e))
+            answer.map_err(|e| EgressError::of_exchange(&real, &request.method, &e))
         };
         match answered.await {
             Ok(answer) => Ok((answer, entry)),

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use http::Method;
 use hyper_util::client::legacy;
 
 use crate::ceiling::By;
@@ -26,9 +27,9 @@ pub enum EgressError {
     #[error("{origin} leads to {address}, which is not a public address and not granted as such")]
     NotPublic { origin: String, address: String },
     #[error("{origin} leads to {place}, which is forbidden by {by}")]
-    ForbiddenPlace { origin: String, place: String, by: String },
+    ForbiddenPlace { origin: String, method: String, place: String, by: String },
     #[error("{origin} leads to {place}, which is refused: the rule `{rule}` denies it")]
-    DeniedPlace { origin: String, place: String, rule: String },
+    DeniedPlace { origin: String, method: String, place: String, rule: String },
     #[error(
         "{real}, which stands for {origin}, gets no credentials, so that `{name}` cannot go along: see its entry under `origins` in the settings"
     )]
@@ -150,8 +151,8 @@ impl EgressError {
     }
 
     /// Why no answer came.
-    pub(crate) fn of_exchange(origin: &Origin, error: &legacy::Error) -> Self {
-        if let Some(refusal) = Self::of_gate(origin, error) {
+    pub(crate) fn of_exchange(origin: &Origin, method: &Method, error: &legacy::Error) -> Self {
+        if let Some(refusal) = Self::of_gate(origin, method.as_str(), error) {
             return refusal;
         }
         let (origin, reason) = (origin.to_string(), Self::reason(error));
@@ -160,14 +161,14 @@ impl EgressError {
 
     /// Why there is no connection.
     pub(crate) fn of_connecting(origin: &Origin, error: &(dyn std::error::Error + 'static)) -> Self {
-        Self::of_gate(origin, error).unwrap_or_else(|| {
+        Self::of_gate(origin, "CONNECT", error).unwrap_or_else(|| {
             let reason = Self::reason(error);
             Self::Connect { origin: origin.to_string(), reason }
         })
     }
 
     /// What was decided only when the name was resolved.
-    fn of_gate(origin: &Origin, error: &(dyn std::error::Error + 'static)) -> Option<Self> {
+    fn of_gate(origin: &Origin, method: &str, error: &(dyn std::error::Error + 'static)) -> Option<Self> {
         causes(error).find_map(|cause| {
             let origin = origin.to_string();
             match cause.downcast_ref()? {
@@ -175,10 +176,10 @@ impl EgressError {
                     Some(Self::NotPublic { origin, address: address.to_string() })
                 }
                 ConnectError::Denied { what, by } => {
-                    let place = what.clone();
+                    let (method, place) = (method.to_owned(), what.clone());
                     Some(match by.clone() {
-                        By::Policy(by) => Self::ForbiddenPlace { origin, place, by },
-                        By::Rule(rule) => Self::DeniedPlace { origin, place, rule },
+                        By::Policy(by) => Self::ForbiddenPlace { origin, method, place, by },
+                        By::Rule(rule) => Self::DeniedPlace { origin, method, place, rule },
                     })
                 }
                 _ => None,

@@ -28,6 +28,8 @@ pub struct Invocation {
     pub order: Option<String>,
     /// Where text came from that the session had read and nobody vouches for: some of it may be in the arguments.
     pub taint: Option<String>,
+    /// It only looks for an order: it changes nothing, whatever its plugin was granted.
+    pub looks: bool,
 }
 
 /// What came of a call: the one thing the transcript gets for it.

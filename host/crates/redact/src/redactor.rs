@@ -132,6 +132,20 @@ impl Redactor {
         }
     }
 
+    /// Whether a secret stands in a text of a JSON value, or in a key.
+    #[must_use]
+    pub fn finds_in_json(&self, value: &Value) -> bool {
+        match value {
+            _ if self.is_empty() => false,
+            Value::String(text) => self.finds(text.as_bytes()),
+            Value::Array(items) => items.iter().any(|item| self.finds_in_json(item)),
+            Value::Object(fields) => {
+                fields.iter().any(|(key, field)| self.finds(key.as_bytes()) || self.finds_in_json(field))
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => false,
+        }
+    }
+
     /// Takes secrets out of bytes that come piece by piece.
     #[must_use]
     pub fn scrubber(&self) -> Scrubber {
@@ -280,7 +294,10 @@ mod tests {
     #[test]
     fn values_of_json_are_cleaned_wherever_they_stand() {
         let mut value = serde_json::json!({"a": ["x hf_0123456789"], "hf_0123456789": 1, "n": null});
-        redactor(&[("hf", "hf_0123456789")]).clean_json(&mut value);
+        let redactor = redactor(&[("hf", "hf_0123456789")]);
+        assert!(redactor.finds_in_json(&value["a"]) && redactor.finds_in_json(&value));
+        redactor.clean_json(&mut value);
+        assert!(!redactor.finds_in_json(&value));
         assert_eq!(value, serde_json::json!({"a": ["x [redacted:hf]"], "n": null, "[redacted:hf]": 1}));
     }
 }

@@ -81,6 +81,8 @@ pub struct PluginDirs {
 pub struct Plugin {
     pub source: Source,
     pub described: Described,
+    /// What its id was granted is for this very file. Of another one in its place nothing can be kept.
+    pub has_grants: bool,
     pub(crate) granted: Effective,
     pub(crate) opened: Mutex<Option<Arc<Opened>>>,
     pub(crate) slots: Arc<Semaphore>,
@@ -129,12 +131,14 @@ impl Plugin {
     }
 
     /// What a call of one tool may do. A tool that says that it looks only changes nothing, whatever the
-    /// plugin as a whole was granted: its calls are not asked for.
-    pub(crate) fn capabilities_of(&self, tool: &str) -> manifest::Capabilities {
+    /// plugin as a whole was granted: its calls are not asked for. A call that looks for an order starts nothing
+    /// either.
+    pub(crate) fn capabilities_of(&self, tool: &str, looks: bool) -> manifest::Capabilities {
         let mut capabilities = self.granted.capabilities.clone();
-        if self.policy(tool).is_none_or(|policy| policy.tier == Tier::Read) {
+        if looks || self.policy(tool).is_none_or(|policy| policy.tier == Tier::Read) {
             capabilities.files = false;
         }
+        capabilities.exec &= !looks;
         capabilities
     }
 
@@ -186,6 +190,7 @@ impl Catalog {
         &mut self,
         source: Source,
         described: Described,
+        has_grants: bool,
         grants: &Grants,
         secrets: &Secrets,
         policy: &Policy,
@@ -206,6 +211,7 @@ impl Catalog {
         let plugin = Arc::new(Plugin {
             source,
             described,
+            has_grants,
             granted,
             opened: Mutex::new(None),
             slots: Arc::new(Semaphore::new(MAX_CALLS_OF_PLUGIN)),

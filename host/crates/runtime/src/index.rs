@@ -6,6 +6,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use manifest::Manifest;
 use policy::PublisherKey;
 use rustix::fs::{FlockOperation, flock};
 use semver::Version;
@@ -82,6 +83,11 @@ impl Entry {
     fn of(path: &Path, stamp: Stamp, described: Described) -> Self {
         let (path, approval) = (path.to_owned(), described.approval());
         Self { path, stamp, approval, by_person: false, given_to: None, project: false, described }
+    }
+
+    /// A person let it in, another one of its id was, or it is somebody's.
+    fn is_held(&self) -> bool {
+        self.by_person || self.given_to.is_some() || self.described.publisher.is_some()
     }
 
     /// Digest of the component that its id was given things for.
@@ -233,7 +239,7 @@ impl Index {
 
     /// Whether a plugin that was described at a start may be put in by it: unless a person let in another one.
     fn agrees(&self, described: &Described) -> bool {
-        let manifest::Manifest { id, version, .. } = &described.manifest;
+        let Manifest { id, version, .. } = &described.manifest;
         match self.of_id(id) {
             Some(known) => known.approval == described.approval(),
             None => !self.begun_anew() && self.highest(id).is_none_or(|highest| !is_older(version, highest)),
@@ -242,6 +248,7 @@ impl Index {
 
     /// Lets a file in as it is, by a person's word.
     pub(crate) fn let_in(&mut self, path: &Path, stamp: Stamp, described: Described) {
+        raise(&mut self.lock.highest, &described.manifest);
         self.put(path, stamp, described, true, None);
     }
 
@@ -266,6 +273,10 @@ impl Index {
         let (by_person, given_to) =
             stays.map_or((false, None), |known| (known.by_person, Some(known.given_to().to_owned())));
         let given_to = given_to.filter(|digest| *digest != described.digest);
+        // A file that others can put there keeps no version of the person's out.
+        if !elsewhere {
+            raise(&mut self.lock.highest, &described.manifest);
+        }
         self.put(path, stamp, described, by_person, given_to);
     }
 
@@ -274,7 +285,8 @@ impl Index {
         let known =
             |e: &&mut Entry| !e.project && e.described.manifest.id == id && e.described.digest == digest;
         if let Some(entry) = self.lock.plugins.iter_mut().find(known) {
-            self.changed |= !entry.was_let_in(digest);
+            self.changed |=
+                raise(&mut self.lock.highest, &entry.described.manifest) || !entry.was_let_in(digest);
             (entry.by_person, entry.given_to) = (true, None);
         }
     }
@@ -287,11 +299,8 @@ impl Index {
         by_person: bool,
         given_to: Option<String>,
     ) {
-        let (id, version) = (&described.manifest.id, &described.manifest.version);
+        let id = &described.manifest.id;
         self.lock.plugins.retain(|e| e.project || e.described.manifest.id != *id);
-        if self.highest(id).is_none_or(|highest| !is_older(version, highest)) {
-            self.lock.highest.insert(id.clone(), version.clone());
-        }
         let entry = Entry { by_person, given_to, ..Entry::of(path, stamp, described) };
         self.add(entry);
     }
@@ -302,9 +311,10 @@ impl Index {
     }
 
     /// What lay at its path under another id stays known, without a place: whoever can write there would else make
-    /// this program forget what that id was given, and by whom it was signed.
+    /// this program forget what that id was given, and by whom it was signed. One that nobody let in has nothing to
+    /// be forgotten, and takes no id for good.
     fn add(&mut self, entry: Entry) {
-        self.lock.plugins.retain(|e| e.path != entry.path || !e.project);
+        self.lock.plugins.retain(|e| e.path != entry.path || !e.project && e.is_held());
         let displaced = self.lock.plugins.iter_mut().filter(|e| e.path == entry.path);
         displaced.for_each(|displaced| displaced.path = PathBuf::new());
         self.lock.plugins.push(entry);
@@ -364,6 +374,15 @@ fn host() -> String {
 
 fn mac_of(key: &[u8; 32], json: &[u8]) -> blake3::Hash {
     blake3::keyed_hash(&blake3::derive_key(CONTEXT, key), json)
+}
+
+/// Takes note of a version, if it is none that is lower than one before. Returns whether that is new.
+fn raise(highest: &mut BTreeMap<String, String>, Manifest { id, version, .. }: &Manifest) -> bool {
+    let is_higher = highest.get(id).is_none_or(|known| known != version && !is_older(version, known));
+    if is_higher {
+        highest.insert(id.clone(), version.clone());
+    }
+    is_higher
 }
 
 /// Whether a version is lower than another. One that is no version is lower than one that is.

@@ -73,6 +73,22 @@ pub(crate) fn read_named_files(
     Ok(files)
 }
 
+/// Texts that name files which the plugin may not read, as the arguments give them. Nothing of them is read here.
+pub(crate) fn unread_files(
+    folders: &Folders,
+    policy: &ToolPolicy,
+    paths: &[Mount],
+    arguments: &Value,
+) -> Vec<String> {
+    const ALL: [Mount; 2] = [Mount::Workspace, Mount::Tmp];
+    let texts =
+        policy.texts().filter_map(|argument| arguments.pointer(&argument)?.as_str().map(str::to_owned));
+    let is_unread = |text: &String| {
+        matches!(open(folders, paths, text), Ok(None)) && matches!(open(folders, &ALL, text), Ok(Some(_)))
+    };
+    if ALL.iter().all(|mount| paths.contains(mount)) { Vec::new() } else { texts.filter(is_unread).collect() }
+}
+
 /// Opens what a text names, if that is a file of a folder that the plugin may read.
 fn open(
     folders: &Folders,
@@ -220,7 +236,16 @@ mod tests {
         ] {
             assert_eq!(read(&folders, &BOTH, stays).unwrap(), (stays.to_owned(), 0), "{stays}");
         }
-        // What the plugin may not read is not read for it.
+        // What the plugin may not read is not read for it, and told.
+        let unread = |paths: &[Mount], script: &str| {
+            unread_files(&folders, &policy(), paths, &json!({"script": script, "job": {"args": ["work"]}}))
+        };
+        assert_eq!(unread(&[Mount::Tmp], "sub/train.py"), ["sub/train.py"]);
+        for (paths, script) in
+            [(&BOTH[..], "sub/train.py"), (&BOTH[..0], "print(1)"), (&BOTH[..0], "../outside/o.py")]
+        {
+            assert_eq!(unread(paths, script), Vec::<String>::new(), "{script}");
+        }
         assert_eq!(read(&folders, &[Mount::Tmp], "sub/train.py").unwrap().1, 0);
         assert_eq!(read(&folders, &[Mount::Workspace, Mount::Data], "/tmp/t.py").unwrap().1, 0);
     }

@@ -22,7 +22,7 @@ use crate::engine::{Shared, Target};
 use crate::error::Lasts;
 use crate::faults::Faults;
 use crate::limits::{MAX_CALLS, MAX_CALLS_OF_PLUGIN, MAX_LOST_CALLS};
-use crate::named_file::{NamedFile, NamedFileError, read_named_files};
+use crate::named_file::{NamedFile, NamedFileError, read_named_files, unread_files};
 use crate::open::{Opened, open};
 use crate::sent::Sent;
 use crate::sources::Sources;
@@ -97,7 +97,7 @@ impl PluginRuntime {
         let (secrets, policy) = (&config.secrets, &*config.policy);
         for bundled in config.bundled {
             let added = bundled_description(bundled).and_then(|described| {
-                catalog.add(Source::Bundled(bundled), described, &bundled_grants, secrets, policy)
+                catalog.add(Source::Bundled(bundled), described, true, &bundled_grants, secrets, policy)
             });
             problems.extend(added.err());
         }
@@ -111,7 +111,7 @@ impl PluginRuntime {
                      granted; `ml-intern plugin install {source}` lets it have that (with --plugin-dir, if it is to stay there)"
                 ));
             }
-            let added = catalog.add(source, described, grants, secrets, policy);
+            let added = catalog.add(source, described, has_grants, grants, secrets, policy);
             problems.extend(added.err());
         }
         let inner = Inner {
@@ -179,6 +179,14 @@ impl PluginRuntime {
         let Some((plugin, bare)) = self.inner.catalog.tools.get(tool) else { return Ok(Vec::new()) };
         let Some(policy) = plugin.policy(bare) else { return Ok(Vec::new()) };
         read_named_files(session.folders(), policy, &plugin.granted().paths, arguments)
+    }
+
+    /// Texts of a call that name files which its plugin may not read, so that they stayed names.
+    #[must_use]
+    pub fn unread_files(&self, session: &SessionContext, tool: &str, arguments: &Value) -> Vec<String> {
+        let Some((plugin, bare)) = self.inner.catalog.tools.get(tool) else { return Vec::new() };
+        let Some(policy) = plugin.policy(bare) else { return Vec::new() };
+        unread_files(session.folders(), policy, &plugin.granted().paths, arguments)
     }
 
     /// Starts a call, on a task and a thread of its own. Whatever the guest does, it ends with one result.
@@ -359,7 +367,7 @@ impl Inner {
 
     async fn call(&self, plugin: &Plugin, bare: String, asked: Asked) -> ToolResult {
         let Asked { session, invocation, needs, cancel, clock, sent, read, wall_time, .. } = asked;
-        let Invocation { id, tool, mut arguments, order, taint } = invocation;
+        let Invocation { id, tool, mut arguments, order, taint, looks } = invocation;
         // Never a bundled one: the agent is not to lose its hands by what it asked of them.
         if !matches!(plugin.source, Source::Bundled(_))
             && let Some(suspended) = session.faults.suspended(&plugin.described.manifest.id)
@@ -382,7 +390,7 @@ impl Inner {
             tool,
             plugin: plugin.described.manifest.id.as_str().into(),
             owner: plugin.owner().into(),
-            capabilities: plugin.capabilities_of(&bare),
+            capabilities: plugin.capabilities_of(&bare, looks),
             network: plugin.granted.network.clone(),
             approved: Vec::new(),
             refused: BTreeMap::new(),
@@ -399,6 +407,7 @@ impl Inner {
             denial: None,
             read,
             order,
+            looks,
             sent,
             log_messages: 0,
             http_requests: 0,
@@ -474,27 +483,4 @@ fn wall_time(policy: Option<&ToolPolicy>, arguments: &Value, limit_s: u32) -> Du
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_call_in_which_the_host_itself_fails_is_a_fault_of_its_plugin() {
-        let faults = Arc::<Faults>::default();
-        for k in 0..crate::limits::MAX_FAULTS {
-            assert!(faults.suspended("wild").is_none(), "{k}");
-            let call = RunningCall {
-                task: tokio::spawn(async { panic!("as a defect of the host would") }),
-                blame: Some((Arc::clone(&faults), "wild".to_owned())),
-                cancel: CancellationToken::new(),
-                clock: Arc::default(),
-                sent: Arc::default(),
-                read: Arc::default(),
-                wall_time: Duration::from_secs(60),
-                places: Arc::default(),
-            };
-            let result = call.result().await;
-            assert!(!result.success && result.text.contains("the host failed"), "{result:?}");
-        }
-        assert!(faults.suspended("wild").is_some());
-    }
-}
+mod tests;

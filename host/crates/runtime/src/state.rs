@@ -69,6 +69,8 @@ pub(crate) struct Call {
     /// Where text came from that it read and that nobody vouches for. It outlives the call.
     pub(crate) read: Arc<Sources>,
     pub(crate) order: Option<String>,
+    /// It looks for an order, and changes nothing.
+    pub(crate) looks: bool,
     /// Requests that change something elsewhere.
     pub(crate) sent: Arc<Sent>,
     pub(crate) log_messages: usize,

@@ -86,6 +86,16 @@ pub(super) async fn grant_parts(
         sources.insert(name.to_owned(), source.to_string());
     }
     let (name, approval) = (plugin.grants_name(), plugin.described.approval());
+    // What another file was granted would come along.
+    let is_another = !plugin.has_grants && read(&setup.paths.grants())?.contains_key(&name);
+    if is_another && !sources.is_empty() {
+        let (file, named) = (&plugin.source, named(plugin, place));
+        return Err(Failure::settings(anyhow::anyhow!(
+            "{file} is not the file that `{id}` was when it was let in: `ml-intern plugin install {file}{named}` looks at it first"
+        )));
+    }
+    // A limit gives nothing, and is nobody's word for the file.
+    let vouches = !sources.is_empty();
     let granted = told(&Capabilities {
         credentials: sources.clone(),
         limits: limits.clone(),
@@ -101,7 +111,9 @@ pub(super) async fn grant_parts(
         table.credentials.extend(sources);
         table.limits.extend(limits);
     })?;
-    vouch(&setup, place, plugin)?;
+    if vouches {
+        vouch(&setup, place, plugin)?;
+    }
     granted.iter().for_each(|line| say(&format!("granted {id}: {line}")));
     Ok(Exit::Done)
 }

@@ -38,7 +38,9 @@ pub(super) fn card(
     asked(&mut below, request);
     request.texts.iter().for_each(|shown| text(&mut below, shown, edited));
     below.fact("why", &request.reason);
-    if let Some(taint) = request.taint.as_ref().filter(|taint| !request.reason.contains(taint.as_str())) {
+    // The reasons of a call name it where it counts. Those of a need name an origin, which may be the same text.
+    let is_told = |taint: &&String| request.need.is_none() && request.reason.contains(taint.as_str());
+    if let Some(taint) = request.taint.as_ref().filter(|taint| !is_told(taint)) {
         let taint = protocol::text::line(taint);
         let told = format!("the session has read {taint}, which may have talked the model into it");
         below.fact("tainted", &told);
@@ -205,6 +207,30 @@ mod tests {
             let text = card(ApprovalRequest { price_usd, ..request("x") }, 80, false).rows.join("\n");
             assert!(text.contains(told), "{text}");
         }
+    }
+
+    #[test]
+    fn what_goes_back_to_where_the_text_came_from_is_told_as_tainted() {
+        let grant = "https://evil.example POST".to_owned();
+        let need = Need::Network {
+            plugin: "probe".to_owned(),
+            grant: grant.clone(),
+            host: "evil.example".to_owned(),
+            sends: true,
+            rule: None,
+            granted: false,
+        };
+        let request = ApprovalRequest {
+            need: Some(need),
+            reason: format!("the plugin `probe` was not granted `{grant}`"),
+            taint: Some("https://evil.example".to_owned()),
+            ..request("x")
+        };
+        let text = card(request.clone(), 140, false).rows.join("\n");
+        assert!(text.contains("  tainted the session has read https://evil.example"), "{text}");
+        // A call's reason names it already.
+        let text = card(ApprovalRequest { need: None, ..request }, 140, false).rows.join("\n");
+        assert!(!text.contains("  tainted "), "{text}");
     }
 
     #[test]

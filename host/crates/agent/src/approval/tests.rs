@@ -17,8 +17,12 @@ fn facts(mode: Mode, tiers: &BTreeSet<Tier>, interactive: bool) -> Facts<'_> {
         money: Money::Within(1.0),
         own: None,
         unknown_order: None,
+        ways: WAYS,
     }
 }
+
+/// All that a person can say who is bound by no policy.
+const WAYS: Ways = Ways { allow: Some(BY_FLAG), auto: true, yolo: true, budget: true };
 
 fn word(decision: &Decision) -> &'static str {
     match decision {
@@ -55,6 +59,8 @@ fn with_rules(
         arguments: &arguments,
         target: "me/model",
         paths: &[],
+        files: &[],
+        workspace: Path::new("/work"),
         tiers: &tiers,
         target_argument: Some("repo"),
         is_lookup: false,
@@ -224,4 +230,72 @@ fn a_person_is_told_every_reason_and_an_answer_for_the_session_is_taken_where_it
     assert!(holds_for_session(&Facts { taint: None, unknown_order: None, money: Money::None, ..facts }));
     let sealed = Need::SealedPath { path: "/w/.env".to_owned(), sha256: None, change: None };
     assert!(!need_holds_for_session(&sealed));
+}
+
+#[test]
+fn what_allows_it_is_what_can_really_be_said() {
+    let remedy = |mode, tier, ways| {
+        let tiers = [tier].into();
+        let Decision::Deny(denied) = decide(&Facts { ways, ..facts(mode, &tiers, false) }) else {
+            panic!("not refused: {mode} {tier}")
+        };
+        denied.remedy
+    };
+    let by_hand = Ways { allow: Some(IN_SETTINGS), auto: false, yolo: false, budget: false };
+    let fixed = Ways { allow: None, ..by_hand };
+    let administrator = "another policy, by this machine's administrator";
+    assert_eq!(remedy(Mode::Ask, Tier::Write, WAYS), "--permission-mode auto, or a run at a terminal");
+    assert_eq!(remedy(Mode::Ask, Tier::Write, fixed), "a run at a terminal");
+    assert_eq!(remedy(Mode::Plan, Tier::Write, fixed), administrator);
+    assert_eq!(remedy(Mode::Plan, Tier::Remote, fixed), administrator);
+    assert_eq!(remedy(Mode::Auto, Tier::Remote, by_hand), format!("{IN_SETTINGS}, or a run at a terminal"));
+    let all = format!("{BY_FLAG}, --yolo, or a run at a terminal");
+    assert_eq!(remedy(Mode::Auto, Tier::Remote, WAYS), all);
+    assert_eq!(by_hand.raised(), "`headless_budget_usd` in the settings");
+    // A rule of the policy is not theirs to take away, whoever refused by it.
+    let rule = || Rule::parse(Effect::Deny, "jobs", "/etc/policy.toml:3", Path::new("/work")).unwrap();
+    let mut rules = Rules::default();
+    rules.push(rule().of_policy());
+    let denied = rules.of_denial("rule:jobs (/etc/policy.toml:3)").unwrap();
+    assert_eq!(denied.remedy(), format!("{administrator} (/etc/policy.toml:3)"));
+    assert_eq!(rule().remedy(), "taking the rule `jobs (/etc/policy.toml:3)` away");
+    // Whom a rule asks may say yes.
+    rules.push(Rule::parse(Effect::Ask, "jobs", "--ask", Path::new("/work")).unwrap());
+    assert!(rules.of_denial("rule:jobs (--ask)").is_none());
+}
+
+#[test]
+fn what_is_asked_about_each_time_is_offered_for_no_session() {
+    let need = |sends| Need::Network {
+        plugin: "jobs".to_owned(),
+        grant: "https://a.example GET".to_owned(),
+        host: "a.example".to_owned(),
+        sends,
+        rule: None,
+        granted: false,
+    };
+    let (reads, posts) = (need(false), need(true));
+    let rules = rules(&[(Effect::Ask, "tier(read)")]);
+    let facts = |need, tainted, on_tier| NeedFacts {
+        mode: Mode::Default,
+        interactive: true,
+        allowed_before: true,
+        allowed: None,
+        on_tier,
+        unknown_order: None,
+        tainted,
+        need,
+        ways: WAYS,
+    };
+    for (need, tainted, on_tier, careful) in [
+        (&reads, false, (None, None), false),
+        (&reads, true, (None, None), false),
+        (&posts, false, (None, None), false),
+        (&posts, true, (None, None), true),
+        (&reads, false, rules.on_tier(Tier::Read), true),
+    ] {
+        let facts = facts(need, tainted, on_tier);
+        let answer = if careful { "ask" } else { "allow" };
+        assert_eq!((facts.is_careful(), word(&decide_need(&facts))), (careful, answer), "{need:?}");
+    }
 }

@@ -12,6 +12,8 @@ fn matches(effect: Effect, rule: &str, tool: &str, arguments: &Value) -> bool {
         arguments,
         target: target.unwrap_or_default(),
         paths: path.as_slice(),
+        files: &[],
+        workspace: Path::new("/work"),
         tiers: &[Tier::Read, Tier::Spend].into(),
         target_argument,
         is_lookup: false,
@@ -109,6 +111,8 @@ fn a_target_is_named_by_the_argument_that_the_manifest_says_it_is() {
             arguments,
             target,
             paths: &["/work/data/x.py".into()],
+            files: &[],
+            workspace: Path::new("/work"),
             tiers: &[Tier::Spend].into(),
             target_argument: Some("repo"),
             is_lookup: false,
@@ -144,7 +148,31 @@ fn a_target_is_named_by_the_argument_that_the_manifest_says_it_is() {
         assert!(!names(rule, &run), "{rule}");
     }
     let address = json!({"repo": "https://hub.test/me/model"});
-    assert!(names("jobs(https://hub.test/me/*)", &address) && names("jobs(https://hub.test/*)", &address));
+    // One part is left open, and no more.
+    assert!(names("jobs(https://hub.test/me/*)", &address) && names("jobs(https://hub.test/**)", &address));
+    assert!(!names("jobs(https://hub.test/*)", &address));
+    for (rule, elsewhere) in [
+        ("jobs(me/*)", "me/../you/x"),
+        ("jobs(me/*)", "me/.."),
+        ("jobs(me/*)", "me/%2e%2e"),
+        ("jobs(me/**)", "me/%2e%2e/you/x"),
+        ("jobs(me/**)", "me/../you/x"),
+        ("jobs(me/*)", "me/x?y=/../../you/z"),
+        ("jobs(me/*)", "me/x#y"),
+        ("jobs(me/*)", "me/x\\..\\y"),
+        ("jobs(me/*)", "me/"),
+        ("jobs(me/*)", "me/x/y"),
+        ("jobs(repo=me/*)", "me/../you/x"),
+        ("jobs(hf://datasets/*)", "hf://datasets/you"),
+        ("jobs(hf://datasets/*)", "hf://datasets/you/x"),
+        ("jobs(https://hub.test/Datasets/**)", "https://hub.test/Datasets/you/x"),
+        ("jobs(https://hub.test/me/**)", "https://hub.test/me//you/x"),
+    ] {
+        assert!(!names(rule, &json!({"repo": elsewhere})), "{rule} {elsewhere}");
+    }
+    assert!(names("jobs(hf://datasets/me/*)", &json!({"repo": "hf://datasets/me/x-1.0_y"})));
+    // The very word is named whatever it is.
+    assert!(names("jobs(me/../you#x)", &json!({"repo": "me/../you#x"})));
     assert!(!names("jobs(https://*/me/model)", &address) && !names("jobs(https://*)", &address));
     let blank = json!({"repo": " me/model "});
     assert!(!matches(Effect::Allow, "jobs(me/model)", "jobs", &blank));
@@ -156,4 +184,51 @@ fn a_target_is_named_by_the_argument_that_the_manifest_says_it_is() {
     }
     // Without it the target is another argument, which says nothing of where the call goes.
     assert!(!names("jobs(data/x.py)", &json!({"operation": "run", "script": "data/x.py"})));
+}
+
+#[test]
+fn what_denies_a_file_holds_whether_its_text_stands_in_its_place_or_not() {
+    let file = runtime::NamedFile {
+        argument: "/script".to_owned(),
+        path: "./sub/deploy.py".to_owned(),
+        real: "/work/sub/deploy.py".into(),
+        bytes: 8,
+        sha256: String::new(),
+    };
+    let is_about = |effect, rule: &str, files: &[runtime::NamedFile]| {
+        let arguments = json!({"script": "print(1)", "other": "x"});
+        let asked = Asked {
+            tool: "jobs",
+            arguments: &arguments,
+            target: "print(1)",
+            paths: &[],
+            files,
+            workspace: Path::new("/work"),
+            tiers: &[Tier::Spend].into(),
+            target_argument: Some("script"),
+            is_lookup: false,
+            is_command: false,
+        };
+        Rule::parse(effect, rule, "", Path::new("/work")).unwrap().is_about(&asked)
+    };
+    let files = [file];
+    for rule in [
+        "jobs(script=./sub/deploy.py)",
+        "jobs(script=sub/Deploy.py)",
+        "jobs(script=*/deploy.py)",
+        "jobs(script=/work/sub/deploy.py)",
+        "jobs(script=print*)",
+        "jobs(sub/deploy.py)",
+        "jobs(*deploy*)",
+    ] {
+        for effect in [Effect::Deny, Effect::Ask] {
+            assert!(is_about(effect, rule, &files), "{rule}");
+        }
+        // What allows is about the text that the tool gets.
+        assert_eq!(is_about(Effect::Allow, rule, &files), rule.contains("print"), "{rule}");
+    }
+    for rule in ["jobs(script=deploy.py)", "jobs(other=sub/deploy.py)", "jobs(other=*deploy*)"] {
+        assert!(!is_about(Effect::Deny, rule, &files), "{rule}");
+    }
+    assert!(!is_about(Effect::Deny, "jobs(script=sub/deploy.py)", &[]));
 }

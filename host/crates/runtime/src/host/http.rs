@@ -222,6 +222,7 @@ impl Host for CallState {
         }
         let handle = request.credential.clone();
         let mut outgoing = outgoing(call, request)?;
+        call.only_looks(&outgoing)?;
         call.reach(&mut outgoing).await?;
         if let Some(handle) = handle {
             call.record_use(handle, &outgoing.url).await?;
@@ -245,6 +246,16 @@ fn changes(method: &Method) -> bool {
 }
 
 impl Call {
+    /// Whoever looks for an order changes nothing elsewhere, whatever the plugin was granted.
+    fn only_looks(&mut self, outgoing: &Outgoing) -> Result<(), Error> {
+        if !self.looks || !changes(&outgoing.method) {
+            return Ok(());
+        }
+        let target = format!("{} {}", outgoing.url.origin().ascii_serialization(), outgoing.method);
+        self.deny("look-up", &target, "a look-up that only reads", tier(&outgoing.method));
+        Err(error(ErrorKind::Denied, "look-up", "refused: whoever looks for an order sends nothing"))
+    }
+
     /// Asks for the origin of a request where the plugin declares it and it was not granted, or a rule wants it
     /// to be asked.
     async fn reach(&mut self, outgoing: &mut Outgoing) -> Result<(), Error> {
@@ -304,11 +315,11 @@ impl Call {
             EgressError::Forbidden { origin, method, by } => {
                 (other(by), format!("{origin} {method}"), method)
             }
-            EgressError::DeniedPlace { origin, place, rule } => {
-                (away(rule), format!("{origin} at {place}"), &String::new())
+            EgressError::DeniedPlace { origin, method, place, rule } => {
+                (away(rule), format!("{origin} at {place}"), method)
             }
-            EgressError::ForbiddenPlace { origin, place, by } => {
-                (other(by), format!("{origin} at {place}"), &String::new())
+            EgressError::ForbiddenPlace { origin, method, place, by } => {
+                (other(by), format!("{origin} at {place}"), method)
             }
             EgressError::NotGranted { origin, method } if self.declares(origin, method) => {
                 let plugin = &self.plugin;

@@ -200,24 +200,41 @@ fn another_plugin_in_its_place_makes_nobody_forget_what_an_id_was_given() {
     index.let_in(path, stamp(), with("a"));
     // A start finds another plugin there, or a project's.
     index.learn(path, stamp(), described("q", "1.0.0"), true);
+    assert!(index.of_id("q").is_some());
     index.put_project(path, stamp(), described("r", "1.0.0"));
     let known = index.of_id("p").unwrap();
     assert!(known.was_let_in("a") && known.described.publisher.is_some());
-    assert!(index.of_id("q").is_some());
     assert!(index.entry(path).unwrap().project && index.unchanged(path, &stamp()).is_none());
     // The next one finds something of its id elsewhere, however often.
     for _ in 0..2 {
         index.learn(elsewhere, stamp(), with("b"), true);
         assert_eq!(index.of_id("p").unwrap().given_to(), "a");
     }
-    // It comes back, and the others stay known.
+    // It comes back.
     index.learn(path, stamp(), with("a"), true);
     assert!(
         index.of_id("p").unwrap().was_let_in("a") && index.entry(path).unwrap().described.manifest.id == "p"
     );
-    assert!(index.of_id("q").is_some() && index.lock.plugins.len() == 2);
+    assert_eq!(index.lock.plugins.len(), 1);
     index.forget("p");
     assert!(index.of_id("p").is_none());
+}
+
+#[test]
+fn a_file_that_nobody_let_in_takes_no_id_and_no_version_for_good() {
+    let path = Path::new("/p.wasm");
+    let mut index = Index::default();
+    for id in ["p", "q", "r"] {
+        index.learn(path, stamp(), described(id, "9.1.0"), true);
+        assert_eq!((index.lock.plugins.len(), index.highest(id)), (1, None));
+    }
+    assert!(index.of_id("p").is_none() && index.agrees(&described("p", "0.1.0")));
+    // A person's word counts, and so does what lies where the person alone writes.
+    index.vouch("r", "0123");
+    index.learn(Path::new("/own.wasm"), stamp(), described("s", "2.0.0"), false);
+    assert_eq!((index.highest("r"), index.highest("s")), (Some("9.1.0"), Some("2.0.0")));
+    index.learn(path, stamp(), described("t", "1.0.0"), true);
+    assert!(index.of_id("r").is_some());
 }
 
 proptest! {
