@@ -12,6 +12,7 @@ struct List {
     next: u64,
     running: Vec<(u64, String)>,
     last: Option<String>,
+    has_fetched: bool,
 }
 
 impl CommandList {
@@ -20,6 +21,17 @@ impl CommandList {
     pub fn newest(&self) -> Option<String> {
         let list = self.list();
         list.running.last().map(|(_, line)| line.clone()).or_else(|| list.last.clone())
+    }
+
+    /// Notes that one of them gets something from outside this machine.
+    pub fn fetches(&self) {
+        self.list().has_fetched = true;
+    }
+
+    /// Whether one of them got something from outside this machine.
+    #[must_use]
+    pub fn has_fetched(&self) -> bool {
+        self.list().has_fetched
     }
 
     /// A command runs until what this gives is dropped.

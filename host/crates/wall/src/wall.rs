@@ -86,6 +86,12 @@ impl Wall {
         !self.config.mode.is_confined() || self.config.network == Network::Open
     }
 
+    /// Whether a command got something from outside this machine by what the host serves them.
+    #[must_use]
+    pub fn has_fetched(&self) -> bool {
+        self.config.commands.has_fetched()
+    }
+
     /// Runs a command to its end, its timeout or its cancellation.
     ///
     /// Processes that it leaves in the background go on until they end or the session does; the call does

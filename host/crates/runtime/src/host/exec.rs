@@ -52,7 +52,13 @@ impl Host for CallState {
             let unmarked = |reason| error(ErrorKind::Denied, "cannot-be-marked", reason);
             call.reads("the network, through a command".to_owned()).map_err(unmarked)?;
         }
-        let exit = call.session.wall.run(command, call.cancel.clone()).await.map_err(|e| refused(&e))?;
+        let ran = call.session.wall.run(command, call.cancel.clone()).await;
+        // Also where it failed, or left something running that fetched it.
+        if call.session.wall.has_fetched() {
+            let unmarked = |reason| error(ErrorKind::Denied, "cannot-be-marked", reason);
+            call.reads("the network, through a command".to_owned()).map_err(unmarked)?;
+        }
+        let exit = ran.map_err(|e| refused(&e))?;
         if exit.cancelled {
             return Err(error(ErrorKind::Cancelled, "cancelled", "cancelled by the user"));
         }

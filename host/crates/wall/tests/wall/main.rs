@@ -22,6 +22,8 @@ mod output;
 #[cfg(target_os = "linux")]
 mod own;
 #[cfg(target_os = "linux")]
+mod probe;
+#[cfg(target_os = "linux")]
 mod quotas;
 #[cfg(target_os = "linux")]
 mod refused;

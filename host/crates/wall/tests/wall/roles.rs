@@ -9,7 +9,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use tempfile::TempDir;
 
 use crate::session::{Session, Variant};
-use crate::{files, job, life, output, own, quotas, refused, sealed, speed, works};
+use crate::{files, job, life, output, own, probe, quotas, refused, sealed, speed, works};
 
 /// A test by its name.
 pub(crate) type Test = (&'static str, fn(&Variant));
@@ -35,6 +35,7 @@ fn tests() -> Vec<Test> {
         own::TESTS,
         sealed::TESTS,
         quotas::TESTS,
+        probe::TESTS,
         files::TESTS,
         works::TESTS,
         life::TESTS,
