@@ -114,9 +114,12 @@ fn who_says_nothing_or_takes_nothing_is_given_up() {
         stream.write_all(b"GET /o/m HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
         let is_answer = |act: &egress::LedgerAct| matches!(act, egress::LedgerAct::Answer { .. });
         // The second: one was taken before.
-        while world.ledger().iter().filter(|act| is_answer(act)).count() < 2 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let given_up = async {
+            while world.ledger().iter().filter(|act| is_answer(act)).count() < 2 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), given_up).await.expect("it is never given up");
         let mut taken = Vec::new();
         let _ = stream.read_to_end(&mut taken).await;
         assert!(taken.len() < 64 << 20, "{}", taken.len());
