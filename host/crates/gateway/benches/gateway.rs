@@ -35,6 +35,15 @@ fn main() {
             "small GET: direct {direct:?}, through {through:?}, added {added:?} (bar 1 ms) {}",
             verdict(added <= Duration::from_millis(1))
         );
+        let before = resident();
+        large(gateway, "/files/2", 2 * GIB).await;
+        let more = peak().saturating_sub(before);
+        println!(
+            "2 GiB: {} MiB more memory at most (bar {} MiB) {}",
+            more >> 20,
+            MEMORY >> 20,
+            verdict(more <= MEMORY)
+        );
         let relay = relay(upstream).await;
         let (mut direct, mut through, mut relayed) = (f64::MAX, f64::MAX, f64::MAX);
         for _ in 0..3 {

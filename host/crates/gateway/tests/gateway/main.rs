@@ -3,7 +3,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::print_stdout,
-    reason = "a test that cannot go on fails, and says what it left out"
+    reason = "a test that cannot go on fails, and one that is not tried says so"
 )]
 
 mod attackers;

@@ -176,7 +176,11 @@ fn a_tunnel_through_which_nothing_goes_is_closed() {
 #[test]
 fn a_tunnel_goes_through_the_hosts_own_proxy() {
     run(async {
-        let proxy = Server::start(|_| b"HTTP/1.1 200 -\r\n\r\nhello".to_vec()).await;
+        let proxy = Server::start(|got| match got.line().starts_with("CONNECT") {
+            true => b"HTTP/1.1 200 -\r\n\r\n".to_vec(),
+            false => b"hello".to_vec(),
+        })
+        .await;
         let urls = ProxyUrls {
             https: Some(format!("http://user:hunter2@127.0.0.1:{}", proxy.port)),
             plugins: true,
@@ -187,13 +191,14 @@ fn a_tunnel_goes_through_the_hosts_own_proxy() {
         let world = World::start(Parts { tunnels, config, ..Parts::default() }).await;
         let (mut stream, told) = connect(&world, "192.0.2.7:99").await;
         assert!(told.starts_with("HTTP/1.1 200"), "{told}");
+        stream.write_all(b"said in the tunnel\r\n\r\n").await.unwrap();
         let mut hello = [0; 5];
         stream.read_exact(&mut hello).await.unwrap();
         let got = proxy.got().remove(0);
         assert_eq!((&hello, got.line()), (b"hello", "CONNECT 192.0.2.7:99 HTTP/1.1"));
         assert!(!got.head.contains("c2VjcmV0") && got.header("proxy-authorization").is_some(), "{got:?}");
         assert!(connect(&world, "192.0.2.7:98").await.1.starts_with("HTTP/1.1 403"));
-        assert_eq!(proxy.got().len(), 1);
+        assert_eq!(proxy.lines()[1..], ["said in the tunnel"]);
     });
 }
 
