@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use serde_json::{Value, json};
 use testkit::Step;
 
-use crate::support::{Stream, TestHost, call};
+use crate::support::{Stream, TestHost, call, grade};
 
 /// The published schema, as a validator. Every stream of the tests is checked against it.
 pub(crate) static SCHEMA: LazyLock<jsonschema::Validator> = LazyLock::new(|| {
@@ -49,7 +49,7 @@ fn the_first_line_is_the_session_and_the_last_the_one_result() {
         ("model", "chat/m"),
         ("workspace", workspace.as_str()),
         ("mode", "auto"),
-        ("wall", "partial"),
+        ("wall", grade()),
         ("network", "open"),
     ] {
         assert_eq!(session[key], value);

@@ -10,6 +10,7 @@ mod cli;
 mod compaction;
 mod credentials;
 mod formats;
+mod gateway;
 mod guests;
 mod hostile;
 mod hub;

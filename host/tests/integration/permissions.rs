@@ -3,7 +3,7 @@
 use serde_json::json;
 use testkit::Step;
 
-use crate::support::{Stream, TestHost, call};
+use crate::support::{Stream, TestHost, call, grade};
 
 fn write(path: &str) -> Step {
     call("write", json!({"path": path, "content": "x\n"}))
@@ -171,8 +171,12 @@ fn commands_have_no_network_unless_it_is_opened() {
         arguments.extend_from_slice(flags);
         Stream::of(&host.run(arguments)).outputs()[0].to_owned()
     };
-    let refused = run(&[]);
-    assert!(!refused.contains("connected") && refused.contains("--network open"), "{refused}");
+    // Behind a wall of grade full it is a loopback of their own on which nobody listens.
+    for flags in [&[][..], &["--network", "off"], &["--network", "gateway"]] {
+        let refused = run(flags);
+        let is_told = refused.contains("Connection refused") || refused.contains("--network open");
+        assert!(!refused.contains("connected") && is_told, "{refused}");
+    }
     assert!(run(&["--network", "open"]).contains("connected"));
     assert!(!run(&["--network", "open", "--offline"]).contains("connected"));
 }
@@ -188,12 +192,14 @@ fn an_ordinary_user_has_the_same_wall() {
     let ran = host.stream(&[]);
     let outputs = ran.outputs();
     assert!(
-        outputs[0].contains("x\n") && outputs[0].contains("y\n") && outputs[0].contains("denied"),
+        outputs[0].contains("x\n")
+            && outputs[0].contains("y\n")
+            && outputs[0].contains("cannot create /opt/z"),
         "{outputs:?} {}",
         ran.stderr
     );
     assert_eq!(outputs[1], "     1\tx");
-    assert_eq!(ran.lines[0]["wall"], "partial");
+    assert_eq!(ran.lines[0]["wall"], grade());
 }
 
 #[test]
