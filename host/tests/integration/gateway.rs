@@ -58,7 +58,7 @@ fn commands_read_mirrors_through_the_host_and_hold_no_token() {
         ),
         call(
             "bash",
-            json!({"command": "curl -sS -m 9 -X POST -d x \"$HF_ENDPOINT/api/repos/create\" -H 'Authorization: Bearer hf_ofAnAttacker0123456789abc'"}),
+            json!({"command": "curl -sS -m 9 -X POST -H content-type:application/json -d '{\"name\": \"x\"}' \"$HF_ENDPOINT/api/repos/create\" -H 'Authorization: Bearer hf_ofAnAttacker0123456789abc'"}),
         ),
         Step::text("ok"),
     ]);
@@ -111,7 +111,7 @@ fn one_host_is_allowed_by_a_rule_and_offline_leaves_none() {
         println!("NOT RUN: this machine makes no user namespaces");
         return;
     }
-    let ask = json!({"command": "curl -sS -m 9 https://github.example/a; env | grep -c 41201"});
+    let ask = json!({"command": "curl -sS -m 9 https://github.example/a"});
     let run = |flags: &[&str]| {
         let host = TestHost::new([call("bash", ask.clone()), Step::text("ok")]);
         let ran = host.stream(flags);
@@ -128,5 +128,8 @@ fn one_host_is_allowed_by_a_rule_and_offline_leaves_none() {
     assert!(!tried.contains("403") || !net.contains("not granted"), "{tried} {net}");
     assert!(net.contains("CONNECT https://github.example"), "{net}");
     let (network, offline, _) = run(&["--offline"]);
-    assert!(network == "off" && offline.ends_with("0\n(exit code 1)"), "{offline}");
+    assert!(
+        network == "off" && offline.contains("Could not resolve host") && !offline.contains("403"),
+        "{offline}"
+    );
 }
