@@ -125,12 +125,15 @@ impl Shared {
                     without_body(&body)?;
                     Bytes::new()
                 } else {
+                    self.may_be_asked()?;
                     self.body(body, limit).await?
                 };
                 content_type(&head, &mut asked.headers);
                 self.object(asked, object, body).await
             }
             Route::Write(kind, repository) => {
+                // Not a byte is held of what nobody will be asked about.
+                self.may_be_asked()?;
                 content_type(&head, &mut asked.headers);
                 let body = unpacked(&head, self.body(body, WRITE_BYTES).await?, WRITE_BYTES)?;
                 self.write(asked, kind, repository, checked(body)?).await

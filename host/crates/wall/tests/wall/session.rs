@@ -75,8 +75,10 @@ impl Session {
             },
             limits: CommandLimits::default(),
             sealed: |path| {
-                path.components()
-                    .any(|part| [".git", "AGENTS.md", ".envrc"].iter().any(|name| part.as_os_str() == *name))
+                path.components().any(|part| {
+                    let name = part.as_os_str().as_encoded_bytes();
+                    name.starts_with(b".env") || [&b".git"[..], b"AGENTS.md", b".vscode"].contains(&name)
+                })
             },
             loopback: None,
             required: None,
