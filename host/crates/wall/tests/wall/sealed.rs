@@ -6,7 +6,7 @@ use std::process::Command;
 use ml_intern_wall::Exit;
 
 use crate::roles::Test;
-use crate::session::{Session, Variant, fails, ok};
+use crate::session::{Session, Variant, eventually, fails, ok};
 
 pub(crate) const TESTS: &[Test] = &[
     ("what_is_sealed_is_not_changed", what_is_there),
@@ -93,7 +93,8 @@ fn what_is_not_there(variant: &Variant) {
     assert!(named(&hidden, "AGENTS.md"), "{hidden:?}");
     // And who did it between two commands, with the end of the supervisor.
     session.sh("(sleep 0.3; mkdir late; echo x > late/.envrc; kill -9 $PPID 2>/dev/null) & true");
-    std::thread::sleep(std::time::Duration::from_millis(600));
+    let late = session.work().join("late/.envrc");
+    eventually(std::time::Duration::from_secs(10), "it is made", || late.exists());
     let after = session.sh("true");
     assert!(named(&after, "late/.envrc"), "{after:?}");
     // A workspace that becomes a repository without a folder for it.
