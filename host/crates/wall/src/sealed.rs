@@ -108,6 +108,11 @@ impl Sealed {
         kept
     }
 
+    /// Says that the machine lets nothing be mounted: then nothing can stop being so.
+    pub(crate) fn nothing_is_mounted(&mut self) {
+        self.mounted.clear();
+    }
+
     /// What is sealed and appeared, or is another file than it was, since this was asked last; a sentence each.
     pub(crate) fn look(&mut self) -> Vec<String> {
         let before: BTreeSet<PathBuf> = self.known.keys().cloned().collect();

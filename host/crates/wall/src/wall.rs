@@ -222,12 +222,16 @@ impl Wall {
         };
         // Only at the session's start less is taken: later on a command may have brought it about.
         let spaces = before.map_or(spaces, |before| std::slice::from_ref(&before.space));
+        let kept = if spaces == [Space::Machine] { Vec::new() } else { sealed.kept() };
         let mut found = None;
         for space in spaces {
             let files = match space {
-                Space::Own => Files::Own(space::root(&rights, sealed.kept())),
-                Space::Mounts => Files::Mounts(rights.mounts(sealed.kept())),
-                Space::Machine => Files::Machine,
+                Space::Own => Files::Own(space::root(&rights, kept.clone())),
+                Space::Mounts => Files::Mounts(rights.mounts(kept.clone())),
+                Space::Machine => {
+                    sealed.nothing_is_mounted();
+                    Files::Machine
+                }
             };
             match self.connect(&rights, files.clone()).await {
                 Err(ConnectError::Failed { stage: Stage::Space, reason }) if before.is_none() => {

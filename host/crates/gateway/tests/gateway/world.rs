@@ -303,6 +303,10 @@ fn joined(mut chunked: &[u8]) -> Vec<u8> {
     panic!("the body ends too early")
 }
 
+/// Runs a test to its end. One that waits for what never comes fails, and holds nothing up.
 pub(crate) fn run<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime
+        .block_on(async { tokio::time::timeout(Duration::from_secs(240), future).await })
+        .expect("it hangs")
 }
